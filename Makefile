@@ -1,0 +1,41 @@
+# Two commands do all the set-up: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Compute threads are the commands' business: one a process, as many processes as cores.
+export OMP_NUM_THREADS = 1
+
+.PHONY: help install quickstart test lint clean
+
+help:
+	@echo "make quickstart   train the small table (some minutes), print it, write runs/quickstart/report.html"
+	@echo "make test         all tests (some minutes)"
+	@echo "make lint         ruff and pyright"
+	@echo "make install      only make $(VENV)"
+	@echo "make clean        remove $(VENV) and caches; runs/ stays"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=python3.x")'
+	@echo "installing into $(VENV) (torch is large: about two minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+quickstart: install
+	$(BIN)/ham sweep quickstart
+	$(BIN)/ham table runs/quickstart
+	$(BIN)/ham report runs/quickstart
+
+test: install
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,185 @@
+"""Solve for what makes a method hit its target: the decay of STR's thresholds for a given sparsity.
+
+STR's sparsity results from the decay of s and is not set (only one setting is published), so a table at a given
+sparsity needs a decay for each setting. It is searched on one seed with short bookkeeping and stored as data beside the
+configuration, with how it was obtained; the search is not counted as tuning, and its cost is stored with it.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import runner
+from .errors import RunFailure, UserError
+from .files import write_text
+from .identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity, identity
+from .pool import Listener, Task, run_all
+from .spec import Spec, from_mapping
+from .sweep import Cell
+
+TOLERANCE = 0.002  # of sparsity; tables mark rows that are more than 0.005 off
+MAX_RUNS = 14
+_START = 0.01
+
+
+def needed(cells: list[Cell], known: dict[str, float]) -> list[Cell]:
+    """One cell for each setting that asks for a calibrated decay and has none."""
+    found: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.spec.representation.options.get(THRESHOLD_DECAY) != CALIBRATED:
+            continue
+        key = calibration_identity(cell.spec)
+        if key not in known:
+            found.setdefault(key, cell)
+    return list(found.values())
+
+
+def calibrate(cells: list[Cell], jobs: int, listener: Listener) -> tuple[list[dict[str, Any]], list[str]]:
+    """Search the decays of some cells, in parallel.
+
+    Args:
+        cells: Cells whose decay is wanted, as `needed` returns them.
+        jobs: Number of worker processes.
+        listener: Told what happens.
+
+    Returns:
+        Entries for the calibration file, and messages of the searches that failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="ham-calibrate-") as scratch:
+        tasks = [
+            Task(
+                name=f"{cell.path}",
+                function=_search,
+                arguments=(cell.spec.model_dump(), Path(scratch) / str(number)),
+                log=Path(scratch) / f"{number}.txt",
+            )
+            for number, cell in enumerate(cells)
+        ]
+        outcomes = run_all(tasks, jobs, listener)
+    entries, failures = [], []
+    for cell in cells:
+        outcome = outcomes[cell.path]
+        if outcome.error:
+            failures.append(f"{cell.path}: {outcome.error}")
+        else:
+            about = {"row": cell.row, **{key: value for key, value in cell.column.items()}}
+            entries.append({"identity": calibration_identity(cell.spec), **outcome.value, "of": about})
+    return entries, failures
+
+
+def _search(mapping: dict[str, Any], folder: Path, *, progress: Any, stop: Any) -> dict[str, Any]:
+    spec = from_mapping(mapping)
+    target = spec.topology.sparsity
+    if target <= 0:
+        raise UserError("there is no sparsity to calibrate for; set it above 0", where="topology.sparsity")
+
+    def measure(decay: float) -> float:
+        trial = _trial(spec, decay)
+        result = runner.run(trial, folder / f"{decay:.12g}", identity(trial), progress=progress, stop=stop)
+        return result["sparsity"]
+
+    decay, reached, runs = solve(measure, target)
+    return {
+        THRESHOLD_DECAY: decay,
+        "target": target,
+        "reached": round(reached, 5),
+        "seed": spec.seed,
+        "runs": runs,
+    }
+
+
+def _trial(spec: Spec, decay: float) -> Spec:
+    update = {
+        "representation": spec.representation.model_copy(update={THRESHOLD_DECAY: decay}),
+        "tracking": spec.tracking.model_copy(update={"wandb": "disabled"}),
+        "checks": spec.checks.model_copy(update={"events": {}}),
+        # nothing is chosen by accuracy here, and the test part must not even be read
+        "data": spec.data.model_copy(update={"evaluate_on": "validation"} if spec.data.validation else {}),
+    }
+    return spec.model_copy(update=update)
+
+
+def solve(measure: Callable[[float], float], target: float) -> tuple[float, float, int]:
+    """Find the decay that reaches a sparsity, by bracketing and the Illinois method on log scales.
+
+    Sparsity grows with the decay; its logit is close to linear in the decay's logarithm around the target.
+
+    Args:
+        measure: Decay to realised sparsity, in [0, 1].
+        target: Wanted sparsity, in (0, 1).
+
+    Returns:
+        Decay, its sparsity, number of measurements.
+
+    Raises:
+        RunFailure: if the target is not met to `TOLERANCE` in `MAX_RUNS` measurements.
+    """
+    tried: dict[float, float] = {}
+
+    def gap(log_decay: float) -> float:
+        tried[log_decay] = measure(_written(log_decay))
+        return _logit(tried[log_decay]) - _logit(target)
+
+    def met(log_decay: float) -> bool:
+        return abs(tried[log_decay] - target) <= TOLERANCE
+
+    low = high = math.log(_START)
+    low_gap = high_gap = gap(low)
+    step = math.log(2)
+    while (low_gap > 0 or high_gap < 0) and len(tried) < MAX_RUNS and not (met(low) or met(high)):
+        if high_gap < 0:
+            low, low_gap = high, high_gap
+            high += step
+            high_gap = gap(high)
+        else:
+            high, high_gap = low, low_gap
+            low -= step
+            low_gap = gap(low)
+        step *= 1.5
+    kept_side = 0
+    while len(tried) < MAX_RUNS and not any(met(point) for point in tried):
+        middle = (low * high_gap - high * low_gap) / (high_gap - low_gap)
+        # stay inside the bracket: a saturated end (sparsity 1) would pull the line to the other one
+        middle = min(max(middle, low + 0.1 * (high - low)), high - 0.1 * (high - low))
+        middle_gap = gap(middle)
+        if middle_gap < 0:
+            low, low_gap = middle, middle_gap
+            high_gap *= 0.5 if kept_side == 1 else 1.0
+            kept_side = 1
+        else:
+            high, high_gap = middle, middle_gap
+            low_gap *= 0.5 if kept_side == -1 else 1.0
+            kept_side = -1
+    best = min(tried, key=lambda point: abs(tried[point] - target))
+    if not met(best):
+        raise RunFailure(
+            f"no threshold decay found for sparsity {target:g} in {len(tried)} runs; nearest: {tried[best]:.4f} at "
+            f"{_written(best):.3g}. Another representation.initial_threshold may help"
+        )
+    return _written(best), tried[best], len(tried)
+
+
+def _written(log_decay: float) -> float:
+    """The decay as the file states it: measured is what is stored."""
+    return float(f"{math.exp(log_decay):.6g}")
+
+
+def _logit(share: float) -> float:
+    share = min(max(share, 1e-4), 1 - 1e-4)
+    return math.log(share / (1 - share))
+
+
+def store(path: Path, old: list[dict[str, Any]], new: list[dict[str, Any]]) -> None:
+    """Write a calibration file: old entries, replaced by new ones of the same identity."""
+    entries = {entry["identity"]: entry for entry in [*old, *new]}
+    head = (
+        "# Decay of STR's thresholds that reaches the target sparsity, one entry a setting; written by `ham calibrate`.\n"
+        "# runs is the cost of the search in full training runs, which no tuning count includes.\n"
+    )
+    write_text(path, head + yaml.safe_dump(list(entries.values()), sort_keys=False, width=120))

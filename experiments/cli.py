@@ -1,0 +1,216 @@
+"""The `ham` command. Heavy imports stand inside the commands: `ham --help` and the commands that only read load no torch."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import SuiteError, UserError
+
+if TYPE_CHECKING:
+    from .spec import Loaded, Spec
+    from .sweep import Sweep
+
+app = typer.Typer(
+    help="Sparse-training benchmark suite around HAM (Hyperbolic Aware Minimization).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, such as quickstart.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as optimizer.lr=0.2.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder that run folders are written below.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes; default: one a core.")]
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder, or one run's.")]
+RUNS = Path("runs")
+
+
+class Format(StrEnum):
+    """How a table is written."""
+
+    text = "text"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    html = "html"
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    out: Out = RUNS,
+    threads: Annotated[int, typer.Option(min=1, help="Compute threads; results are equal only at equal threads.")] = 1,
+) -> None:
+    """Train one network, or go on where an earlier call stopped."""
+    from rich.progress import Progress
+
+    from .local import run_here
+    from .terminal import console
+
+    loaded = _load(config, overrides)
+    if loaded.sweep is not None:
+        raise UserError(
+            f"{config} describes a sweep; use `ham sweep {config}`, or add sweep=null for its base alone", "sweep"
+        )
+    spec, identity, folder = _single(loaded, out)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(folder.name, total=None)
+        result = run_here(
+            spec, folder, identity, lambda done, total: bars.update(bar, completed=done, total=total), threads
+        )
+    print(f"{folder}: accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}")
+
+
+@app.command()
+def sweep(
+    config: Config,
+    overrides: Overrides = None,
+    jobs: Jobs = None,
+    out: Out = RUNS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and do nothing.")] = False,
+) -> None:
+    """Train all networks of a table that have no result yet: rows × columns × seeds."""
+    from .local import default_jobs, pending, run_sweep
+    from .terminal import SweepBars
+
+    table = _expand(_load(config, overrides))
+    todo = pending(table, out)
+    if dry_run:
+        for cell in todo:
+            print(out / table.name / cell.path)
+        print(f"{len(todo)} of {len(table.runs)} runs to do")
+        return
+    with SweepBars(len(todo)) as bars:
+        run_sweep(table, out, jobs=jobs or default_jobs(), listener=bars)
+    print(f"{out / table.name}: {len(table.runs)} runs complete; `ham table {out / table.name}` shows the table")
+
+
+@app.command()
+def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None) -> None:
+    """Solve for STR's threshold decay in each setting that asks for it, and store it beside the configuration."""
+    from . import calibrate as calibration
+    from .local import default_jobs
+    from .spec import calibration_path, read_calibration
+    from .sweep import expand
+    from .terminal import SweepBars
+    from .yaml_io import read_yaml
+
+    loaded = _load(config, overrides)
+    path = calibration_path(loaded.path)
+    cells = calibration.needed(expand(loaded, calibrate=False).cells, read_calibration(path))
+    with SweepBars(len(cells), unit="settings") as bars:
+        entries, failures = calibration.calibrate(cells, jobs or default_jobs(), bars)
+    old: Any = read_yaml(path) if path.exists() else []
+    if entries:
+        calibration.store(path, [dict(entry) for entry in old], entries)
+    print(f"{path}: {len(entries)} settings solved, {len(failures)} failed, {len(old)} there before")
+    if failures:
+        raise SuiteError("\n".join(failures))
+
+
+@app.command()
+def status(directory: Dir) -> None:
+    """Say of each run whether it is done, running, resumable, failed or not started."""
+    from results import status as reader
+
+    print(reader.render(directory))
+
+
+@app.command()
+def table(
+    directory: Dir,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.text,
+) -> None:
+    """Print the table of a sweep: mean ± sample standard deviation, paired differences, sparsity, FLOPs."""
+    from results import tables
+
+    print(tables.render(directory, format.value), end="")
+
+
+@app.command()
+def best(directory: Dir) -> None:
+    """Name the best setting of each row of a tuning sweep, by mean accuracy on the validation part."""
+    from results import best as chooser
+
+    print(chooser.render(directory))
+
+
+@app.command()
+def report(
+    directory: Dir,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR/report.html.")] = None,
+) -> None:
+    """Write one self-contained HTML page: table, curves, configuration, versions."""
+    from results import report as writer
+
+    print(writer.write_report(directory, output))
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A topology or representation; default: list all.")] = None,
+) -> None:
+    """List the methods, or describe one: paper, rule, deviations, options."""
+    from . import listing
+
+    print(listing.describe(name) if name else listing.overview())
+
+
+def _load(config: str, overrides: list[str] | None) -> Loaded:
+    from .spec import load
+
+    return load(config, overrides or [])
+
+
+def _content_hash(spec: Spec) -> str:
+    from .data import content_hash
+
+    return content_hash(spec.data.name, spec.data.root)
+
+
+def _expand(loaded: Loaded) -> Sweep:
+    from .sweep import expand
+
+    return expand(loaded, content_hash=_content_hash)
+
+
+def _single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:
+    from .identity import identity
+    from .spec import resolve
+    from .sweep import slug
+
+    spec = resolve(loaded)
+    hashed = identity(spec, _content_hash(spec))
+    return spec, hashed, out / f"{slug(spec.label or loaded.path.stem)}-{hashed}-s{spec.seed}"
+
+
+def main() -> None:
+    """Run the command line; every foreseeable error is one message and an exit code (2: user, 1: failure)."""
+    try:
+        app()
+    except SuiteError as error:
+        _leave(f"error: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        _leave("interrupted; the same command goes on from here", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        _leave(f"error: {error.filename or 'input/output'}: {error.strerror or error}", 1)
+
+
+def _leave(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

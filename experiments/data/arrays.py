@@ -1,0 +1,40 @@
+"""Images and labels as they come from a file, before normalisation and splitting."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A labelled set of grey images with a training and a test part.
+
+    Attributes:
+        train_images: uint8, shape [N, H, W], 0 to 255.
+        train_labels: int64, shape [N], 0 to classes - 1.
+        test_images: uint8, shape [M, H, W].
+        test_labels: int64, shape [M].
+    """
+
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+
+    @cached_property
+    def content_hash(self) -> str:
+        """First 16 hexadecimal digits of SHA-256 over dtypes, shapes and bytes.
+
+        It stands for the data in the identity of a run: the folder may move, the pixels may not change.
+        """
+        digest = hashlib.sha256()
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(f"{array.dtype.name}{array.shape}".encode())
+            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            digest.update(np.ascontiguousarray(little).data)
+        return digest.hexdigest()[:16]

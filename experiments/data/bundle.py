@@ -1,0 +1,201 @@
+"""A data set in memory, normalised and split, as training and evaluation use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from experiments.errors import UserError
+
+from .arrays import Arrays
+from .sampler import SeekableSampler
+
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images float32 [N, 1, H, W], normalised, and labels int64 [N], both on the device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class DataBundle:
+    """What a run needs of its data.
+
+    Attributes:
+        num_classes: Number of classes.
+        in_channels: Channels of an image.
+        image_size: Height and width of an image in pixels.
+        content_hash: Hash of the whole data set as loaded, before the split.
+        sampler: The order of training batches.
+        train: The images trained on.
+        validation: The images held out of the training part; may be empty.
+        test: The test images.
+    """
+
+    num_classes: int
+    in_channels: int
+    image_size: int
+    content_hash: str
+    sampler: SeekableSampler
+    train: Part
+    validation: Part
+    test: Part
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of training batches in an epoch."""
+        return self.sampler.steps_per_epoch
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate over the training batches of an epoch from a given batch on.
+
+        Args:
+            epoch: Counted from 0.
+            start: Batches of this epoch that are over already, 0 to `steps_per_epoch`.
+
+        Returns:
+            Pairs of images [batch_size, 1, H, W] and labels [batch_size].
+
+        Raises:
+            ValueError: if epoch or start is out of range.
+        """
+        images, labels = self.train.images, self.train.labels
+        chosen = (index.to(labels.device) for index in self.sampler.batches(epoch, start))
+        return ((images[index], labels[index]) for index in chosen)
+
+    def evaluate_batches(self, part: Literal["validation", "test"]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Iterate once over every image of a part, in file order.
+
+        Args:
+            part: ``"validation"`` (no batches where it is empty) or ``"test"``.
+
+        Returns:
+            Pairs of images and labels, `EVALUATION_BATCH` at a time; the last may be smaller.
+        """
+        held = {"validation": self.validation, "test": self.test}[part]
+        edges = range(0, len(held), EVALUATION_BATCH)
+        return ((held.images[e : e + EVALUATION_BATCH], held.labels[e : e + EVALUATION_BATCH]) for e in edges)
+
+
+def split(
+    labels: NDArray[np.int64], num_classes: int, validation: int, train_limit: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split a training part, balanced and independent of any seed, so that all runs are compared on equal terms.
+
+    Args:
+        labels: int64 [N], 0 to num_classes - 1.
+        num_classes: Number of classes.
+        validation: Images to hold out: the last validation / num_classes of each class, in file order.
+        train_limit: Images to train on: the first train_limit / num_classes of each class; None for all that are left.
+
+    Returns:
+        Indices into `labels` to train on and to hold out, both ascending.
+
+    Raises:
+        UserError: if a number is not a multiple of the classes or exceeds what is there.
+    """
+    members = [np.flatnonzero(labels == label) for label in range(num_classes)]
+    rarest = min(len(member) for member in members)
+    held = _per_class(validation, num_classes, "data.validation")
+    if held >= rarest:
+        raise UserError(
+            f"{validation:,} leaves nothing to train on: the rarest class has {rarest:,} images, so at most "
+            f"{(rarest - 1) * num_classes:,} can be held out",
+            where="data.validation",
+        )
+    kept = [member[: len(member) - held] for member in members]
+    if train_limit is not None:
+        limit = _per_class(train_limit, num_classes, "data.train_limit")
+        if not 0 < limit <= rarest - held:
+            raise UserError(
+                f"{train_limit:,} is out of range: {num_classes} to {(rarest - held) * num_classes:,} images can be "
+                f"trained on ({validation:,} are held out), null means all",
+                where="data.train_limit",
+            )
+        kept = [member[:limit] for member in kept]
+    out = [member[len(member) - held :] for member in members]
+    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(out))
+
+
+def _per_class(count: int, num_classes: int, where: str) -> int:
+    if count < 0 or count % num_classes:
+        raise UserError(f"{count:,} is not a multiple of the number of classes, {num_classes}", where=where)
+    return count // num_classes
+
+
+def make_part(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    mean: float,
+    std: float,
+    device: str | torch.device,
+    channels_last: bool,
+) -> Part:
+    """Turn pixels 0 to 255 into (pixel / 255 - mean) / std on the device.
+
+    Args:
+        images: uint8 [N, H, W].
+        labels: int64 [N].
+        mean: Mean of the pixels on the scale 0 to 1.
+        std: Their standard deviation.
+        device: Where the tensors live.
+        channels_last: Store images channel by channel for each pixel, which convolutions on CPUs like better.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    pixels = torch.tensor(images, device=device).unsqueeze(1).float()
+    scaled = pixels.div_(255).sub_(mean).div_(std)
+    return Part(scaled.to(memory_format=layout), torch.tensor(labels, device=device))
+
+
+def make_bundle(
+    arrays: Arrays,
+    *,
+    num_classes: int,
+    mean: float,
+    std: float,
+    validation: int,
+    train_limit: int | None,
+    batch_size: int,
+    seed: int,
+    device: str | torch.device,
+    channels_last: bool,
+) -> DataBundle:
+    """Split, normalise and place a data set; see `split` and `make_part` for the arguments.
+
+    Raises:
+        UserError: if the split is impossible or not even one batch fits into the training part.
+    """
+    train, held = split(arrays.train_labels, num_classes, validation, train_limit)
+    if not 1 <= batch_size <= len(train):
+        raise UserError(
+            f"{batch_size:,} is out of range: 1 to {len(train):,}, the number of training images",
+            where="data.batch_size",
+        )
+
+    def part(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Part:
+        return make_part(images, labels, mean=mean, std=std, device=device, channels_last=channels_last)
+
+    return DataBundle(
+        num_classes=num_classes,
+        in_channels=1,
+        image_size=arrays.train_images.shape[-1],
+        content_hash=arrays.content_hash,
+        sampler=SeekableSampler(len(train), batch_size, seed),
+        train=part(arrays.train_images[train], arrays.train_labels[train]),
+        validation=part(arrays.train_images[held], arrays.train_labels[held]),
+        test=part(arrays.test_images, arrays.test_labels),
+    )

@@ -1,0 +1,51 @@
+"""The idx format of MNIST and its relatives, plain or gzipped.
+
+Two zero bytes, a type byte (8 = uint8), the number of dimensions, the dimensions as big-endian uint32, the data.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_UINT8 = 8
+
+
+class IdxError(ValueError):
+    """A file that is not a complete idx file of bytes; the message says why, without the file's name."""
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Read an idx file of unsigned bytes.
+
+    Args:
+        path: The file; a name ending in ``.gz`` is decompressed.
+
+    Returns:
+        A uint8 array, of the dimensions in the file.
+
+    Raises:
+        IdxError: if the file cannot be read, is damaged, truncated, longer than it says or of another format.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise IdxError(f"cannot be read ({error})") from error
+    if len(content) < 4 or content[:2] != b"\0\0":
+        raise IdxError("is not an idx file")
+    if content[2] != _UINT8:
+        raise IdxError(f"has idx type {content[2]:#04x}; only 0x08 (unsigned bytes) is read")
+    header = 4 + 4 * content[3]
+    if content[3] == 0 or len(content) < header:
+        raise IdxError("has an incomplete idx header")
+    shape = tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4"))
+    if len(content) - header != math.prod(shape):
+        raise IdxError(f"holds {len(content) - header:,} bytes of data where its header says {math.prod(shape):,}")
+    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)

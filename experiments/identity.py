@@ -1,0 +1,87 @@
+"""The identity of a run: a short hash of what it computes.
+
+Left out are the seed (it stands beside the hash), names, bookkeeping and where files lie. A key that was added after
+the first release is left out while it stands at its fixed *neutral* value, what the code did before the key existed,
+whatever the default in `configs/base.yaml` is: a new key orphans no finished run, a changed default reuses none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from .methods import neutral_options
+from .schema import MethodSpec, Spec
+
+LENGTH = 8  # hexadecimal digits
+# extends and sweep are no part of a resolved specification; they stand here for those who ask which keys count
+NOT_IDENTIFYING = ("extends", "sweep", "seed", "label", "tracking", "checkpoint", "data.root")
+CALIBRATED = "calibrated"
+THRESHOLD_DECAY = "threshold_decay"
+
+
+def identity(spec: Spec, content_hash: str | None = None) -> str:
+    """Hash a resolved specification.
+
+    Args:
+        spec: The specification.
+        content_hash: Hash of the data's content, which stands for where the data lies.
+
+    Returns:
+        8 hexadecimal digits of the SHA-256 of the canonical JSON.
+    """
+    content = _canonical(spec, "")
+    if content_hash is not None:
+        content["data"]["content"] = content_hash
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+def calibration_identity(spec: Spec) -> str:
+    """Identity of a specification before its threshold decay is filled in: the key of a calibration file's entry."""
+    values = {THRESHOLD_DECAY: CALIBRATED}
+    return identity(spec.model_copy(update={"representation": spec.representation.model_copy(update=values)}))
+
+
+def identifies(key: str) -> bool:
+    """Whether a dotted key counts for the identity."""
+    return not any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTIFYING)
+
+
+def _canonical(section: BaseModel, above: str) -> dict[str, Any]:
+    neutral = _neutral_values(section, above.rstrip("."))
+    content = {}
+    for key, value in section:
+        name = f"{above}{key}"
+        if not identifies(name) or (key in neutral and _same(value, neutral[key])):
+            continue
+        plain = _plain(value, name)
+        if plain or not isinstance(value, BaseModel):  # a section whose keys are all at neutral is at neutral
+            content[key] = plain
+    return content
+
+
+def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, BaseModel):
+        return _canonical(value, f"{name}.")
+    if isinstance(value, dict):
+        return {key: _plain(one, f"{name}.{key}") for key, one in value.items()}
+    # adding zero makes -0.0, which computes the same, 0.0
+    return value + 0.0 if isinstance(value, float) else value
+
+
+def _same(value: Any, neutral: Any) -> bool:
+    """Equality that tells True from 1, but not 1 from 1.0."""
+    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+
+
+def _neutral_values(section: BaseModel, name: str) -> dict[str, Any]:
+    found = {}
+    for key, field in type(section).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and "neutral" in extra:
+            found[key] = extra["neutral"]
+    return found | neutral_options(name, section.name) if isinstance(section, MethodSpec) else found

@@ -1,0 +1,90 @@
+"""Runs and sweeps on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import runner
+from .errors import Interrupted, RunFailure
+from .files import write_json
+from .outcome import read_result
+from .pool import Listener, Task, run_all
+from .spec import Spec, from_mapping
+from .sweep import Sweep, manifest
+
+
+def default_jobs() -> int:
+    """One worker a core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_here(spec: Spec, folder: Path, identity: str, progress: runner.Progress, threads: int) -> dict[str, Any]:
+    """Carry one run out in this process; Ctrl-C and SIGTERM leave a resumable run.
+
+    Raises:
+        Interrupted, RunFailure, UserError: see `runner.run`.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    requested = False
+
+    def request(*_: Any) -> None:
+        nonlocal requested
+        requested = True
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return runner.run(spec, folder, identity, progress=progress, stop=lambda: requested)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, group: str, **hooks: Callable) -> dict[str, Any]:
+    return runner.run(from_mapping(mapping), folder, identity, group=group, **hooks)
+
+
+def run_sweep(sweep: Sweep, root: Path, *, jobs: int, listener: Listener) -> None:
+    """Carry out the runs of a sweep that have no result yet; write the manifest first.
+
+    Args:
+        sweep: The sweep.
+        root: Folder of all sweeps; this one's is below it.
+        jobs: Number of worker processes.
+        listener: Told what happens.
+
+    Raises:
+        RunFailure: after all other runs are done, if some failed.
+    """
+    folder = root / sweep.name
+    write_json(folder / "sweep.json", manifest(sweep))
+    tasks = [
+        Task(
+            name=cell.path,
+            function=_sweep_task,
+            arguments=(cell.spec.model_dump(), folder / cell.path, cell.identity, cell.row),
+            log=folder / cell.path / "log.txt",
+        )
+        for cell in pending(sweep, root)
+    ]
+    try:
+        outcomes = run_all(tasks, jobs, listener)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; the same command goes on from here", where=str(folder)) from None
+    failed = [name for name, outcome in outcomes.items() if outcome.error]
+    if failed:
+        raise RunFailure(
+            f"{len(failed)} of {len(sweep.runs)} runs failed ({', '.join(failed[:3])}{' …' if len(failed) > 3 else ''}); "
+            "the others are complete, and the same command tries these again",
+            where=str(folder),
+        )
+
+
+def pending(sweep: Sweep, root: Path) -> list[Any]:
+    """The runs of a sweep without a result, each once, in table order."""
+    return [cell for cell in sweep.runs if read_result(root / sweep.name / cell.path) is None]

@@ -1,0 +1,193 @@
+"""Local worker processes: one a task, so that a crash takes nothing else along.
+
+Workers are forked from a server process that has imported torch but done nothing with it, so a start costs
+milliseconds and inherits no threads and no state of other runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from .errors import Interrupted, SuiteError
+
+_GRACE = 60.0  # seconds a stopped worker has to write its checkpoint
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to do in a worker.
+
+    Attributes:
+        name: Key of its outcome; unique.
+        function: A module-level function called as ``function(*arguments, progress=..., stop=...)``.
+        arguments: Picklable.
+        log: File that takes what the worker prints.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    log: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: `value` if it succeeded, else `error`."""
+
+    value: Any = None
+    error: str | None = None
+    interrupted: bool = False
+
+
+class Listener:
+    """Told what happens; the base class listens to nothing."""
+
+    def started(self, name: str) -> None:
+        """A task has started."""
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """A task is at step `done` of `total`."""
+
+    def finished(self, name: str, outcome: Outcome) -> None:
+        """A task has ended."""
+
+
+class _Stop:
+    def __init__(self) -> None:
+        self.requested = False
+
+    def request(self, *_: Any) -> None:
+        self.requested = True
+
+    def __call__(self) -> bool:
+        return self.requested
+
+
+def _die_with_parent() -> None:
+    """End with the server process, which ends with the command: a killed command leaves no writer behind (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _work(task: Task, connection: Connection, threads: int) -> None:
+    # Ctrl-C reaches the whole terminal group: the parent decides, and says so by SIGTERM
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop.request)
+    _die_with_parent()
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    with task.log.open("a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    import torch
+
+    torch.set_num_threads(threads)
+    last = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.3:
+            last = time.monotonic()
+            try:
+                connection.send(("progress", done, total))
+            except BrokenPipeError:  # nobody is left to listen
+                stop.request()
+
+    try:
+        connection.send(("value", task.function(*task.arguments, progress=progress, stop=stop)))
+    except Interrupted as error:
+        connection.send(("interrupted", str(error)))
+    except SuiteError as error:
+        connection.send(("error", str(error)))
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        connection.send(("error", f"{type(error).__name__}: {error} (traceback in {task.log})"))
+    sys.stdout.flush()
+
+
+def run_all(tasks: Sequence[Task], jobs: int, listener: Listener, *, threads: int = 1) -> dict[str, Outcome]:
+    """Run tasks in worker processes.
+
+    Args:
+        tasks: What to do, started in this order.
+        jobs: Number of workers at a time, at least 1.
+        listener: Told what happens, in this process.
+        threads: Compute threads of each worker.
+
+    Returns:
+        Outcome by task name. Tasks that were not started because of an interrupt are missing.
+
+    Raises:
+        KeyboardInterrupt: after the workers have stopped at a checkpoint.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read when the server process imports torch
+    context = multiprocessing.get_context("forkserver")
+    # torch imports its compiler when the first optimizer is made, which would cost every worker two seconds
+    context.set_forkserver_preload(["torch._dynamo", "wandb", "experiments.runner"])
+    waiting, outcomes = list(tasks), {}
+    running: dict[Any, tuple[Task, Any]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                task = waiting.pop(0)
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(task, theirs, threads), name=task.name)
+                process.start()
+                theirs.close()
+                running[ours] = (task, process)
+                listener.started(task.name)
+            for connection in wait(list(running)):
+                _receive(connection, running, outcomes, listener)
+    except KeyboardInterrupt:
+        _stop(running)
+        raise
+    return outcomes
+
+
+def _receive(
+    connection: Any, running: dict[Any, tuple[Task, Any]], outcomes: dict[str, Outcome], listener: Listener
+) -> None:
+    task, process = running[connection]
+    try:
+        kind, *content = connection.recv()
+    except (EOFError, ConnectionResetError):
+        process.join()
+        code = process.exitcode or 0
+        reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        kind, content = "error", [f"the worker process {reason}"]
+    if kind == "progress":
+        listener.progress(task.name, *content)
+        return
+    del running[connection]
+    process.join()
+    outcome = Outcome(
+        value=content[0] if kind == "value" else None,
+        error=None if kind == "value" else content[0],
+        interrupted=kind == "interrupted",
+    )
+    outcomes[task.name] = outcome
+    listener.finished(task.name, outcome)
+
+
+def _stop(running: dict[Any, tuple[Task, Any]]) -> None:
+    for _, process in running.values():
+        process.terminate()
+    deadline = time.monotonic() + _GRACE
+    for connection, (_, process) in running.items():
+        connection.close()
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()

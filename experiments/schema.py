@@ -1,0 +1,184 @@
+"""The typed configuration tree. Values come from files: `configs/base.yaml` is the only place of defaults.
+
+Types are strict (text is never read as a number) and unknown keys are refused. A key that is added later declares what
+the code did before it existed, ``Field(json_schema_extra={"neutral": value})``: runs at that value keep their identity.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _module_name(text: str) -> str:
+    if not all(part.isidentifier() for part in text.split(".")):
+        raise ValueError(f"{text!r} is not a module name, such as my_package.methods")
+    return text
+
+
+def _folder_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", text):
+        raise ValueError(f"{text!r} is not a folder name: up to 80 letters, digits, '.', '_' or '-', no '.' first")
+    return text
+
+
+Positive = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+Event = Literal["initial", "update", "compress", "decompress", "threshold", "reset"]
+
+
+class Section(BaseModel):
+    """A part of the tree: strict, frozen, no unknown keys, finite numbers."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataSpec(Section):
+    """Data set and how it is split. Counts are images; `root` None is the embedded copy."""
+
+    name: str
+    root: Text | None
+    batch_size: Positive
+    validation: Annotated[int, Field(ge=0)]
+    train_limit: Positive | None
+    evaluate_on: Literal["test", "validation"]
+
+
+class ModelSpec(Section):
+    """Network: one of the suite's, ``torchvision:NAME`` or ``timm:NAME``."""
+
+    name: str
+
+
+class MethodSpec(Section):
+    """A topology or representation by name, with the method's own options beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own options; all of them in a resolved specification."""
+        return dict(self.model_extra or {})
+
+
+class TopologySpec(MethodSpec):
+    """Which weights exist. `sparsity` is the target share of zeros over all prunable weights, in [0, 1).
+
+    Resolution sets it to 0 where neither topology nor representation aims at a sparsity.
+    """
+
+    sparsity: Annotated[float, Field(ge=0, lt=1)]
+
+
+class RepresentationSpec(MethodSpec):
+    """How an existing weight is parametrised."""
+
+
+class HamSpec(Section):
+    """Hyperbolic Aware Minimization around the optimizer; the defaults are those of `ham.HAM`."""
+
+    alpha: float = 200.0
+    beta: float = 1.0e-3
+    sign: Literal["after", "before"] = "after"
+    max_weight_norm: Annotated[float, Field(gt=0)] | None = 1000.0
+    scalars: bool = False
+
+
+class OptimizerSpec(Section):
+    """Base optimizer. `weight_decay` as that optimizer defines it; `decay` says which parameters it acts on."""
+
+    name: Literal["sgd", "adamw", "adam", "rmsprop", "nadam"]
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    nesterov: bool
+    weight_decay: Annotated[float, Field(ge=0)]
+    decay: Literal["weights", "all"]
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None
+    ham: HamSpec | None
+
+
+class ScheduleSpec(Section):
+    """Learning rate over time; `warmup_epochs` (may be a fraction) are part of `epochs`."""
+
+    name: Literal["cosine", "constant", "triangular"]
+    epochs: Positive
+    warmup_epochs: Annotated[float, Field(ge=0)]
+
+
+class RuntimeSpec(Section):
+    """Device, memory layout and precision."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    channels_last: bool
+    amp: Literal["none", "bf16"]
+
+
+class CheckpointSpec(Section):
+    """When to write a checkpoint, besides the end of an epoch; None is never."""
+
+    every_steps: Positive | None
+    every_minutes: Annotated[float, Field(gt=0)] | None
+
+
+class EventCheck(Section):
+    """What a run must have recorded to count as that method: `at_least` events by the fraction `by` of training."""
+
+    at_least: Positive
+    by: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class ChecksSpec(Section):
+    """Conditions without which a finished run is a failure."""
+
+    events: dict[Event, EventCheck]
+
+
+class TrackingSpec(Section):
+    """Weights & Biases as a mirror of the files on disk."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"]
+    entity: Text | None
+    project: Text | None
+
+
+class Spec(Section):
+    """One run, completely specified."""
+
+    imports: list[Annotated[str, AfterValidator(_module_name)]]
+    label: Text | None
+    data: DataSpec
+    model: ModelSpec
+    topology: TopologySpec
+    representation: RepresentationSpec
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec
+    runtime: RuntimeSpec
+    checkpoint: CheckpointSpec
+    checks: ChecksSpec
+    tracking: TrackingSpec
+    seed: Annotated[int, Field(ge=0)]
+
+
+class CellRule(Section):
+    """Overrides for the cells that `when` describes: ``row`` and column keys, each with a value or a list of values."""
+
+    when: Annotated[dict[str, Any], Field(min_length=1)]
+    set: Annotated[dict[str, Any], Field(min_length=1)]
+
+
+class SweepSpec(Section):
+    """A table: rows × columns × seeds. The defaults describe one row, no column and the configuration's own seed."""
+
+    name: Annotated[str, AfterValidator(_folder_name)] | None = None
+    title: Text | None = None
+    notes: Text | None = None
+    tuning_cells: Positive | None = None
+    rows: Annotated[dict[Text, dict[str, Any] | None], Field(min_length=1)] | None = None
+    columns: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    cells: list[CellRule] = []
+    baselines: dict[str, str] = {}

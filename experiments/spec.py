@@ -1,0 +1,178 @@
+"""From a configuration to a complete specification: load, override, check, resolve, fill in calibrated values.
+
+Resolution normalises what does not change a run (a sparsity nobody aims at becomes 0) and writes every option out, so
+that equal runs have equal specifications.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import methods
+from .config_files import CALIBRATION, find_config, read_chain
+from .errors import UserError
+from .identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity
+from .messages import Problem, complain, validate
+from .overrides import KeyPath, assign_text, place_of
+from .schema import OptimizerSpec, Spec
+from .yaml_io import Located, read_yaml, shown
+
+__all__ = ["Loaded", "OptimizerSpec", "Spec", "calibration_path", "from_mapping", "load", "read_calibration", "resolve"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration with what it extends and the command line merged, not yet checked.
+
+    Attributes:
+        config: As the user named it.
+        path: Its file.
+        files: All files merged, the packaged base first.
+        tree: The merged mapping, without ``extends`` and ``sweep``.
+        sweep: The section ``sweep``, or None.
+    """
+
+    config: str
+    path: Path
+    files: tuple[Path, ...]
+    tree: Located
+    sweep: Located | None
+
+    def place(self, path: KeyPath) -> str | None:
+        """Where a key path was written, as ``FILE:LINE`` or ``command line``."""
+        return place_of(self.sweep, path[1:]) if path[:1] == ("sweep",) else place_of(self.tree, path)
+
+
+def load(config: str, overrides: Sequence[str] = ()) -> Loaded:
+    """Read a configuration.
+
+    Args:
+        config: A path, or a name among the packaged configurations.
+        overrides: ``key=value`` of the command line, applied in order.
+
+    Raises:
+        UserError: if a file is not found or not readable, or an override malformed.
+    """
+    path = find_config(config)
+    files, tree = read_chain(path)
+    for text in overrides:
+        tree = assign_text(tree, text)
+    place = tree.places.get("sweep")
+    sweep = tree.pop("sweep", None)
+    if sweep is not None and not isinstance(sweep, Located):
+        raise UserError(f"sweep: must be a mapping with rows, columns, seeds, or null, not {sweep!r}", place)
+    return Loaded(config, path, files, tree, sweep)
+
+
+def resolve(loaded: Loaded, tree: Located | None = None, *, calibrate: bool = True, context: str = "") -> Spec:
+    """Check a configuration and complete it.
+
+    Args:
+        loaded: The configuration.
+        tree: Its mapping after further overrides; the one it was loaded with if None.
+        calibrate: Whether a threshold decay of ``calibrated`` is replaced by the calibration file's number.
+        context: What is being resolved, for messages.
+
+    Raises:
+        UserError: with one line for every problem.
+    """
+    tree = loaded.tree if tree is None else tree
+    spec = _build(tree, (loaded.path.parent, Path()), context)
+    if calibrate and spec.representation.options.get(THRESHOLD_DECAY) == CALIBRATED:
+        number = _calibrated(loaded, tree, spec, context)
+        representation = spec.representation.model_copy(update={THRESHOLD_DECAY: number})
+        spec = spec.model_copy(update={"representation": representation})
+    return spec
+
+
+def from_mapping(mapping: Mapping[str, Any]) -> Spec:
+    """Rebuild the specification of a run from what its ``spec.yaml`` holds, `Spec.model_dump()`.
+
+    Raises:
+        UserError: with one line for every problem.
+    """
+    return _build(mapping, (Path(),), "")
+
+
+def calibration_path(config: Path) -> Path:
+    """The calibration file that belongs to a configuration file: ``NAME.calibration.yaml`` beside it."""
+    return config.with_name(f"{config.stem}{CALIBRATION}.yaml")
+
+
+def _build(tree: Mapping[str, Any], folders: Sequence[Path], context: str) -> Spec:
+    spec, problems = validate(Spec, tree, also=("extends", "sweep"))
+    imports = tree.get("imports")
+    if not any(problem.path[:1] == ("imports",) for problem in problems) and isinstance(imports, list):
+        methods.import_modules(imports, folders, place_of(tree, ("imports",)))
+    completed, found = methods.complete(tree)
+    problems += found
+    if spec is None or problems:
+        raise complain(problems, tree, context)
+    if not methods.aims_at_sparsity(completed):
+        completed["topology"]["sparsity"] = 0.0
+    spec = Spec.model_validate(completed)
+    problems = _contradictions(spec)
+    if problems:
+        raise complain(problems, tree, context)
+    return spec
+
+
+def _contradictions(spec: Spec) -> list[Problem]:
+    """Rules between keys of different sections or of one."""
+    problems = []
+    optimizer, schedule = spec.optimizer, spec.schedule
+    if optimizer.nesterov and optimizer.name != "sgd":
+        text = f"only sgd has Nesterov momentum, not {optimizer.name}; write false"
+        problems.append(Problem(("optimizer", "nesterov"), text))
+    elif optimizer.nesterov and optimizer.momentum == 0:
+        text = "Nesterov momentum needs optimizer.momentum > 0"
+        problems.append(Problem(("optimizer", "nesterov"), text))
+    if schedule.warmup_epochs >= schedule.epochs:
+        text = f"{schedule.warmup_epochs:g} is out of range: must be < schedule.epochs, which is {schedule.epochs}"
+        problems.append(Problem(("schedule", "warmup_epochs"), text))
+    if spec.data.evaluate_on == "validation" and spec.data.validation == 0:
+        text = "'validation' needs held-out images, but data.validation is 0"
+        problems.append(Problem(("data", "evaluate_on"), text))
+    return problems
+
+
+def _calibrated(loaded: Loaded, tree: Located, spec: Spec, context: str) -> float:
+    """The number for a specification: from the file's own calibration, else from those of the files it extends."""
+    wanted = calibration_identity(spec)
+    for config in reversed(loaded.files):
+        number = read_calibration(calibration_path(config)).get(wanted)
+        if number is not None:
+            return number
+    text = (
+        f"not calibrated for {spec.topology.name} + {spec.representation.name} at topology.sparsity="
+        f"{spec.topology.sparsity:g} with these settings (identity {wanted}): run `ham calibrate {shlex.quote(loaded.config)}`"
+    )
+    raise complain([Problem(("representation", THRESHOLD_DECAY), text)], tree, context)
+
+
+def read_calibration(path: Path) -> dict[str, float]:
+    """Read a calibration file, a list of ``{identity: TEXT, threshold_decay: NUMBER, ...}``.
+
+    Returns:
+        Identity to threshold decay; empty where there is no file.
+
+    Raises:
+        UserError: if the file is not of that form.
+    """
+    if not path.exists():
+        return {}
+    entries = read_yaml(path)
+    form = "must be a list of mappings with identity (text) and threshold_decay (a number >= 0)"
+    found: dict[str, float] = {}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if not isinstance(entry, Located):
+            raise UserError(form, shown(path))
+        key, number = entry.get("identity"), entry.get(THRESHOLD_DECAY)
+        if not isinstance(key, str) or not isinstance(number, int | float) or isinstance(number, bool) or number < 0:
+            raise UserError(form, next(iter(entry.places.values()), shown(path)))
+        found[key] = float(number)
+    return found

@@ -1,0 +1,170 @@
+"""A table: rows × columns × seeds to a list of runs, in a fixed order.
+
+A cell of the table is a row, a column and a seed. Several cells may be one run: a dense row under a column of
+sparsities is trained once a seed and repeated in the table.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .errors import UserError
+from .grid import Grid, at, equal
+from .identity import identity
+from .messages import show
+from .overrides import lookup
+from .spec import Loaded, Spec, resolve
+from .yaml_io import shown
+
+MAX_NAME = 80  # characters of a run's folder
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run's place in the table.
+
+    Attributes:
+        row: Label of the row.
+        column: Column key to value.
+        seed: The seed.
+        spec: The resolved specification, with this seed and the row as label.
+        identity: Its identity.
+        path: Name of the run's folder; the same for all cells of one run.
+    """
+
+    row: str
+    column: dict[str, Any]
+    seed: int
+    spec: Spec
+    identity: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A table to be filled.
+
+    Attributes:
+        name: Folder of the table's runs.
+        column_keys: Dotted keys of the columns.
+        baselines: Row to the row it is compared with, seed by seed.
+        cells: In table order: rows, columns, seeds.
+    """
+
+    name: str
+    title: str | None
+    notes: str | None
+    tuning_cells: int | None
+    column_keys: list[str]
+    baselines: dict[str, str]
+    cells: list[Cell] = field(repr=False)
+
+    @property
+    def runs(self) -> list[Cell]:
+        """One cell for each different run, in table order."""
+        first: dict[str, Cell] = {}
+        for cell in self.cells:
+            first.setdefault(cell.path, cell)
+        return list(first.values())
+
+
+def expand(
+    loaded: Loaded, *, calibrate: bool = True, content_hash: Callable[[Spec], str | None] | None = None
+) -> Sweep:
+    """Resolve every cell of a configuration's sweep.
+
+    Args:
+        loaded: The configuration.
+        calibrate: Whether calibrated values are filled in, see `resolve`.
+        content_hash: Hash of the data of a specification, for the identity; None leaves it out.
+
+    Raises:
+        UserError: if there is no sweep, the base or a cell is not valid, two rows are the same run in a column, or a
+            label, key or value in ``cells`` or ``baselines`` does not exist.
+    """
+    if loaded.sweep is None:
+        text = f"has no section sweep, so it is a single run: use `ham run {shlex.quote(loaded.config)}`"
+        raise UserError(text, shown(loaded.path))
+    grid = Grid(loaded, resolve(loaded, calibrate=False))
+    cells = []
+    for row, column in itertools.product(grid.rows, grid.columns()):
+        spec = grid.resolve(row, column, calibrate)
+        hashed = identity(spec, content_hash(spec) if content_hash else None)
+        for seed in grid.seeds:
+            own = spec.model_copy(update={"seed": seed, "label": row})
+            cells.append(Cell(row, column, seed, own, hashed, ""))
+    _check_cells(grid, cells)
+    section = grid.section
+    return Sweep(
+        name=section.name or slug(loaded.path.stem),
+        title=section.title,
+        notes=section.notes,
+        tuning_cells=section.tuning_cells,
+        column_keys=list(section.columns),
+        baselines=section.baselines,
+        cells=_named(cells),
+    )
+
+
+def manifest(sweep: Sweep) -> dict[str, Any]:
+    """The content of ``sweep.json``: what a table needs to find and order its runs. Paths are relative to the file."""
+    cells = [
+        {"row": cell.row, "column": cell.column, "seed": cell.seed, "identity": cell.identity, "path": cell.path}
+        for cell in sweep.cells
+    ]
+    names = ("name", "title", "column_keys", "tuning_cells", "notes", "baselines")
+    return {**{name: getattr(sweep, name) for name in names}, "cells": cells}
+
+
+def slug(text: str) -> str:
+    """Lower-case ASCII letters, digits and dots joined by dashes: "RiGL + HAM" becomes "rigl-ham"."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9.]+", "-", ascii_text).strip("-.") or "row"
+
+
+def run_name(label: str, hashed: str, seed: int) -> str:
+    """Name of a run's folder, at most 80 characters that every file system takes."""
+    suffix = f"-{hashed}-s{seed}"
+    return slug(label)[: MAX_NAME - len(suffix)].rstrip("-.") + suffix
+
+
+def _check_cells(grid: Grid, cells: list[Cell]) -> None:
+    """What shows only in resolved cells: columns without effect, rows that are the same."""
+    for key in grid.section.columns:
+        if not any(lookup(cell.spec.model_dump(), key.split("."))[0] for cell in cells):
+            parent = key.rpartition(".")[0]
+            raise grid.fail(f"has no effect, since no row has {parent}: set {parent} in a row", "columns", key)
+    seen: dict[tuple[Any, ...], Cell] = {}
+    for cell in cells:
+        first = seen.setdefault((cell.identity, cell.seed, *cell.column.values()), cell)
+        if first.row != cell.row:
+            rows = f"the rows {first.row!r} and {cell.row!r}"
+            raise grid.fail(f"{rows} are the same run{at(cell.column)}; change or drop one", "rows", cell.row)
+
+
+def _named(cells: list[Cell]) -> list[Cell]:
+    """Give the cells their folders: one for each identity and seed, named after its first row.
+
+    The name has the values of the columns that the run depends on. It does not depend on which other columns the table
+    has, so that a table grows without orphaning its runs.
+    """
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.identity, []).append(cell)
+    stems = {}
+    for hashed, group in groups.items():
+        dumped = group[0].spec.model_dump()
+        first = group[0].column
+        depends = [
+            key
+            for key, value in first.items()
+            if all(equal(cell.column[key], value) for cell in group) and lookup(dumped, key.split(".")) == (True, value)
+        ]
+        stems[hashed] = "-".join([group[0].row, *(show(first[key]) for key in depends)])
+    return [replace(cell, path=run_name(stems[cell.identity], cell.identity, cell.seed)) for cell in cells]

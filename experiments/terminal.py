@@ -1,0 +1,58 @@
+"""What a person sees while work is under way: bars on a terminal, nothing but problems elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from .pool import Listener, Outcome
+
+console = Console(stderr=True, highlight=False)
+
+
+class SweepBars(Listener):
+    """One bar over all tasks and one for each that is running.
+
+    Args:
+        total: Number of tasks.
+        unit: What a task is called.
+    """
+
+    def __init__(self, total: int, unit: str = "runs"):
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._all = self._bars.add_task(unit, total=total)
+        self._ids: dict[str, TaskID] = {}
+
+    def __enter__(self) -> SweepBars:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def started(self, name: str) -> None:
+        """Add a bar."""
+        self._ids[name] = self._bars.add_task(name, total=None)
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Move a bar."""
+        self._bars.update(self._ids[name], completed=done, total=total)
+
+    def finished(self, name: str, outcome: Outcome) -> None:
+        """Remove the bar; say what went wrong, if anything did."""
+        self._bars.remove_task(self._ids.pop(name))
+        self._bars.advance(self._all)
+        if outcome.error and not outcome.interrupted:
+            self._bars.console.print(f"[red]failed[/red] {name}: {outcome.error}", soft_wrap=True)

@@ -1,0 +1,13 @@
+"""HAM, Hyperbolic Aware Minimization: a multiplicative step after any torch optimizer.
+
+Needs torch and nothing else of this suite::
+
+    from ham import HAM
+    optimizer = HAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), alpha=200.0, beta=1e-3)
+"""
+
+from .optimizer import HAM
+from .rule import bound_norms_, hyperbolic_step_
+from .wrapper import OptimizerWrapper
+
+__all__ = ["HAM", "OptimizerWrapper", "bound_norms_", "hyperbolic_step_"]

@@ -1,0 +1,250 @@
+"""HAM, Hyperbolic Aware Minimization: any torch optimizer followed by a multiplicative step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any, Literal, NamedTuple, overload
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from .rule import bound_norms_, hyperbolic_step_
+from .wrapper import OptimizerWrapper
+
+_SIGNS = ("after", "before")
+
+
+class _Given(NamedTuple):
+    """A parameter group with the gradients that the base optimizer is given."""
+
+    group: dict[str, Any]
+    params: list[Tensor]
+    grads: list[Tensor]
+
+
+class HAM(OptimizerWrapper):
+    """Hyperbolic Aware Minimization around a base optimizer.
+
+    Source: Jacobs, Gadhikar, Rubio-Madrigal, Burkholz, "Hyperbolic Aware Minimization: Implicit
+    Bias for Sparsity", ICLR 2026
+    (arXiv 2506.02630). After the base step, the weights of tensors with two or more dimensions are multiplied::
+
+        w <- w * exp(clamp(lr * (-alpha * sign(w) * g - beta), -5, 5))
+
+    with the raw gradient ``g`` that the base was given (as it is when ``step`` begins: clipped or masked if you did
+    so; without momentum and weight decay) and the group's current ``lr``, so that HAM follows warm-up and schedule.
+    Exact zeros stay zero: a sparse network whose pruned weights the base does not move stays sparse. For small rates
+    this follows ``dw = -(1 + alpha |w|) g dt - beta w dt``: large weights learn faster, and alpha sets where large
+    begins.
+
+    ``alpha`` and ``beta`` live in the parameter groups: set them per group, change them in training (as a scheduler
+    does with ``lr``), find them in ``state_dict()``. Where the base has options of that name (RMSprop, ASGD), the
+    keys are ``ham_alpha`` and ``ham_beta``. A group with ``"ham": False`` is left to the base alone. alpha = beta = 0
+    is the base optimizer, bit for bit, as long as no tensor reaches ``max_weight_norm``.
+
+    With a closure, the gradient is that of its last call. With a `GradScaler`, call ``scaler.unscale_`` or
+    ``scaler.step`` as for any optimizer; a step with infinite gradients is skipped whole. Under SAM it is the
+    gradient at the perturbed weights.
+
+    Deviations from the published listing, and why:
+
+    - Its gradient-norm clip runs after the update, on gradients about to be cleared, so it does nothing: left out.
+      Clip before ``step``.
+    - It tests each tensor for NaN, prints, and skips the tensor; each test waits for the device. Here an entry whose
+      exponent is NaN is skipped, on the device: a NaN gradient does what the base makes of it, and HAM spreads none.
+    - Its wrapper loses momentum and learning rate when a checkpoint is loaded, keeps alpha and beta outside the
+      checkpoint and returns no loss from closures: see `OptimizerWrapper`.
+    - It moves tensors of one element: the thresholds of soft-threshold methods, shaped (1, 1), are not weights, and
+      its norm bound throws their start (-3200) to -1000 in the first step. Left alone here, unless ``scalars``.
+    - ``w + w * expm1(e)`` stands for ``w * exp(e)``: the same product with less rounding (see `ham.rule`).
+    - HAM can be switched off per group: factors of a product m*w already have the geometry that HAM emulates.
+    - The gradient stays raw with bases that overwrite it, as Nesterov SGD can (foreach form, no weight decay).
+    - With a base that maximizes, the gradient's sign is turned for HAM too; the listing would work against the base.
+
+    Args:
+        base: The optimizer that takes the first half of the step. Its parameters and gradients are real and dense.
+        alpha: Strength of the sign-aware part; any finite number (the paper's experiments reach from -200 to 200).
+        beta: Decay per unit of learning rate, decoupled, at least 0.
+        sign: Take the sign of a weight "after" the base step (HYP*, the published listing) or "before" it (HYP, which
+            keeps one more tensor per parameter during the step). They differ where a weight crosses, or leaves, zero.
+        max_weight_norm: Largest Euclidean norm of a tensor after the step, for every tensor with a gradient,
+            one-dimensional ones included; None for no bound. A tensor whose norm is not finite is left as it is.
+        scalars: Treat tensors of one element as any other.
+        foreach: Use ``torch._foreach_*`` kernels; None means on accelerators.
+
+    Raises:
+        TypeError: for a base that is no optimizer, an option of the wrong type, or (in ``step``) complex parameters.
+        ValueError: for an option out of range, a base that has no learning rate, is differentiable, or contains HAM
+            already.
+        RuntimeError: in ``step``, for sparse gradients.
+    """
+
+    _options = ("sign", "max_weight_norm", "scalars", "foreach")
+
+    def __init__(
+        self,
+        base: Optimizer,
+        alpha: float = 200.0,
+        beta: float = 1e-3,
+        *,
+        sign: Literal["after", "before"] = "after",
+        max_weight_norm: float | None = 1000.0,
+        scalars: bool = False,
+        foreach: bool | None = None,
+    ):
+        if sign not in _SIGNS:
+            raise ValueError(f"sign: {sign!r} is not allowed; use {' or '.join(map(repr, _SIGNS))}")
+        if max_weight_norm is not None:
+            _check_number("max_weight_norm", max_weight_norm)
+            if max_weight_norm <= 0:
+                raise ValueError(f"max_weight_norm: {max_weight_norm!r} must be positive, or None for no bound")
+        inner = base
+        while isinstance(inner, OptimizerWrapper):
+            if isinstance(inner, HAM):
+                raise ValueError("base: contains HAM already; a second one would repeat its step")
+            inner = inner.base
+        self.sign = sign
+        self.max_weight_norm = max_weight_norm
+        self.scalars = scalars
+        self.foreach = foreach
+        taken = getattr(base, "defaults", {})
+        self._alpha, self._beta = (f"ham_{key}" if key in taken else key for key in ("alpha", "beta"))
+        super().__init__(base, {self._alpha: alpha, self._beta: beta, "ham": True})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._alpha, self._beta, _ = self.group_defaults
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Check alpha, beta, ham and what HAM needs of the base's options."""
+        _check_number(self._alpha, group[self._alpha])
+        _check_number(self._beta, group[self._beta])
+        if group[self._beta] < 0:
+            raise ValueError(f"{self._beta}: {group[self._beta]!r} is out of range; a decay must be at least 0")
+        if not isinstance(group["ham"], bool):
+            raise TypeError(f"ham: {group['ham']!r} in a parameter group; it must be True or False")
+        if group.get("lr") is None:
+            raise ValueError(
+                "lr: the base optimizer's parameter groups have no learning rate, which HAM's step is scaled by"
+            )
+        if group.get("differentiable"):
+            raise ValueError(
+                "differentiable: HAM's step is not differentiated through; use a base with differentiable=False"
+            )
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take the base step, then the multiplicative one.
+
+        Args:
+            closure: Reevaluates the model and returns the loss; the base calls it.
+
+        Returns:
+            What the base returns: the loss where there is a closure.
+
+        Raises:
+            RuntimeError: for a sparse gradient.
+            TypeError: for a complex parameter.
+        """
+        signs = self._signs() if self.sign == "before" else None
+        if closure is None:
+            given = self._collect()
+            loss = self.base.step()
+        else:
+            given = []
+
+            def collecting() -> float:
+                value = closure()
+                given[:] = self._collect()
+                return value
+
+            loss = self.base.step(collecting)
+        for part in given:
+            self._move(part, signs)
+        return loss
+
+    def _takes(self, param: Tensor) -> bool:
+        return self.scalars or param.numel() != 1
+
+    @torch.no_grad()
+    def _signs(self) -> dict[Tensor, Tensor]:
+        """Signs of the weights that the step may multiply."""
+        return {
+            param: torch.sign(param)
+            for group in self.param_groups
+            if group.get("ham", True)
+            for param in group["params"]
+            if self._takes(param)
+        }
+
+    @torch.no_grad()
+    def _collect(self) -> list[_Given]:
+        """Take the gradients as they stand now, before the base can change them."""
+        given = []
+        for index, group in enumerate(self.param_groups):
+            if not group.get("ham", True):
+                continue
+            params = [param for param in group["params"] if param.grad is not None and self._takes(param)]
+            for param in params:
+                _check_tensor(param, f"a parameter of shape {tuple(param.shape)} in group {index}")
+            grads = [param.grad for param in params]
+            if _overwrites_gradients(self.base, group):
+                grads = [grad.clone() for grad in grads]
+            given.append(_Given(group, params, grads))
+        return given
+
+    def _move(self, given: _Given, signs: Mapping[Tensor, Tensor] | None) -> None:
+        group = given.group
+        rows = [(param, grad) for param, grad in zip(given.params, given.grads, strict=True) if param.ndim >= 2]
+        alpha = group.get(self._alpha, self.defaults[self._alpha])
+        hyperbolic_step_(
+            [param for param, _ in rows],
+            [grad for _, grad in rows],
+            lr=group["lr"],
+            alpha=-alpha if group.get("maximize") else alpha,
+            beta=group.get(self._beta, self.defaults[self._beta]),
+            signs=None if signs is None else [signs[param] for param, _ in rows],
+            foreach=self.foreach,
+        )
+        if self.max_weight_norm is not None:
+            bound_norms_(given.params, self.max_weight_norm)
+
+
+def _overwrites_gradients(base: Optimizer, group: Mapping[str, Any]) -> bool:
+    """Whether a base step may write into ``.grad``, so that HAM needs a copy of it.
+
+    Of torch's own optimizers only SGD does, and only in its foreach form with Nesterov momentum and no weight decay.
+    Others are not known, and a write need not show in the tensor's version (``p.grad.data.add_``): their gradients
+    are always copied.
+    """
+    if not type(base).__module__.startswith("torch.optim."):
+        return True
+    if type(base) is not SGD or not group["nesterov"]:
+        return False
+    decay, foreach = group["weight_decay"], group["foreach"]
+    if not isinstance(decay, Tensor) and decay != 0:
+        return False
+    # left to itself, SGD takes the foreach form on accelerators only
+    return any(param.device.type != "cpu" for param in group["params"]) if foreach is None else bool(foreach)
+
+
+def _check_tensor(param: Tensor, where: str) -> None:
+    if param.is_complex():
+        raise TypeError(f'{where} is complex; HAM needs real weights (switch it off for the group with "ham": False)')
+    if param.grad is not None and param.grad.layout != torch.strided:
+        raise RuntimeError(f'{where} has a sparse gradient; HAM needs dense ones (or "ham": False for the group)')
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: {value!r} is not a number")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: {value!r} is not finite")

@@ -1,0 +1,178 @@
+"""The one right way to wrap a torch optimizer.
+
+`OptimizerWrapper` is an `Optimizer` to schedulers, gradient scalers and checkpoints, but owns neither parameter
+groups nor state: both are properties that reach through to the wrapped optimizer. Two simpler constructions lose
+checkpoints without an error. Attributes that share the base's list and dict come apart in `load_state_dict`, which
+binds new ones; read-only delegation fails since `Optimizer.__setstate__` writes into the ``__dict__`` that the
+properties shadow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from textwrap import indent
+from typing import Any, overload
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class _Nobody:
+    """Takes the base's place while `Optimizer.__init__` clears groups and state, so that the base keeps both."""
+
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        """Ignore the group: the base has it already."""
+
+
+class OptimizerWrapper(Optimizer):
+    """An optimizer around another one; by itself it does what the base does.
+
+    Learning rate, momentum and state live in the base and are seen through ``param_groups`` and ``state``, both
+    readable and writable. A checkpoint of the wrapper loads into the plain base (which ignores the extra group keys)
+    and one of the plain base into the wrapper (whose own keys stay as they are). Step hooks and checkpoint hooks of
+    wrapper and base are called once each; hooks registered for *all* optimizers are called twice a step, since two
+    optimizers step. Attributes of the base are not forwarded, ``_step_supports_amp_scaling`` least of all: with it a
+    `GradScaler` would leave the skipping of a step with infinite gradients to the base alone. Use ``wrapper.base``
+    for them.
+
+    Args:
+        base: The optimizer to wrap, new or already warm.
+        group_defaults: The wrapper's own options of a parameter group; a group that has the key keeps its value.
+
+    Attributes:
+        base: The wrapped optimizer.
+        group_defaults: As given.
+
+    Raises:
+        TypeError: where ``base`` is not a `torch.optim.Optimizer`.
+    """
+
+    base: Optimizer
+    group_defaults: dict[str, Any]
+    # names of a subclass's own attributes, kept in copies and pickles and shown by repr
+    _options: tuple[str, ...] = ()
+
+    def __init__(self, base: Optimizer, group_defaults: Mapping[str, Any] | None = None):
+        if not isinstance(base, Optimizer):
+            raise TypeError(
+                f"base: {type(self).__name__} wraps a torch.optim.Optimizer instance, not {_describe(base)}"
+            )
+        self.group_defaults = dict(group_defaults or {})
+        self.base = _Nobody()  # pyright: ignore[reportAttributeAccessIssue]
+        # schedulers look into `defaults` for what the base can do (momentum or betas)
+        super().__init__(base.param_groups, {**base.defaults, **self.group_defaults})
+        self.base = base
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The base's parameter groups."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.base.param_groups = groups
+
+    @property
+    def state(self) -> Any:
+        """The base's state, by parameter."""
+        return self.base.state
+
+    @state.setter
+    def state(self, state: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.base.state = state
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Check the wrapper's own options of a parameter group; raise where one is wrong.
+
+        Args:
+            group: The group with all defaults filled in, except that ``params`` may be any iterable.
+        """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group to the base, with the wrapper's own options filled in.
+
+        Args:
+            param_group: As for `torch.optim.Optimizer.add_param_group`.
+        """
+        if isinstance(param_group, dict):  # the base says what is wrong with anything else
+            self.check_group({**self.defaults, **param_group})
+            for key, value in self.group_defaults.items():
+                param_group.setdefault(key, value)
+        self.base.add_param_group(param_group)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Let the base take its step.
+
+        Args:
+            closure: Reevaluates the model and returns the loss; the base decides when it is called.
+
+        Returns:
+            What the base returns: the loss where there is a closure.
+        """
+        return self.base.step() if closure is None else self.base.step(closure)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base's state and groups, the wrapper's own options among them."""
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        state_dict = self.base.state_dict()
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        return state_dict
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a checkpoint of such a wrapper, or of the plain base.
+
+        The base loads it in its own way (some, of other packages, override `load_state_dict`).
+
+        Args:
+            state_dict: What `state_dict` returned; own options that it lacks keep their present values.
+        """
+        state_dict = state_dict.copy()
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        own = self._own_options()
+        self.base.load_state_dict(state_dict)
+        self._restore_missing(own)
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
+    def _own_options(self) -> list[dict[str, Any]]:
+        return [{key: group[key] for key in self.group_defaults if key in group} for group in self.param_groups]
+
+    def _restore_missing(self, own: list[dict[str, Any]]) -> None:
+        for group, options in zip(self.param_groups, own, strict=True):
+            for key, value in options.items():
+                group.setdefault(key, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # hooks stay behind, as with every torch optimizer; groups and state travel inside the base
+        names = ("base", "defaults", "group_defaults", *self._options)
+        return {name: self.__dict__[name] for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        rest = dict(state)
+        routed = {key: rest.pop(key) for key in ("state", "param_groups") if key in rest}
+        super().__setstate__(rest)
+        if routed:  # torch's own load_state_dict, called on the wrapper, ends here
+            own = self._own_options()
+            self.base.__setstate__(routed)
+            self._restore_missing(own)
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
+        return f"{type(self).__name__}({options}) around\n{indent(repr(self.base), '    ')}"
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return "a tensor" if isinstance(value, Tensor) else f"{value!r:.60}"

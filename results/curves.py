@@ -1,0 +1,183 @@
+"""Figures over an axis: validation accuracy over training, and accuracy over sparsity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .drawing import INK, MUTED, Look, by_base, clean, legend, looks, panels
+from .measure import Measured, Measurements, measure
+from .schema import SPARSITY_KEY, Sweep, column_groups, column_id, column_label, inner_key, is_number, variant_of
+from .stats import Summary, summarise
+from .store import read_metrics
+
+Curve = dict[int, float]
+"""Epoch, from 1, to validation accuracy."""
+
+ACROSS = 3
+"""Panels side by side where one column makes a panel a method."""
+
+
+def training(sweep: Sweep) -> Figure | None:
+    """Validation accuracy over epochs: mean line and a band of one sample standard deviation over seeds.
+
+    Returns:
+        The figure, one panel a base method and column, or None where no finished run has validation accuracies.
+    """
+    curves = {run.path: _curve(run.path) for run in sweep.runs if run.status == "done"}
+    if not any(curves.values()):
+        return None
+    bases = list(dict.fromkeys(sweep.base_of(row) for row in sweep.rows))
+    figure, axes = _grid(bases, sweep.columns)
+    for base, line in zip(bases, axes, strict=True):
+        for column, axis in zip(sweep.columns, line, strict=True):
+            for row in by_base(sweep, [row for row in sweep.rows if sweep.base_of(row) == base]):
+                samples = _over_seeds([curves.get(entry.path, {}) for entry in sweep.cell(row, column)])
+                _band(
+                    axis,
+                    sorted(samples),
+                    [samples[epoch] for epoch in sorted(samples)],
+                    looks(sweep)[variant_of(sweep, row)],
+                )
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+            axis.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    figure.supxlabel("epoch", fontsize=8, color=MUTED)
+    figure.supylabel("validation accuracy, %", fontsize=8, color=MUTED)
+    legend(figure, sweep, [variant_of(sweep, row) for row in sweep.rows])
+    return figure
+
+
+def _grid(bases: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> tuple[Figure, list[list[Axes]]]:
+    """Panels by base method and column; those of a single column are wrapped."""
+    if len(columns) == 1:
+        return _wrapped(bases)
+    figure, axes = panels(len(bases), len(columns), 0.6 + 1.35 * len(bases), sharex=True, sharey="row")
+    for base, line in zip(bases, axes, strict=True):
+        for axis, column in zip(line, columns, strict=True):
+            clean(axis, "y")
+            if line is axes[0]:
+                axis.set_title(column_label(column))
+        line[0].set_ylabel(base, color=INK)
+    return figure, axes
+
+
+def _wrapped(names: Sequence[str]) -> tuple[Figure, list[list[Axes]]]:
+    """One panel a name, `ACROSS` side by side, as a list of one-element lists."""
+    lines = math.ceil(len(names) / ACROSS)
+    figure, axes = panels(lines, min(ACROSS, len(names)), 0.6 + 1.9 * lines, sharex=True, sharey=True)
+    flat = [axis for line in axes for axis in line]
+    for axis, name in zip(flat, names, strict=False):
+        clean(axis, "y")
+        axis.set_title(name)
+        axis.tick_params(labelbottom=True)
+    for axis in flat[len(names) :]:
+        axis.set_visible(False)
+    return figure, [[axis] for axis in flat[: len(names)]]
+
+
+def _curve(path: Path) -> Curve:
+    """Validation accuracy by epoch; a line written again after a resume replaces the first."""
+    curve: Curve = {}
+    for line in read_metrics(path):
+        if line.get("kind") == "epoch" and is_number(line.get("validation_accuracy")) and is_number(line.get("epoch")):
+            curve[int(line["epoch"])] = float(line["validation_accuracy"])
+    return curve
+
+
+def _over_seeds(curves: Sequence[Curve]) -> dict[int, Summary]:
+    epochs = sorted({epoch for curve in curves for epoch in curve})
+    samples = {epoch: summarise(curve[epoch] for curve in curves if epoch in curve) for epoch in epochs}
+    return {epoch: sample for epoch, sample in samples.items() if sample is not None}
+
+
+def _band(axis: Axes, places: Sequence[float], samples: Sequence[Summary], look: Look, marker: bool = False) -> None:
+    means = [100 * sample.mean for sample in samples]
+    spreads = [100 * (sample.std or 0.0) for sample in samples]
+    lower, upper = (
+        zip(*((m - s, m + s) for m, s in zip(means, spreads, strict=True)), strict=True) if means else ((), ())
+    )
+    axis.fill_between(places, lower, upper, color=look.colour, alpha=0.16, linewidth=0)
+    shape = look.marker if marker or len(places) == 1 else ""
+    axis.plot(places, means, color=look.colour, linewidth=1.3, marker=shape, markersize=3.5)
+
+
+def over_sparsity(sweep: Sweep) -> Figure | None:
+    """Accuracy over target sparsity, with a band of one sample standard deviation over seeds.
+
+    Rows without a target (dense) are dashed lines in every panel.
+
+    Returns:
+        The figure, one panel a base method, and a row of panels for each model or other column key; None where the
+        table has fewer than two sparsities.
+    """
+    groups = [(name, columns) for name, columns in column_groups(sweep) if len(columns) > 1]
+    measurements = measure(sweep)
+    sparse = [row for row in sweep.rows if any(c.target is not None for c in _cells(measurements, row, sweep.columns))]
+    bases = list(dict.fromkeys(sweep.base_of(row) for row in sparse))
+    if inner_key(sweep) != SPARSITY_KEY or not groups or not bases:
+        return None
+    figure, axes = panels(len(groups), len(bases), 0.75 + 1.9 * len(groups), sharex=True, sharey="row")
+    for (name, columns), line in zip(groups, axes, strict=True):
+        for base, axis in zip(bases, line, strict=True):
+            clean(axis, "y")
+            axis.set_title(base if line is axes[0] else "")
+            _sparsity_axis(axis, columns)
+            _dense_lines(
+                axis,
+                [row for row in sweep.rows if row not in sparse and row not in sweep.baselines],
+                measurements,
+                columns,
+            )
+            for row in (row for row in sparse if sweep.base_of(row) == base):
+                cells = [cell for cell in _cells(measurements, row, columns) if cell.accuracy is not None]
+                places = [_place(float(cell.column[SPARSITY_KEY]), columns) for cell in cells]
+                samples = [cell.accuracy for cell in cells if cell.accuracy is not None]
+                _band(axis, places, samples, looks(sweep)[variant_of(sweep, row)], marker=True)
+        line[0].set_ylabel(name, color=INK)
+    figure.supxlabel("target sparsity", fontsize=8, color=MUTED)
+    figure.supylabel("accuracy, %", fontsize=8, color=MUTED)
+    legend(figure, sweep, [variant_of(sweep, row) for row in sparse])
+    return figure
+
+
+def _cells(measurements: Measurements, row: str, columns: Sequence[Mapping[str, Any]]) -> list[Measured]:
+    found = (measurements.get((row, column_id(column))) for column in columns)
+    return [cell for cell in found if cell is not None]
+
+
+def _place(sparsity: float, columns: Sequence[Mapping[str, Any]]) -> float:
+    """Position on the axis: halving the density is one step, which keeps 90, 95 and 97.5 % apart."""
+    if all(0 <= float(column[SPARSITY_KEY]) < 1 for column in columns):
+        return -math.log2(1 - sparsity)
+    return sparsity
+
+
+def _sparsity_axis(axis: Axes, columns: Sequence[Mapping[str, Any]]) -> None:
+    values = [float(column[SPARSITY_KEY]) for column in columns]
+    axis.set_xticks([_place(value, columns) for value in values], [f"{100 * value:g} %" for value in values])
+    axis.margins(x=0.1)
+
+
+def _dense_lines(
+    axis: Axes, rows: Sequence[str], measurements: Measurements, columns: Sequence[Mapping[str, Any]]
+) -> None:
+    for row in rows:
+        cells = [cell for cell in _cells(measurements, row, columns) if cell.accuracy is not None]
+        if cells and cells[0].accuracy is not None:
+            y = 100 * cells[0].accuracy.mean
+            axis.axhline(y, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+            axis.annotate(
+                row,
+                (0, y),
+                xycoords=("axes fraction", "data"),
+                xytext=(2, 2),
+                textcoords="offset points",
+                color=MUTED,
+                fontsize=7,
+            )

@@ -1,0 +1,105 @@
+"""Find runs in a folder that has no manifest, and name their table rows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .schema import Entry
+
+log = logging.getLogger("results")
+
+SPEC = "spec.yaml"
+# not part of what a run computes, so no reason to tell two runs apart
+NOT_COMPARED = ("seed", "label", "extends", "imports", "sweep", "tracking", "checkpoint", "checks", "data.root")
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FOLDER = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """Read a run's resolved configuration, flattened to dotted keys; empty where it is absent or damaged.
+
+    Args:
+        path: The run's folder.
+    """
+    try:
+        spec = yaml.load((path / SPEC).read_bytes(), Loader=_LOADER)
+    except FileNotFoundError:
+        return {}
+    except (OSError, yaml.YAMLError) as error:
+        log.warning("%s: cannot be read (%s)", path / SPEC, " ".join(str(error).split()))
+        return {}
+    return flatten(spec) if isinstance(spec, dict) else {}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested mappings into dotted keys; empty mappings stay as values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def compared(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a flattened configuration that tell two methods apart (no seed, labels or bookkeeping)."""
+    return {key: value for key, value in spec.items() if not _skipped(key)}
+
+
+def _skipped(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in NOT_COMPARED)
+
+
+def found_cells(directory: Path) -> list[Entry]:
+    """Make one entry of every run folder found: the directory itself, or its sub-folders with a ``spec.yaml``.
+
+    The row is the configuration's label, else the folder's name without hash and seed. Runs of one label that differ
+    in more than their seed are different rows, named by what differs: averaging them would be wrong.
+
+    Returns:
+        Entries sorted by row, then seed; without results.
+    """
+    own = (directory / SPEC).is_file()
+    folders = [directory] if own else sorted(path.parent for path in directory.glob(f"*/{SPEC}"))
+    found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    for path in folders:
+        spec = read_spec(path)
+        match = _FOLDER.fullmatch(path.name)
+        found.setdefault(str(spec.get("label") or (match["slug"] if match else path.name)), []).append((path, spec))
+    entries = [entry for label in sorted(found) for entry in _rows(label, found[label])]
+    return _once(entries)
+
+
+def _rows(label: str, runs: list[tuple[Path, dict[str, Any]]]) -> list[Entry]:
+    """Entries of all runs of one label; several configurations make several rows."""
+    specs = [{key: json.dumps(value, default=str) for key, value in compared(spec).items()} for _, spec in runs]
+    keys = sorted({key for spec in specs for key in spec})
+    readable = [spec for spec in specs if spec]
+    differing = [key for key in keys if len({spec.get(key) for spec in readable}) > 1]
+    entries = []
+    for (path, spec), values in zip(runs, specs, strict=True):
+        match = _FOLDER.fullmatch(path.name)
+        seed = spec.get("seed", match["seed"] if match else 0)
+        what = ", ".join(f"{key}={values[key]}" for key in differing if key in values)
+        row = f"{label} ({what})" if what else label
+        entries.append(Entry(row, {}, int(seed), match["identity"] if match else "", path))
+    return sorted(entries, key=lambda entry: (entry.row, entry.seed))
+
+
+def _once(entries: list[Entry]) -> list[Entry]:
+    """Leave out copies of a run: a seed counted twice would pretend to a smaller spread."""
+    seen: dict[tuple[str, int], Path] = {}
+    for entry in entries:
+        first = seen.setdefault((entry.row, entry.seed), entry.path)
+        if first != entry.path:
+            log.warning("%s: repeats %s (same configuration and seed); left out", entry.path, first.name)
+    return [entry for entry in entries if seen[entry.row, entry.seed] == entry.path]

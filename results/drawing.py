@@ -1,0 +1,215 @@
+"""How figures look: colours, panels, and deterministic files (the same results give the same bytes)."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from .schema import Sweep, column_groups, column_label, variant_of
+
+Share = bool | Literal["none", "all", "row", "col"]
+
+INK, MUTED, RULE, PAPER = "#1b2430", "#5b6673", "#d5dae0", "#ffffff"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # shipped with matplotlib, so that figures are equal on every machine
+    "font.size": 8.0,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8.0,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlecolor": INK,
+    "axes.unicode_minus": True,
+    "text.color": INK,
+    "text.parse_math": False,  # a label with a dollar is a label
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 3.0,
+    "grid.color": RULE,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "figure.facecolor": PAPER,
+    "svg.fonttype": "path",  # the viewer's fonts would change widths and clip labels
+    "svg.hashsalt": "ham-suite",
+    "path.simplify": False,
+}
+WIDTH = 9.6
+"""Width of a figure in inches."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour and marker of a variant; the marker also tells variants apart in grey print."""
+
+    colour: str
+    marker: str
+
+
+# Okabe and Ito's palette, readable with the common colour-vision deficiencies
+_KNOWN = {"plain": Look("#4a5562", "o"), "+ HAM": Look("#d55e00", "D"), "+ Sign-In": Look("#0072b2", "s")}
+_FURTHER = (
+    Look("#009e73", "^"),
+    Look("#cc79a7", "v"),
+    Look("#b88700", "P"),
+    Look("#56b4e9", "X"),
+    Look("#7a5230", "p"),
+    Look("#6a3d9a", "h"),
+)
+
+
+def looks(sweep: Sweep) -> dict[str, Look]:
+    """One look for every variant of a sweep ("plain", "+ HAM", ...), in the order in which they appear."""
+    variants = dict.fromkeys(variant_of(sweep, row) for row in sweep.rows)
+    others = [variant for variant in variants if variant not in _KNOWN]
+    further = {variant: _FURTHER[place % len(_FURTHER)] for place, variant in enumerate(others)}
+    return {variant: _KNOWN.get(variant) or further[variant] for variant in variants}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Use the suite's style within the block, whatever the user's matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        for key, value in STYLE.items():
+            mpl.rcParams[key] = value
+        yield
+
+
+def panels(
+    rows: int, columns: int, height: float, *, sharex: Share = False, sharey: Share = False, gap: float = 0.02
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of rows x columns panels.
+
+    Args:
+        rows: Number of panel rows.
+        columns: Number of panel columns.
+        height: Height of the whole figure in inches.
+        sharex: As in ``Figure.subplots``.
+        sharey: As in ``Figure.subplots``.
+        gap: Room between columns as a fraction of a panel's width.
+
+    Returns:
+        The figure, and the axes row by row.
+    """
+    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=gap))
+    FigureCanvasSVG(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).tolist()
+
+
+def column_panels(sweep: Sweep, lines: int, *, sharex: bool) -> tuple[Figure, list[tuple[Axes, Mapping[str, Any]]]]:
+    """A figure with one panel a column of the table, each with room for a number of lines.
+
+    Returns:
+        The figure, and (axes, column) in table order.
+    """
+    chunks = []
+    for _, columns in column_groups(sweep):
+        across = len(columns) if len(columns) <= 4 else 3
+        chunks += [columns[start : start + across] for start in range(0, len(columns), across)]
+    single = len(sweep.columns) == 1
+    height = len(chunks) * (0.45 + lines * (0.24 if single else 0.2))
+    figure, axes = panels(len(chunks), max(map(len, chunks)), height, sharex=sharex, sharey=True, gap=0.06)
+    used = []
+    for line, chunk in zip(axes, chunks, strict=True):
+        for axis in line[len(chunk) :]:
+            axis.set_visible(False)
+        for axis, column in zip(line, chunk, strict=False):
+            clean(axis)
+            if not single:
+                axis.set_title(column_label(column))
+            used.append((axis, column))
+    return figure, used
+
+
+def by_base(sweep: Sweep, rows: Iterable[str]) -> list[str]:
+    """Rows with every addition behind its plain row; otherwise in table order."""
+    rows = list(rows)
+    bases = list(dict.fromkeys(sweep.base_of(row) for row in rows))
+    return sorted(rows, key=lambda row: (bases.index(sweep.base_of(row)), row in sweep.baselines))
+
+
+def heights_of(sweep: Sweep, rows: Sequence[str]) -> list[float]:
+    """Vertical position of every row, downwards from 0, with a gap between base methods."""
+    places, y, last = [], 0.0, None
+    for row in rows:
+        if last is not None:
+            y += 1.0 if sweep.base_of(row) == last else 1.5
+        last = sweep.base_of(row)
+        places.append(y)
+    return places
+
+
+def row_labels(axis: Axes, sweep: Sweep, rows: Sequence[str], places: Sequence[float], *, full: bool = False) -> None:
+    """Write the rows' names in their colours.
+
+    Args:
+        axis: Where to.
+        sweep: Tells which rows add to which.
+        rows: Labels in the order of ``places``.
+        places: Heights in data units.
+        full: Write whole labels instead of "+ HAM" below its plain row.
+    """
+    variants = [variant_of(sweep, row) for row in rows]
+    names = [row if full or variant == "plain" else variant for row, variant in zip(rows, variants, strict=True)]
+    place = axis.get_subplotspec()
+    if place is None or not place.is_first_col():
+        return  # the panels of a line share their labels
+    axis.set_ylim(max(places) + 0.7, -0.7)
+    axis.set_yticks(list(places), names)
+    palette = looks(sweep)
+    for label, variant in zip(axis.get_yticklabels(), variants, strict=True):
+        label.set_color(INK if variant == "plain" else palette[variant].colour)
+
+
+def clean(axes: Axes, grid: Literal["x", "y"] = "x") -> None:
+    """Leave only what is read: grid lines along one axis, no frame, no tick marks beside labels."""
+    axes.grid(axis=grid)
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_visible(grid == "y")
+    axes.tick_params(length=0)
+
+
+def legend(figure: Figure, sweep: Sweep, variants: list[str]) -> None:
+    """Name the variants above the panels."""
+    shown = {name: look for name, look in looks(sweep).items() if name in variants}
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, markersize=4, linewidth=1.6, label=name)
+        for name, look in shown.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=8, labelcolor=INK)
+
+
+def svg(figure: Figure, name: str, label: str) -> str:
+    """A figure as an ``svg`` element to stand in an HTML page.
+
+    Args:
+        figure: The figure; drawn within `style`.
+        name: Prefix of all ids, so that several figures can share a page.
+        label: What the figure shows, for readers who do not see it.
+    """
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
+    head = f'<svg role="img" aria-label="{html.escape(label)}" '
+    return text.replace("<svg ", head, 1).strip()

@@ -1,0 +1,171 @@
+"""Write a `Table` as text, markdown or csv; equal tables give equal bytes. `markup` has LaTeX and HTML."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from experiments.errors import UserError
+
+from .markup import html, latex
+from .measure import Measured
+from .notes import BOLD, STARRED
+from .tables import FIGURE_SPACE, Cell, Grid, Table, spans
+
+WIDTH = 100
+"""Captions of text tables are wrapped at this many characters."""
+
+
+def renderer(format: str) -> Callable[[Table], str]:
+    """The function that writes a format.
+
+    Raises:
+        UserError: for an unknown format.
+    """
+    if format not in FORMATS:
+        close = difflib.get_close_matches(format, FORMATS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"unknown table format {format!r}; allowed: {', '.join(FORMATS)}{hint}")
+    return FORMATS[format]
+
+
+def text(table: Table) -> str:
+    """Aligned plain text for a terminal or a pipe."""
+    blocks = [table.title]
+    blocks += ["\n".join(([grid.heading, ""] if grid.heading else []) + _text_grid(grid)) for grid in table.grids]
+    notes = [f"! {warning}" for warning in table.warnings]
+    notes += [paragraph.replace(BOLD, STARRED) for paragraph in table.caption]
+    blocks += [_wrapped(note) for note in notes]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _wrapped(note: str) -> str:
+    whole = note.replace(" %", "\u00a0%")  # a number and its unit stay on one line
+    return textwrap.fill(whole, WIDTH, subsequent_indent="  ", break_on_hyphens=False).replace("\u00a0", " ")
+
+
+def _text_grid(grid: Grid) -> list[str]:
+    body = [
+        [cell.text.replace(FIGURE_SPACE, " ") + (" *" if cell.side else "") for cell in line.cells]
+        for line in grid.rows
+    ]
+    heads = [head.label for head in grid.header]
+    widths = [max(map(len, column)) for column in zip(heads, *body, strict=True)]
+    above = _text_spans(grid, widths)
+    lines = [above] if above.strip() else []
+    lines += [_joined(heads, widths), "  ".join("-" * width for width in widths)]
+    for line, cells in zip(grid.rows, body, strict=True):
+        if line.opens_group and line is not grid.rows[0] and not all(row.opens_group for row in grid.rows):
+            lines.append("")
+        lines.append(_joined(cells, widths))
+    return lines
+
+
+def _text_spans(grid: Grid, widths: list[int]) -> str:
+    """The line of group headings; widens the last column of a group that is narrower than its heading."""
+    parts, first = [], 0
+    for group, number in spans(grid):
+        last = first + number - 1
+        room = sum(widths[first : last + 1]) + 2 * (number - 1)
+        widths[last] += max(0, len(group) - room)
+        parts.append(group.ljust(max(room, len(group))))
+        first = last + 1
+    return "  ".join(parts).rstrip()
+
+
+def _joined(cells: list[str], widths: list[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def markdown(table: Table) -> str:
+    """GitHub-flavoured markdown."""
+    blocks = [f"**{_md(table.title)}**"]
+    for grid in table.grids:
+        heads = [_md(" ".join(filter(None, (head.group, head.label)))) for head in grid.header]
+        lines = ["| " + " | ".join(heads) + " |", "|" + "|".join(_md_rules(grid)) + "|"]
+        lines += ["| " + " | ".join(map(_md_cell, line.cells)) + " |" for line in grid.rows]
+        blocks += ([_md(grid.heading)] if grid.heading else []) + ["\n".join(lines)]
+    blocks += [f"⚠ {_md(warning)}" for warning in table.warnings] + [_md(paragraph) for paragraph in table.caption]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _md_rules(grid: Grid) -> list[str]:
+    """Alignment of every column: plain numbers to the right, text and compound cells to the left."""
+    columns = list(zip(*(line.cells for line in grid.rows), strict=True)) or [()] * len(grid.header)
+    plain = [place > 0 and all(len(cell.parts) < 2 for cell in cells) for place, cells in enumerate(columns)]
+    return [" ---: " if right else " --- " for right in plain]
+
+
+def _md(value: str) -> str:
+    for char in "\\`*_|<>":
+        value = value.replace(char, f"\\{char}")
+    return value.replace("](", "]\\(")
+
+
+def _md_cell(cell: Cell) -> str:
+    value = _md(cell.text.replace(FIGURE_SPACE, ""))
+    return f"**{value}**" if cell.side else value
+
+
+def tidy(table: Table) -> str:
+    """Comma-separated values: a line for every row in every column, fractions and not per cent, empty where unknown."""
+    out = io.StringIO()
+    writer: Any = None
+    for cell in table.measurements.values():
+        record = _record(table, cell)
+        if writer is None:
+            writer = csv.DictWriter(out, fieldnames=list(record), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow({key: _csv(value) for key, value in record.items()})
+    return out.getvalue()
+
+
+def _record(table: Table, cell: Measured) -> dict[str, Any]:
+    difference = cell.difference
+    samples = {
+        "sparsity": cell.sparsity,
+        "inference_flops_fraction": cell.inference,
+        "training_flops_fraction": cell.training,
+    }
+    return {
+        "row": cell.row,
+        **{key: cell.column.get(key) for key in table.column_keys},
+        "planned": cell.planned,
+        "n": cell.done,
+        "failed": cell.failed,
+        "missing": cell.missing,
+        "accuracy_mean": cell.accuracy and cell.accuracy.mean,
+        "accuracy_std": cell.accuracy and cell.accuracy.std,
+        "target_sparsity": cell.target,
+        **{name: sample and sample.mean for name, sample in samples.items()},
+        "comparable": cell.comparable,
+        "plain_row": cell.plain,
+        **{
+            f"difference_{key}": getattr(difference, key, None)
+            for key in ("n", "mean", "se", "low", "high", "wins", "p")
+        },
+        "seeds": " ".join(map(str, cell.accuracies)),
+        "accuracies": " ".join(_csv(value) for value in cell.accuracies.values()),
+    }
+
+
+def _csv(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "text": text,
+    "markdown": markdown,
+    "csv": tidy,
+    "latex": latex,
+    "html": html,
+}

@@ -1,0 +1,124 @@
+"""Write a `Table` as LaTeX or HTML; equal tables give equal bytes."""
+
+from __future__ import annotations
+
+from html import escape
+
+from .tables import FIGURE_SPACE, Cell, Grid, Table, spans
+
+
+def latex(table: Table) -> str:
+    """One ``table`` environment a grid, for the booktabs package; the notes stand below the last one."""
+    lines: list[str] = []
+    for number, grid in enumerate(table.grids, 1):
+        caption = ": ".join(filter(None, (table.title, grid.heading)))
+        label = f"tab:{_label(table.name)}" + (f"-{number}" if len(table.grids) > 1 else "")
+        lines += [r"\begin{table}[t]", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}"]
+        lines += [rf"\caption{{{_tex(caption)}}}", rf"\label{{{label}}}", *_tex_grid(grid)]
+        if number == len(table.grids):
+            lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
+            lines += [_tex(note) + r"\par" for note in (*table.warnings, *table.caption)]
+            lines += [r"\end{minipage}"]
+        lines += [r"\end{table}", ""]
+    return "\n".join(lines)
+
+
+def _tex_grid(grid: Grid) -> list[str]:
+    lines = [rf"\begin{{tabular}}{{{'l' * len(grid.header)}}}", r"\toprule"]
+    if any(group for group, _ in spans(grid)):
+        first, above, rules = 1, [], []
+        for group, number in spans(grid):
+            above.append(rf"\multicolumn{{{number}}}{{c}}{{{_tex(group)}}}")
+            rules += [rf"\cmidrule(lr){{{first}-{first + number - 1}}}"] * bool(group)
+            first += number
+        lines += [" & ".join(above) + r" \\", " ".join(rules)]
+    lines += [" & ".join(_tex(head.label) for head in grid.header) + r" \\", r"\midrule"]
+    for line in grid.rows:
+        lines += [r"\addlinespace"] * (line.opens_group and line is not grid.rows[0])
+        lines.append(" & ".join(map(_tex_cell, line.cells)) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+
+_TEX = {
+    **{char: rf"\{char}" for char in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    "†": r"$^\dagger$",
+    "−": "$-$",
+    "–": "--",
+    "[": "{[}",  # a bracket after \\ would be read as its argument
+    "×": r"$\times$",
+    "⊙": r"$\odot$",
+    FIGURE_SPACE: r"\phantom{0}",
+}
+
+
+def _tex(value: str) -> str:
+    return "".join(_TEX.get(char, char) for char in value).replace(r" \%", r"~\%")
+
+
+def _tex_cell(cell: Cell) -> str:
+    value = _tex(cell.text)
+    return rf"\textbf{{{value}}}" if cell.side else value
+
+
+def _label(name: str) -> str:
+    return "".join(char if char.isalnum() else "-" for char in name)
+
+
+def html(table: Table) -> str:
+    """A fragment of HTML: a ``table`` a grid, then warnings and caption; the page brings the style."""
+    parts = [_html_grid(grid, table.title) for grid in table.grids]
+    parts += [f'<p class="warning">{_prose(warning)}</p>' for warning in table.warnings]
+    parts += [f'<p class="note">{_prose(paragraph)}</p>' for paragraph in table.caption]
+    return "\n".join(parts) + "\n"
+
+
+def _prose(value: str) -> str:
+    return escape(value).replace(" %", "&nbsp;%")
+
+
+def _html_grid(grid: Grid, title: str) -> str:
+    head = ""
+    if any(group for group, _ in spans(grid)):
+        cells = "".join(
+            f'<th scope="colgroup" colspan="{number}">{escape(group)}</th>'
+            if group
+            else f'<td colspan="{number}"></td>'
+            for group, number in spans(grid)
+        )
+        head = f'<tr class="groups">{cells}</tr>\n'
+    starts, place = set(), 0
+    for group, number in spans(grid):
+        starts |= {place} if group else set()
+        place += number
+    heads = "".join(
+        f'<th scope="col"{_class(["start"] * (i in starts))}>{escape(h.label)}</th>' for i, h in enumerate(grid.header)
+    )
+    rows = "\n".join(
+        f"<tr{_class(['open'] * line.opens_group)}>"
+        + "".join(_html_cell(cell, i, i in starts) for i, cell in enumerate(line.cells))
+        + "</tr>"
+        for line in grid.rows
+    )
+    return (
+        f'<div class="scroll"><table>\n<caption>{escape(grid.heading or title)}</caption>\n'
+        f"<thead>\n{head}<tr>{heads}</tr>\n</thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+    )
+
+
+def _html_cell(cell: Cell, place: int, start: bool) -> str:
+    value = escape(cell.text)
+    if place == 0:
+        return f'<th scope="row">{value}</th>'
+    side = {1: ["up"], -1: ["down"]}.get(cell.side, [])
+    return f"<td{_class([*side, *['start'] * start])}>{f'<b>{value}</b>' if side else value}</td>"
+
+
+def _class(names: list[str]) -> str:
+    return f' class="{" ".join(names)}"' if names else ""

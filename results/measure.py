@@ -1,0 +1,115 @@
+"""The numbers behind one cell of the table: seeds, accuracy, sparsity, FLOPs, difference to the plain row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .schema import Entry, Sweep
+from .stats import Difference, Summary, paired, summarise
+
+TOLERANCE = 0.005
+"""A realised sparsity further than this from its target (a fraction: half a point) is not comparable."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row in one column, over its seeds.
+
+    Attributes:
+        row: Row label.
+        column: Column, key to value.
+        plain: The row that this row adds to; None for plain rows.
+        planned: Number of seeds the sweep asks for.
+        failed: How many of them failed.
+        missing: How many have no result and no failure.
+        accuracies: Seed to accuracy, a fraction, of the finished ones.
+        accuracy: Their summary, None without any.
+        sparsity: Realised sparsity, a fraction.
+        target: Target sparsity, None for a row without one.
+        inference: FLOPs of inference as a fraction of the dense network's.
+        training: FLOPs of training as a fraction of dense training of the same length.
+        difference: Accuracy minus that of the plain row, paired by seed; None for plain rows and without a pair.
+        off_target: Realised minus target sparsity of the worst seed if beyond `TOLERANCE`, else None.
+        comparable: Whether neither this cell nor that of its plain row is off target.
+    """
+
+    row: str
+    column: Mapping[str, Any]
+    plain: str | None
+    planned: int
+    failed: int
+    missing: int
+    accuracies: Mapping[int, float]
+    accuracy: Summary | None
+    sparsity: Summary | None
+    target: float | None
+    inference: Summary | None
+    training: Summary | None
+    difference: Difference | None
+    off_target: float | None
+    comparable: bool
+
+    @property
+    def done(self) -> int:
+        """Number of finished seeds."""
+        return len(self.accuracies)
+
+
+Measurements = Mapping[tuple[str, str], Measured]
+
+
+def measure(sweep: Sweep) -> Measurements:
+    """Summarise every cell.
+
+    Returns:
+        (row, column id) to its numbers, in table order; cells that the sweep leaves out are absent.
+    """
+    keys = dict.fromkeys((entry.row, entry.column_id) for entry in sweep.entries)
+    columns = {entry.column_id: entry.column for entry in sweep.entries}
+    return {(row, name): _measure(sweep, row, columns[name]) for row, name in keys}
+
+
+def _measure(sweep: Sweep, row: str, column: Mapping[str, Any]) -> Measured:
+    entries = sweep.cell(row, column)
+    accuracies = _accuracies(entries)
+    plain = sweep.baselines.get(row)
+    beside = sweep.cell(plain, column) if plain is not None else []
+    off_target = _off_target(entries)
+    targets = _values(entries, "target_sparsity")
+    return Measured(
+        row=row,
+        column=column,
+        plain=plain,
+        planned=len(entries),
+        failed=sum(entry.status == "failed" for entry in entries),
+        missing=sum(entry.status == "missing" for entry in entries),
+        accuracies=accuracies,
+        accuracy=summarise(accuracies.values()),
+        sparsity=summarise(_values(entries, "sparsity")),
+        target=targets[0] if targets else None,
+        inference=summarise(_values(entries, "inference_flops_fraction")),
+        training=summarise(_values(entries, "training_flops_fraction")),
+        difference=paired(accuracies, _accuracies(beside)),
+        off_target=off_target,
+        comparable=off_target is None and _off_target(beside) is None,
+    )
+
+
+def _accuracies(entries: list[Entry]) -> dict[int, float]:
+    pairs = ((entry.seed, entry.number("accuracy")) for entry in entries)
+    return {seed: accuracy for seed, accuracy in pairs if accuracy is not None}
+
+
+def _values(entries: list[Entry], name: str) -> list[float]:
+    return [value for value in (entry.number(name) for entry in entries) if value is not None]
+
+
+def _off_target(entries: list[Entry]) -> float | None:
+    """The worst seed counts: seeds that scatter around the target have the right mean and are still not comparable."""
+    pairs = [(entry.number("sparsity"), entry.number("target_sparsity")) for entry in entries]
+    offsets = [real - target for real, target in pairs if real is not None and target is not None]
+    worst = max(offsets, key=abs, default=0.0)
+    # the margin keeps an exact half point, such as 0.945 for 0.95, on the allowed side of rounding
+    return worst if abs(worst) > TOLERANCE + 1e-9 else None

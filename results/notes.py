@@ -1,0 +1,147 @@
+"""Sentences that go with a table: what its numbers mean, and where they deserve no trust."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .measure import TOLERANCE, Measured, Measurements
+from .schema import Sweep, column_id, column_label
+from .stats import ROUNDING
+
+FEW = 3
+"""Fewer seeds than this get a warning."""
+
+DAGGER = "†"
+BOLD = "Bold: the interval does not hold zero."
+STARRED = "Starred (*): the interval does not hold zero."
+"""What stands in place of `BOLD` where there is no bold type."""
+
+
+def caption(sweep: Sweep) -> tuple[str, ...]:
+    """What the numbers of a table are, one paragraph an element."""
+    parts = [
+        accuracy_definition(sweep)
+        + " Cells give mean ± sample standard deviation over seeds (number of seeds in parentheses)."
+    ]
+    if sweep.baselines:
+        parts.append(
+            "Δ: the row minus its plain row at the same seed, averaged over seeds, in percentage points, with the"
+            f" 95 % confidence interval of that mean (paired Student t; number of seeds in parentheses). {BOLD}"
+            f" The intervals are not corrected for the number of rows.{_pairs(sweep)}"
+        )
+    if sweep.tuning_cells is not None:
+        plural = "configuration was" if sweep.tuning_cells == 1 else "configurations were"
+        parts.append(f"Tuning: {sweep.tuning_cells} {plural} tried for each row.")
+    parts.append(
+        "Sparsity: the share of zeros among the weights of all convolutional and linear layers; biases and"
+        " normalisation parameters are not counted."
+    )
+    parts.append(
+        "FLOPs: multiply-adds of those layers, counted and not measured: f for inference, f forward and 2f backward"
+        " for a training step; as fractions of the dense network's inference and of dense training of the same"
+        " length. Masks simulate sparsity: no speed-up is claimed."
+    )
+    if sweep.notes:
+        parts.append(" ".join(sweep.notes.split()))
+    return tuple(parts)
+
+
+def accuracy_definition(sweep: Sweep) -> str:
+    """One sentence saying on what, when and how often accuracy was evaluated."""
+    done = [entry for entry in sweep.entries if entry.status == "done"]
+    parts = {str(entry.result.get("accuracy_on") or "test") for entry in done} or {"test"}
+    sizes = {entry.number("evaluated") for entry in done}
+    size = sizes.pop() if len(sizes) == 1 else None
+    count = f"the {int(size):,} images of the" if size else "the"
+    if parts == {"test"}:
+        return f"Accuracy: top-1 on {count} test part after the last epoch, evaluated once; no epoch was picked."
+    if parts == {"validation"}:
+        return (
+            f"Accuracy: top-1 on {count} validation part after the last epoch; no epoch was picked and the test part"
+            " was not used."
+        )
+    return "Accuracy: top-1 after the last epoch, on the test part for some runs and on the validation part for others."
+
+
+def _pairs(sweep: Sweep) -> str:
+    """Name the plain rows where the labels do not tell them."""
+    unclear = [f"{row} − {base}" for row, base in sweep.baselines.items() if not row.startswith(f"{base} ")]
+    return f" Compared: {'; '.join(unclear)}." if unclear else ""
+
+
+def warnings(sweep: Sweep, measurements: Measurements) -> tuple[str, ...]:
+    """What keeps rows from being comparable: few seeds, missed targets, unfinished or diverged runs, mixed parts."""
+    cells = [measurements[row, column_id(column)] for row, column in sweep.first_cells()]
+    found = [_few_seeds(sweep, cells), *_off_targets(sweep, cells), _unfinished(sweep, cells)]
+    found += [_diverged(sweep), _mixed(sweep)]
+    return tuple(text for text in found if text)
+
+
+def place(sweep: Sweep, row: str, column: Mapping[str, Any]) -> str:
+    """Name a cell: the row, and the values of the column keys that matter to it where the sweep has several columns."""
+    label = column_label(column, sweep.home(row, column)) if len(sweep.columns) > 1 else ""
+    return f"{row} at {label}" if label else row
+
+
+def _few_seeds(sweep: Sweep, cells: list[Measured]) -> str:
+    few = [cell for cell in cells if 0 < cell.done < FEW]
+    if not few:
+        return ""
+    if len(few) == sum(cell.done > 0 for cell in cells):
+        where = "in every cell"
+    else:
+        where = "in " + ", ".join(f"{place(sweep, cell.row, cell.column)} ({cell.done})" for cell in few)
+    return f"Fewer than {FEW} seeds {where}: spread and intervals say little."
+
+
+def _off_targets(sweep: Sweep, cells: list[Measured]) -> list[str]:
+    texts = []
+    for cell in cells:
+        if cell.off_target is not None and cell.target is not None:
+            where = place(sweep, cell.row, cell.column)
+            texts.append(
+                f"{DAGGER} {where}: not comparable, off target by {points(cell.off_target)} points"
+                f" (asked for {100 * cell.target:.2f} % sparse; up to {100 * TOLERANCE:g} points are allowed)."
+            )
+    return texts
+
+
+def _unfinished(sweep: Sweep, cells: list[Measured]) -> str:
+    texts = []
+    for cell in cells:
+        if cell.done < cell.planned:
+            counts = [
+                f"{number} {word}" for number, word in ((cell.failed, "failed"), (cell.missing, "missing")) if number
+            ]
+            texts.append(
+                f"{place(sweep, cell.row, cell.column)}: {cell.done} of {cell.planned} seeds ({', '.join(counts)})"
+            )
+    return f"Unfinished: {'; '.join(texts)}." if texts else ""
+
+
+def _diverged(sweep: Sweep) -> str:
+    """Runs that finished without a finite loss: their accuracy is counted, and is that of a broken network."""
+    seeds: dict[str, list[int]] = {}
+    for run in sweep.runs:
+        if run.result.get("finite") is False:
+            seeds.setdefault(place(sweep, run.row, run.column), []).append(run.seed)
+    texts = [f"{name} (seed{'s' * (len(found) > 1)} {', '.join(map(str, found))})" for name, found in seeds.items()]
+    return f"Diverged, counted with the accuracy they ended at: {', '.join(texts)}." if texts else ""
+
+
+def _mixed(sweep: Sweep) -> str:
+    parts = {
+        str(e.result.get("accuracy_on")) for e in sweep.entries if e.status == "done" and "accuracy_on" in e.result
+    }
+    return "Some runs were evaluated on the test part, others on the validation part." if len(parts) > 1 else ""
+
+
+def points(fraction: float, digits: int = 2) -> str:
+    """A signed difference of fractions in percentage points, with a true minus sign.
+
+    A small negative number stays "−0.00", so that an interval that just misses zero does not seem to hold it.
+    """
+    if abs(fraction) < ROUNDING:
+        return f"{0:.{digits}f}"
+    return f"{100 * fraction:+.{digits}f}".replace("-", "−")

@@ -1,0 +1,138 @@
+"""Figures of methods against each other: accuracy, and paired differences; `curves` has those over an axis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.errors import UserError
+
+from .drawing import INK, MUTED, Look, by_base, column_panels, heights_of, looks, row_labels, style
+from .measure import Measured, Measurements, measure
+from .notes import DAGGER, points
+from .schema import Sweep, column_id, variant_of
+from .stats import Difference
+from .store import read
+
+
+def save_figure(directory: str | Path, path: str | Path) -> Path:
+    """Draw accuracy by method and write it as a picture, for a README or a paper.
+
+    Args:
+        directory: What `results.load` takes.
+        path: File to write; its ending says the format: .svg, .png or .pdf.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: for another ending, without finished runs, and as `results.load` does.
+    """
+    path = Path(path)
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise UserError(f"unknown picture format {path.suffix!r}; allowed: .svg, .png, .pdf", where=str(path))
+    sweep = read(directory)
+    with style():
+        figure = accuracy(sweep)
+        if figure is None:
+            raise UserError("no finished run to draw", where=str(directory))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stamp = {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None} if path.suffix == ".svg" else {}
+        figure.savefig(path, dpi=200, metadata=stamp)
+    return path
+
+
+def accuracy(sweep: Sweep) -> Figure | None:
+    """Accuracy by method: a point a seed, the mean, and a whisker of one sample standard deviation to each side.
+
+    Returns:
+        The figure, one panel a column of the table, or None where no run is finished. Draw within `drawing.style`.
+    """
+    measurements = measure(sweep)
+    if not any(cell.done for cell in measurements.values()):
+        return None
+    rows = by_base(sweep, sweep.rows)
+    figure, axes = column_panels(sweep, len(rows), sharex=False)
+    palette = looks(sweep)
+    heights = heights_of(sweep, rows)
+    for axis, column in axes:
+        for row, y in zip(rows, heights, strict=True):
+            cell = measurements.get((row, column_id(column)))
+            if cell is not None and cell.accuracy is not None:
+                _mean_and_seeds(axis, cell, y, palette[variant_of(sweep, row)])
+        row_labels(axis, sweep, rows, heights)
+    figure.supxlabel("accuracy, %", fontsize=8, color=MUTED)
+    return figure
+
+
+def _mean_and_seeds(axis: Axes, cell: Measured, y: float, look: Look) -> None:
+    assert cell.accuracy is not None
+    seeds = [100 * value for value in cell.accuracies.values()]
+    # below the whisker, which would hide them
+    axis.plot(seeds, [y + 0.33] * len(seeds), ".", color=look.colour, alpha=0.5, markersize=4.5, markeredgewidth=0)
+    mean, std = 100 * cell.accuracy.mean, 100 * (cell.accuracy.std or 0)
+    axis.plot([mean - std, mean + std], [y, y], color=look.colour, linewidth=1.4, solid_capstyle="butt")
+    filled = look.colour if cell.off_target is None else "white"
+    axis.plot([mean], [y], look.marker, color=look.colour, markerfacecolor=filled, markersize=5)
+
+
+def differences(sweep: Sweep) -> Figure | None:
+    """Seed-paired differences to the plain rows with 95 % confidence intervals.
+
+    Returns:
+        The figure, or None without a pair of finished runs. Intervals that rest on two seeds may leave the frame;
+        an arrow says so.
+    """
+    measurements = measure(sweep)
+    rows = by_base(sweep, [row for row in sweep.rows if row in sweep.baselines])
+    if not any(cell.difference for cell in measurements.values()):
+        return None
+    figure, axes = column_panels(sweep, len(rows), sharex=True)
+    palette = looks(sweep)
+    heights = heights_of(sweep, rows)
+    frame = _frame(measurements)
+    for axis, column in axes:
+        axis.axvline(0, color=INK, linewidth=0.8)
+        axis.set_xlim(frame)
+        for row, y in zip(rows, heights, strict=True):
+            cell = measurements.get((row, column_id(column)))
+            if cell is not None and cell.difference is not None:
+                _interval(axis, cell, cell.difference, y, frame, palette[variant_of(sweep, row)])
+                if len(axes) == 1:
+                    text = _interval_text(cell, cell.difference)
+                    axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), va="center", color=MUTED)
+        row_labels(axis, sweep, rows, heights, full=True)
+    figure.supxlabel("difference to the plain row, percentage points", fontsize=8, color=MUTED)
+    return figure
+
+
+def _frame(measurements: Measurements) -> tuple[float, float]:
+    """Limits of the axis in points: zero, all means, and all intervals that rest on three seeds or more."""
+    found = [cell.difference for cell in measurements.values() if cell.difference is not None]
+    solid = [bound for d in found if d.n > 2 for bound in (d.low, d.high) if bound is not None]
+    values = [100 * value for value in (0.0, *solid, *(d.mean for d in found))]
+    margin = 0.05 * max(max(values) - min(values), 0.1)
+    return min(values) - margin, max(values) + margin
+
+
+def _interval(
+    axis: Axes, cell: Measured, difference: Difference, y: float, frame: tuple[float, float], look: Look
+) -> None:
+    if difference.low is not None and difference.high is not None:
+        low, high = 100 * difference.low, 100 * difference.high
+        axis.plot(
+            [max(low, frame[0]), min(high, frame[1])], [y, y], color=look.colour, linewidth=1.5, solid_capstyle="butt"
+        )
+        for outside, x, arrow in ((low < frame[0], frame[0], "<"), (high > frame[1], frame[1], ">")):
+            if outside:
+                axis.plot([x], [y], arrow, color=look.colour, markersize=4, clip_on=False)
+    filled = look.colour if difference.side and cell.comparable else "white"
+    axis.plot([100 * difference.mean], [y], look.marker, color=look.colour, markerfacecolor=filled, markersize=5)
+
+
+def _interval_text(cell: Measured, difference: Difference) -> str:
+    low, high = ("–" if bound is None else points(bound) for bound in (difference.low, difference.high))
+    mark = "" if cell.comparable else f" {DAGGER}"
+    return f"{points(difference.mean)} [{low}, {high}]   {difference.wins} of {difference.n} up{mark}"

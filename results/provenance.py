@@ -1,0 +1,83 @@
+"""Where results come from: configurations, versions and hardware of a sweep's runs, as text."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+
+from .discover import compared, read_spec
+from .schema import Sweep, column_label
+from .store import ENVIRONMENT, read_json
+
+NOT_SET = "not set"
+
+Settings = list[tuple[str, str]]
+"""(dotted key, value as text) pairs."""
+
+
+def configuration(sweep: Sweep) -> tuple[Settings, list[tuple[str, Settings]]]:
+    """What all rows share and what each row changes.
+
+    A value is shared if more than half of the rows have it. Keys that the columns vary are left out.
+
+    Returns:
+        The shared settings, and (row, its deviating settings) in table order.
+    """
+    rows = {row: _settings(sweep, row) for row in sweep.rows}
+    read = {row: settings for row, settings in rows.items() if settings}
+    keys = dict.fromkeys(key for settings in read.values() for key in settings)
+    shared: dict[str, str] = {}
+    for key in keys:
+        value, count = Counter(settings.get(key, NOT_SET) for settings in read.values()).most_common(1)[0]
+        if value != NOT_SET and 2 * count > len(read):
+            shared[key] = value
+    return list(shared.items()), [(row, _deviations(settings, shared)) for row, settings in read.items()]
+
+
+def _deviations(settings: Mapping[str, str], shared: Mapping[str, str]) -> Settings:
+    changed = [(key, value) for key, value in settings.items() if shared.get(key) != value]
+    # a key that a mapping took the place of (optimizer.ham: null) is told by the mapping's keys
+    gone = [key for key in shared if key not in settings and not any(name.startswith(f"{key}.") for name in settings)]
+    return changed + [(key, NOT_SET) for key in gone]
+
+
+def _settings(sweep: Sweep, row: str) -> dict[str, str]:
+    """A row's configuration; values that differ between its columns are listed with their columns."""
+    values: dict[str, dict[str, list[str]]] = {}
+    seen = set()
+    for entry in sweep.entries:
+        if entry.row != row or entry.path in seen:
+            continue
+        seen.add(entry.path)
+        label = column_label(entry.column, sweep.home(row, entry.column))
+        for key, value in compared(read_spec(entry.path)).items():
+            if key not in sweep.column_keys:
+                labels = values.setdefault(key, {}).setdefault(_text(value), [])
+                labels += [label] * (label not in labels)
+    return {key: _joined(found) for key, found in values.items()}
+
+
+def _joined(found: Mapping[str, list[str]]) -> str:
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{value} ({', '.join(filter(None, labels))})" for value, labels in found.items())
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def environments(sweep: Sweep) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Distinct values of every key of the runs' environments.
+
+    Returns:
+        (key, [(value, number of runs)]) in the order in which they appear; keys without any value are left out.
+    """
+    found: dict[str, Counter[str]] = {}
+    for run in sweep.runs:
+        environment, _ = read_json(run.path / ENVIRONMENT)
+        for key, value in (environment or {}).items():
+            if value is not None:
+                found.setdefault(key, Counter())[_text(value)] += 1
+    return [(key, list(counts.items())) for key, counts in found.items()]

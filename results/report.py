@@ -1,0 +1,248 @@
+"""One self-contained HTML file for a sweep: table, figures, details, configuration, provenance."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from experiments.errors import UserError
+from experiments.files import write_text
+
+from . import curves, plots
+from .drawing import style, svg
+from .markup import html
+from .measure import Measurements, measure
+from .notes import place
+from .provenance import configuration, environments
+from .schema import Entry, Sweep, column_id, column_label
+from .stats import summarise
+from .store import read
+from .tables import DASH, table
+
+FIGURES: tuple[tuple[str, str, Callable[[Sweep], Figure | None], str], ...] = (
+    (
+        "accuracy",
+        "Accuracy by method",
+        plots.accuracy,
+        "Large markers: mean. Lines: one sample standard deviation to each side. Dots: single seeds. Hollow markers are"
+        " off target (†).",
+    ),
+    (
+        "differences",
+        "Differences to the plain rows",
+        plots.differences,
+        "Mean difference at equal seeds with its 95 % confidence interval; filled markers: the interval does not hold"
+        " zero. An arrow marks an interval that leaves the frame. “Up” counts the seeds that gained.",
+    ),
+    (
+        "sparsity",
+        "Accuracy over sparsity",
+        curves.over_sparsity,
+        "Mean and one sample standard deviation over seeds. On the axis, each halving of the density is one step.",
+    ),
+    (
+        "training",
+        "Validation accuracy during training",
+        curves.training,
+        "Mean and one sample standard deviation over seeds, after every epoch.",
+    ),
+)
+
+
+def write_report(directory: str | Path, output: str | Path | None = None) -> Path:
+    """Write the report of a directory of runs; an older one is replaced only by a complete new one.
+
+    Args:
+        directory: What `results.load` takes.
+        output: File to write; ``report.html`` in the directory by default.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: if the file cannot be written, and as `results.load` does.
+    """
+    sweep = read(directory)
+    path = Path(output) if output is not None else sweep.directory / "report.html"
+    page = render(sweep)
+    try:
+        write_text(path, page)
+    except OSError as error:
+        raise UserError(f"the report cannot be written: {error.strerror}", where=str(path)) from error
+    return path
+
+
+def render(sweep: Sweep) -> str:
+    """The report of a sweep as one HTML page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    measurements = measure(sweep)
+    shared, changes = configuration(sweep)
+    return environment.get_template("report.html.j2").render(
+        title=sweep.title,
+        summary=_summary(sweep),
+        finding=_finding(measurements),
+        table=Markup(html(table(sweep))),  # escapes its texts itself
+        figures=_figures(sweep),
+        details=[_detail(sweep, row, column) for row, column in sweep.first_cells()],
+        seeds=[str(seed) for seed in sweep.seeds],
+        accuracies=_accuracies(sweep, measurements),
+        layers=_layers(sweep),
+        troubles=_troubles(sweep),
+        shared=shared,
+        changes=changes,
+        environments=environments(sweep),
+        runs=len(sweep.runs),
+        columns=len(sweep.columns),
+    )
+
+
+def _summary(sweep: Sweep) -> str:
+    counts = Counter(run.status for run in sweep.runs)
+    words = {"done": "finished", "failed": "failed", "missing": "missing"}
+    states = [f"{counts[status]} {word}" for status, word in words.items() if counts[status] or status == "done"]
+    shape = f"{len(sweep.rows)} rows" if len(sweep.rows) != 1 else "1 row"
+    if len(sweep.columns) > 1:
+        shape += f" × {len(sweep.columns)} columns"
+    seeds = f"seed {sweep.seeds[0]}" if len(sweep.seeds) == 1 else f"seeds {', '.join(map(str, sweep.seeds))}"
+    return f"{len(sweep.runs)} run{'s' * (len(sweep.runs) != 1)}: {', '.join(states)} · {shape} · {seeds}"
+
+
+def _finding(measurements: Measurements) -> str:
+    """How the differences fall, in one sentence; empty without any."""
+    found = [cell.difference for cell in measurements.values() if cell.difference and cell.comparable]
+    judged = [difference for difference in found if difference.se is not None]
+    if not judged:
+        return ""
+    sides = Counter(difference.side for difference in judged)
+    return (
+        f"95 % intervals of the differences to plain rows: {sides[1]} above zero, {sides[-1]} below, {sides[0]} with"
+        " zero inside. By chance alone, one in 20 would miss zero."
+    )
+
+
+def _figures(sweep: Sweep) -> list[dict[str, Any]]:
+    drawn = []
+    with style():
+        for name, title, draw, text in FIGURES:
+            figure = draw(sweep)
+            if figure is not None:
+                drawn.append({"name": name, "title": title, "text": text, "svg": Markup(svg(figure, name, title))})
+    return drawn
+
+
+def _detail(sweep: Sweep, row: str, column: Mapping[str, Any]) -> dict[str, str]:
+    done = [entry for entry in sweep.cell(row, column) if entry.status == "done"]
+    return {
+        "row": row,
+        "name": place(sweep, row, column),
+        "seeds": f"{len(done)} of {len(sweep.cell(row, column))}",
+        "validation": _percent(entry.number("best_validation_accuracy") for entry in done),
+        "epoch": _range(entry.number("best_validation_epoch") for entry in done),
+        "epochs": _range(entry.number("epochs") for entry in done),
+        "steps": _range(entry.number("steps") for entry in done),
+        "events": _events(done),
+        "layers": _extremes(done),
+        "time": _duration(entry.number("seconds") for entry in done),
+    }
+
+
+def _percent(values: Iterable[float | None]) -> str:
+    sample = summarise(value for value in values if value is not None)
+    if sample is None:
+        return DASH
+    return f"{100 * sample.mean:.2f}" + (f" ± {100 * sample.std:.2f}" if sample.std is not None else "")
+
+
+def _range(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return DASH
+    ends = dict.fromkeys((f"{min(known):,.0f}", f"{max(known):,.0f}"))
+    return DASH.join(ends)
+
+
+def _events(done: list[Entry]) -> str:
+    names = dict.fromkeys(name for entry in done for name in entry.result.get("events") or {})
+    counts = {name: _range((entry.result.get("events") or {}).get(name, 0) for entry in done) for name in names}
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or DASH
+
+
+def _extremes(done: list[Entry]) -> str:
+    """Sparsity of the densest and of the sparsest layer, averaged over seeds."""
+    values = list(_layer_sparsities(done).values())
+    ends = dict.fromkeys(f"{100 * value:.2f}" for value in (min(values), max(values))) if values else {DASH: None}
+    return " to ".join(ends)
+
+
+def _layer_sparsities(done: list[Entry]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for entry in done:
+        for name, layer in (entry.result.get("layers") or {}).items():
+            if layer.get("size"):
+                found.setdefault(name, []).append(1 - layer["nonzero"] / layer["size"])
+    return {name: math.fsum(values) / len(values) for name, values in found.items()}
+
+
+def _duration(values: Iterable[float | None]) -> str:
+    sample = summarise(value for value in values if value is not None)
+    if sample is None:
+        return DASH
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if sample.mean >= 2 * size:
+            return f"{sample.mean / size:.1f} {unit}"
+    return f"{sample.mean:.1f} s"
+
+
+def _accuracies(sweep: Sweep, measurements: Measurements) -> list[tuple[str, list[str]]]:
+    lines = []
+    for row, column in sweep.first_cells():
+        found = measurements[row, column_id(column)].accuracies
+        lines.append(
+            (place(sweep, row, column), [f"{100 * found[s]:.2f}" if s in found else DASH for s in sweep.seeds])
+        )
+    return lines
+
+
+def _layers(sweep: Sweep) -> list[dict[str, Any]]:
+    """Sparsity by layer and row, one table a column."""
+    tables = []
+    for column in sweep.columns:
+        rows = {row: _layer_sparsities(sweep.cell(row, column)) for row in sweep.rows}
+        rows = {row: values for row, values in rows.items() if values}
+        names = dict.fromkeys(name for values in rows.values() for name in values)
+        lines = [(name, [f"{100 * v[name]:.2f}" if name in v else DASH for v in rows.values()]) for name in names]
+        if lines:
+            tables.append({"name": column_label(column), "rows": list(rows), "lines": lines})
+    return tables
+
+
+def _troubles(sweep: Sweep) -> list[dict[str, str]]:
+    """Unfinished runs; seeds of one cell that stopped with the same error are told together."""
+    together: dict[tuple[str, str, str], list[Entry]] = {}
+    for run in sweep.runs:
+        if run.status != "done":
+            key = (place(sweep, run.row, run.column), run.status, run.error or "")
+            together.setdefault(key, []).append(run)
+    words = {"failed": "failed", "missing": "not finished"}
+    return [
+        {
+            "name": f"{name}, seed{'s' * (len(runs) > 1)} {', '.join(str(run.seed) for run in runs)}",
+            "status": words[status],
+            "error": error,
+            "folders": ", ".join(run.path.name for run in runs),
+        }
+        for (name, status, error), runs in together.items()
+    ]

@@ -1,0 +1,198 @@
+"""What a sweep's results are: an `Entry` for every cell of the table, a `Sweep` for all of them in table order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeGuard
+
+Status = Literal["done", "failed", "missing"]
+SPARSITY_KEY = "topology.sparsity"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run as it stands in one cell of the table; a run repeated over columns has one entry a column.
+
+    Attributes:
+        row: Label of the table row.
+        column: Flattened configuration key to value, such as ``{"topology.sparsity": 0.95}``; may be empty.
+        seed: Seed of the run.
+        identity: Hash of the resolved configuration, or "" where nothing says it.
+        path: The run's folder.
+        status: "done", "failed" or "missing" (not started, unfinished or unreadable).
+        result: Content of ``result.json``; empty unless done.
+        error: Why the run failed, or what is unreadable; None if nothing is wrong.
+    """
+
+    row: str
+    column: Mapping[str, Any]
+    seed: int
+    identity: str
+    path: Path
+    status: Status = "missing"
+    result: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    @cached_property
+    def column_id(self) -> str:
+        """A hashable name of the column; equal columns have equal names."""
+        return column_id(self.column)
+
+    def number(self, name: str) -> float | None:
+        """A number of the result as float (fractions, not per cent), or None where there is none."""
+        value: Any = self.result.get(name)
+        return float(value) if is_number(value) else None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A directory of runs, in table order.
+
+    Attributes:
+        directory: Where it lies.
+        name: Short name.
+        title: Title of the table.
+        column_keys: Configuration keys that the columns vary; empty for a single column.
+        baselines: Addition row to its plain row, for seed-paired differences.
+        tuning_cells: How many configurations were tried for each row, or None if unknown.
+        notes: The author's remarks, or None.
+        entries: One an element of rows x columns x seeds.
+    """
+
+    directory: Path
+    name: str
+    title: str
+    column_keys: tuple[str, ...]
+    baselines: Mapping[str, str]
+    tuning_cells: int | None
+    notes: str | None
+    entries: tuple[Entry, ...]
+
+    @cached_property
+    def rows(self) -> tuple[str, ...]:
+        """Row labels in table order."""
+        return tuple(dict.fromkeys(entry.row for entry in self.entries))
+
+    @cached_property
+    def columns(self) -> tuple[Mapping[str, Any], ...]:
+        """Distinct columns in table order; a single empty one where the sweep has none."""
+        return tuple({entry.column_id: entry.column for entry in self.entries}.values())
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Distinct seeds, ascending."""
+        return tuple(sorted({entry.seed for entry in self.entries}))
+
+    @cached_property
+    def runs(self) -> tuple[Entry, ...]:
+        """One entry a run folder: the first where a run is repeated over columns."""
+        unique: dict[Path, Entry] = {}
+        for entry in self.entries:
+            unique.setdefault(entry.path, entry)
+        return tuple(unique.values())
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str], list[Entry]]:
+        cells: dict[tuple[str, str], list[Entry]] = {}
+        for entry in self.entries:
+            cells.setdefault((entry.row, entry.column_id), []).append(entry)
+        return cells
+
+    def cell(self, row: str, column: Mapping[str, Any]) -> list[Entry]:
+        """All seeds of one cell; empty where the sweep has no such cell."""
+        return self._cells.get((row, column_id(column)), [])
+
+    def base_of(self, row: str) -> str:
+        """The plain row that this row adds to, or the row itself."""
+        return self.baselines.get(row, row)
+
+    def home(self, row: str, column: Mapping[str, Any]) -> tuple[str, ...]:
+        """The column keys that matter to a cell's runs.
+
+        A dense row in a sweep over models and sparsities runs once a model: its cells share their runs over the
+        sparsities, so only the model's key is returned.
+        """
+        paths = {entry.path for entry in self.cell(row, column)}
+        sharing = [entry.column for entry in self.entries if entry.row == row and entry.path in paths]
+        return tuple(key for key in self.column_keys if len({column_id({key: c.get(key)}) for c in sharing}) == 1)
+
+    def first_cells(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """(row, column) of every cell in table order, without the repetitions of a cell's runs in further columns."""
+        seen: set[tuple[str, frozenset[Path]]] = set()
+        cells = []
+        for (row, _), entries in self._cells.items():
+            key = (row, frozenset(entry.path for entry in entries))
+            if key not in seen:
+                seen.add(key)
+                cells.append((row, entries[0].column))
+        return cells
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a JSON value is a finite number (true and false are not)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value - value == 0
+
+
+def column_id(column: Mapping[str, Any]) -> str:
+    """A hashable name of a column; equal columns have equal names."""
+    return json.dumps(dict(column), sort_keys=True, default=str)
+
+
+def variant_of(sweep: Sweep, row: str) -> str:
+    """What a row adds to its plain row: "plain", "+ HAM", or the row's own label where it does not start alike."""
+    base = sweep.base_of(row)
+    if base == row:
+        return "plain"
+    rest = row.removeprefix(base).strip(" +,")
+    return f"+ {rest}" if row.startswith(base) and rest else row
+
+
+def column_label(column: Mapping[str, Any], keys: tuple[str, ...] | None = None) -> str:
+    """How a column is called in a heading, e.g. "resnet8, 95 % sparse".
+
+    Args:
+        column: Key to value.
+        keys: Which keys to speak of, in this order; all by default.
+
+    Returns:
+        A short text; empty for no keys.
+    """
+    keys = tuple(column) if keys is None else tuple(key for key in keys if key in column)
+    ends = [key.rsplit(".", 1)[-1] for key in column]
+    parts = []
+    for key in keys:
+        value, end = column[key], key.rsplit(".", 1)[-1]
+        if key == SPARSITY_KEY and is_number(value):
+            parts.append(f"{100 * value:g} % sparse")
+        elif end == "name":
+            parts.append(str(value))
+        else:
+            name = end if ends.count(end) == 1 else key
+            parts.append(f"{name}={value if isinstance(value, str) else json.dumps(value, default=str)}")
+    return ", ".join(parts)
+
+
+def column_groups(sweep: Sweep) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """Split the columns so that only one key varies within a group.
+
+    Returns:
+        (heading, columns) a group, in table order. The varying key is the sparsity where the sweep has it, else
+        the last one; the heading names the values of the others.
+    """
+    inner = inner_key(sweep)
+    outer = tuple(key for key in sweep.column_keys if key != inner)
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for column in sweep.columns:
+        groups.setdefault(column_label(column, outer), []).append(column)
+    return list(groups.items())
+
+
+def inner_key(sweep: Sweep) -> str | None:
+    """The key that varies within a group of columns, or None for a sweep without columns."""
+    if SPARSITY_KEY in sweep.column_keys:
+        return SPARSITY_KEY
+    return sweep.column_keys[-1] if sweep.column_keys else None

@@ -1,0 +1,231 @@
+"""Read run folders: the only file that knows how results lie on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.errors import UserError
+
+from .discover import SPEC, found_cells
+from .schema import Entry, Status, Sweep, column_id, is_number
+
+if TYPE_CHECKING:
+    import pandas
+
+log = logging.getLogger("results")
+
+MANIFEST, RESULT, FAILURE = "sweep.json", "result.json", "failure.json"
+METRICS, ENVIRONMENT = "metrics.jsonl", "environment.json"
+NUMBERS = (
+    "accuracy",
+    "loss",
+    "train_loss",
+    "best_validation_accuracy",
+    "best_validation_epoch",
+    "sparsity",
+    "target_sparsity",
+    "inference_flops_fraction",
+    "training_flops_fraction",
+    "prunable_weights",
+    "nonzero",
+    "evaluated",
+    "epochs",
+    "steps",
+    "seconds",
+)
+
+
+def load(directory: str | Path) -> pandas.DataFrame:
+    """Load the results of a sweep, of a folder of runs, or of a single run.
+
+    Args:
+        directory: A sweep's folder (with ``sweep.json``), a folder whose sub-folders are runs, or a run's folder.
+
+    Returns:
+        One row for every run in every cell of the table, in table order: ``row``, one column for each
+        configuration key that the sweep's columns vary (such as ``topology.sparsity``), ``seed``, ``identity``,
+        ``status`` ("done", "failed", "missing"), ``error``, then the numbers of the result (accuracies, sparsities
+        and FLOPs as fractions in [0, 1]; NaN where there is none), ``accuracy_on``, ``events`` and ``layers``
+        (mappings) and ``path`` (absolute). A run repeated over columns, as a dense row in a sweep over
+        sparsities, appears once a column.
+
+    Raises:
+        UserError: if the folder does not exist, holds no runs, or its manifest is damaged.
+    """
+    import pandas
+
+    sweep = read(directory)
+    records = []
+    for entry in sweep.entries:
+        record: dict[str, Any] = {"row": entry.row}
+        record |= {key: entry.column.get(key) for key in sweep.column_keys}
+        record |= {"seed": entry.seed, "identity": entry.identity, "status": entry.status, "error": entry.error}
+        record |= {name: entry.number(name) for name in NUMBERS}
+        record |= {"accuracy_on": entry.result.get("accuracy_on")}
+        record |= {name: dict(entry.result.get(name) or {}) for name in ("events", "layers")}
+        record |= {"path": str(entry.path)}
+        records.append(record)
+    frame = pandas.DataFrame.from_records(records)
+    return frame.astype(dict.fromkeys(NUMBERS, "float64"))
+
+
+def read(directory: str | Path) -> Sweep:
+    """Read a sweep with its results; see `load` for what a directory may be and for the errors raised."""
+    sweep = read_plan(directory)
+    finished: dict[Path, tuple[Status, Mapping[str, Any], str | None]] = {}
+    entries = []
+    for entry in sweep.entries:
+        if entry.path not in finished:
+            finished[entry.path] = _outcome(entry)
+        status, result, error = finished[entry.path]
+        identity = entry.identity or str(result.get("identity", ""))
+        entries.append(replace(entry, identity=identity, status=status, result=result, error=error))
+    return replace(sweep, entries=tuple(entries))
+
+
+def read_plan(directory: str | Path) -> Sweep:
+    """Read which runs a directory has or shall have, without opening their results; every status is "missing"."""
+    directory = Path(directory)
+    if not directory.exists():
+        raise UserError(_absent(directory), where=str(directory))
+    if not directory.is_dir():
+        raise UserError("is a file; give the folder of a sweep or of a run", where=str(directory))
+    directory = directory.resolve()
+    if (directory / MANIFEST).is_file():
+        return _from_manifest(directory)
+    entries = found_cells(directory)
+    if not entries:
+        raise UserError(_empty(directory), where=str(directory))
+    return Sweep(directory, directory.name, directory.name, (), {}, None, None, tuple(entries))
+
+
+def _absent(directory: Path) -> str:
+    parent = directory.parent
+    siblings = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+    near = f"; {parent} has: {', '.join(siblings[:8])}" if siblings else ""
+    return f"no such folder{near}"
+
+
+def _empty(directory: Path) -> str:
+    inner = sorted(path.parent.name for path in directory.glob(f"*/{MANIFEST}"))
+    inner += sorted({path.parent.parent.name for path in directory.glob(f"*/*/{SPEC}")} - set(inner))
+    near = f"; give one of the folders in it: {', '.join(inner[:8])}" if inner else ""
+    return f"holds no runs (no {MANIFEST}, and no sub-folder with a {SPEC}){near}"
+
+
+def read_json(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Read a JSON object.
+
+    Returns:
+        The object and None; None and None where the file does not exist; None and what is wrong otherwise.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None, None
+    except (OSError, ValueError) as error:
+        return None, f"{path.name} cannot be read ({error})"
+    if not isinstance(value, dict):
+        return None, f"{path.name} does not hold an object"
+    return value, None
+
+
+def _from_manifest(directory: Path) -> Sweep:
+    where = str(directory / MANIFEST)
+    manifest, problem = read_json(directory / MANIFEST)
+    if manifest is None:
+        raise UserError(f"damaged manifest: {problem}; run `ham sweep` again to rewrite it", where=where)
+    try:
+        entries = tuple(
+            Entry(
+                row=str(cell["row"]),
+                column=dict(cell.get("column") or {}),
+                seed=int(cell["seed"]),
+                identity=str(cell.get("identity", "")),
+                path=directory / str(cell["path"]),
+            )
+            for cell in manifest["cells"]
+        )
+        sweep = Sweep(
+            directory=directory,
+            name=str(manifest.get("name") or directory.name),
+            title=str(manifest.get("title") or manifest.get("name") or directory.name),
+            column_keys=tuple(manifest.get("column_keys") or ()),
+            baselines=dict(manifest.get("baselines") or {}),
+            tuning_cells=manifest.get("tuning_cells"),
+            notes=str(manifest["notes"]).strip() if manifest.get("notes") else None,
+            entries=entries,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"damaged manifest: {type(error).__name__}: {error}", where=where) from error
+    _check(sweep, where)
+    return sweep
+
+
+def _check(sweep: Sweep, where: str) -> None:
+    if not sweep.entries:
+        raise UserError("the manifest lists no runs", where=where)
+    seen = set()
+    for entry in sweep.entries:
+        key = (entry.row, column_id(entry.column), entry.seed)
+        if key in seen:
+            raise UserError(f"lists row {entry.row!r} with seed {entry.seed} twice in one column", where=where)
+        seen.add(key)
+    for row, plain in sweep.baselines.items():
+        for name in (row, plain):
+            if name not in sweep.rows:
+                raise UserError(
+                    f"baselines name {name!r}, which is not a row; rows: {', '.join(sweep.rows)}", where=where
+                )
+
+
+def _outcome(entry: Entry) -> tuple[Status, Mapping[str, Any], str | None]:
+    """Status, result and error of one run folder; unreadable files are reported and count as missing."""
+    result, problem = read_json(entry.path / RESULT)
+    if result is not None:
+        problem = _refusal(entry, result)
+        if problem is None:
+            return "done", result, None
+    failure, unreadable = read_json(entry.path / FAILURE)
+    for message in filter(None, (problem, unreadable)):
+        log.warning("%s: %s; counted as missing", entry.path, message)
+    if failure is not None:
+        return "failed", {}, str(failure.get("error") or "failed without a message")
+    return "missing", {}, problem or unreadable
+
+
+def _refusal(entry: Entry, result: Mapping[str, Any]) -> str | None:
+    if result.get("status") != "done":
+        return f"{RESULT} has status {result.get('status')!r} instead of 'done'"
+    if not is_number(result.get("accuracy")):
+        return f"{RESULT} has no finite accuracy"
+    stated = result.get("identity")
+    if entry.identity and stated and stated != entry.identity:
+        return f"{RESULT} belongs to another configuration ({stated} instead of {entry.identity})"
+    return None
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a run's ``metrics.jsonl``; the torn last line of a killed run is left out silently.
+
+    Args:
+        path: The run's folder.
+    """
+    try:
+        lines = (path / METRICS).read_bytes().splitlines()
+    except OSError:
+        return
+    for number, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            if number < len(lines):
+                log.warning("%s:%d: not JSON; line left out", path / METRICS, number)
+            continue
+        if isinstance(value, dict):
+            yield value

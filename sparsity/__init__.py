@@ -1,0 +1,32 @@
+"""Sparse training: topologies (which weights exist) and representations (how a weight is parametrised).
+
+rep = sparsity.represent(model, "plain")
+optimizer = torch.optim.SGD(rep.param_groups(weight_decay=1e-4), lr=0.1, momentum=0.9)
+sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.9, total_steps=steps)
+...                                    # a step: zero_grad(), loss.backward(), sparse.step()
+sparse.finalize()
+"""
+
+from . import distributions
+from .attach import attach
+from .engine import SparseTraining
+from .masks import MaskSet
+from .options import OptionError, option
+from .registry import register_representation, register_topology
+from .representation import Representation, represent
+from .topology import Context, Topology
+
+__all__ = [
+    "Context",
+    "MaskSet",
+    "OptionError",
+    "Representation",
+    "SparseTraining",
+    "Topology",
+    "attach",
+    "distributions",
+    "option",
+    "register_representation",
+    "register_topology",
+    "represent",
+]

@@ -1,0 +1,76 @@
+"""`attach`: the one call that makes a model's training sparse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from . import moments, registry
+from .engine import SparseTraining
+from .options import build_options
+from .representation import of, represent
+
+
+def attach(
+    topology: str,
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    sparsity: float,
+    total_steps: int,
+    steps_per_epoch: int | None = None,
+    seed: int = 0,
+    clip_grad_norm: float | None = None,
+    **options: Any,
+) -> SparseTraining:
+    """Make a model's training sparse. Call it last: after `represent`, DDP or compile, and the optimizer.
+
+    Args:
+        topology: A registered topology, see ``registry.topologies()``.
+        model: The network, represented or plain, also wrapped.
+        optimizer: Any entry-wise optimizer over all its parameters, HAM included.
+        sparsity: Share of zeros over all prunable weights, in [0, 1).
+        total_steps: Length of training in steps; schedules are shares of it.
+        steps_per_epoch: Steps an epoch, for hooks that run once an epoch; by default all of training is one.
+        seed: Seed of everything random in masks.
+        clip_grad_norm: Bound on the norm of the masked gradient, or None.
+        **options: The topology's own options.
+
+    Returns:
+        The object whose `step()` replaces `optimizer.step()`.
+
+    Raises:
+        UnknownMethodError, OptionError: for a wrong name or option.
+        ValueError: for a sparsity out of range, an illegal combination, or an optimizer that lacks a parameter.
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity is the share of zeros, in [0, 1): got {sparsity}")
+    if total_steps < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
+        raise ValueError("total_steps and steps_per_epoch must be at least 1")
+    cls = registry.topology(topology)
+    representation = of(model) or represent(model, "plain")
+    reason = registry.refusal(topology, representation.name)
+    if reason is not None:
+        raise ValueError(reason)
+    owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in owned]
+    if missing:
+        raise ValueError(
+            f"the optimizer does not own {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}: build it after "
+            "represent(), from its param_groups()"
+        )
+    moments.check_supported(optimizer)
+    if representation.needs_epochs and steps_per_epoch is None:
+        raise ValueError(f"representation {representation.name!r} acts once an epoch: give steps_per_epoch")
+    return SparseTraining(
+        cls(build_options(cls.Options, options)),
+        representation,
+        optimizer,
+        sparsity=sparsity,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch or total_steps,
+        seed=seed,
+        clip_grad_norm=clip_grad_norm,
+    )

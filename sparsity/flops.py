@@ -1,0 +1,101 @@
+"""FLOPs of sparse networks: multiply-adds of the prunable layers, scaled by their densities.
+
+Conventions of the RigL paper (appendix): a training step costs one forward and two backward passes, 3 f; a step that
+also needs the dense weight gradient costs 2 f_sparse + f_dense; everything but convolutions and linear layers is
+neglected. Masks only simulate sparsity: these are the operations a sparse implementation would need, not measured time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .targets import targets
+
+
+@torch.no_grad()
+def layer_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+    """Multiply-adds of each prunable layer for one input.
+
+    Args:
+        model: The network; it is run once in evaluation mode and left as it was.
+        input_shape: Shape of one input without the batch dimension, e.g. ``(3, 224, 224)``.
+
+    Returns:
+        Multiply-adds by weight name; a layer that is not reached has 0.
+    """
+    found = targets(model)
+    macs = dict.fromkeys((target.name for target in found), 0)
+    handles = []
+    for target in found:
+
+        def count(module: nn.Module, _: Any, output: Tensor, name: str = target.name) -> None:
+            weight: Tensor = module.weight  # pyright: ignore[reportAssignmentType]
+            channels_out = weight.shape[0] if not getattr(module, "transposed", False) else module.out_channels
+            # each output entry takes one multiply-add a weight of its channel
+            macs[name] += output[0].numel() * math.prod(weight.shape) // int(channels_out)  # pyright: ignore[reportArgumentType]
+
+        handles.append(target.module.register_forward_hook(count))
+    was_training = model.training
+    first = next(model.parameters())
+    try:
+        model.eval()
+        model(torch.zeros((1, *input_shape), device=first.device, dtype=first.dtype))
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return macs
+
+
+def inference_fraction(macs: Mapping[str, int], densities: Mapping[str, float]) -> float:
+    """Multiply-adds of the sparse network as a fraction of the dense one."""
+    return sum(macs[name] * densities[name] for name in macs) / sum(macs.values())
+
+
+class TrainingCost:
+    """Sums each layer's density over the steps of training.
+
+    Args:
+        names: Names of the prunable weights.
+    """
+
+    def __init__(self, names: list[str]):
+        self._sum = dict.fromkeys(names, 0.0)
+        self._dense_grad = dict.fromkeys(names, 0.0)
+        self._since = 0
+        self._steps = 0
+        self._pending_dense = 0
+
+    def count_step(self, dense_gradient: bool) -> None:
+        """A step was taken; with the dense weight gradient on top or not."""
+        self._steps += 1
+        self._pending_dense += dense_gradient
+
+    def advance(self, step: int, densities: Mapping[str, float]) -> None:
+        """Charge the steps since the last call at the given densities; call it before they change."""
+        for name, density in densities.items():
+            self._sum[name] += density * (step - self._since)
+            self._dense_grad[name] += (1 - density) * self._pending_dense
+        self._since = step
+        self._pending_dense = 0
+
+    def fraction(self, macs: Mapping[str, int]) -> float:
+        """Training FLOPs so far as a fraction of dense training for as many steps; 1 before the first step."""
+        if self._since == 0:
+            return 1.0
+        spent = sum(macs[name] * (3 * self._sum[name] + self._dense_grad[name]) for name in macs)
+        return spent / (3 * self._since * sum(macs.values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All sums."""
+        return {key.strip("_"): value for key, value in vars(self).items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo `state_dict`."""
+        for key, value in state.items():
+            setattr(self, f"_{key}", dict(value) if isinstance(value, dict) else value)

@@ -1,0 +1,95 @@
+"""`MaskSet`: which weights exist. A value type; True means the weight exists (is active)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_BITS = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
+
+
+class MaskSet(Mapping[str, Tensor]):
+    """Boolean masks by weight name; never changed after construction.
+
+    Args:
+        masks: Weight name to a bool tensor of the weight's shape.
+
+    Raises:
+        TypeError: if a tensor is not boolean.
+        ValueError: if a name is empty.
+    """
+
+    def __init__(self, masks: Mapping[str, Tensor]):
+        for name, mask in masks.items():
+            if not name:
+                raise ValueError("a mask needs the name of its weight")
+            if mask.dtype != torch.bool:
+                raise TypeError(f"the mask of {name} is {mask.dtype}, not torch.bool")
+        self._masks = dict(masks)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._masks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._masks)
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    @classmethod
+    def ones(cls, like: Mapping[str, Tensor]) -> MaskSet:
+        """All weights exist."""
+        return cls({name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in like.items()})
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of weights, existing or not, by name."""
+        return {name: mask.numel() for name, mask in self._masks.items()}
+
+    def kept(self) -> dict[str, int]:
+        """Number of existing weights by name (one host synchronisation)."""
+        if not self._masks:
+            return {}
+        counts = torch.stack([mask.sum() for mask in self._masks.values()]).tolist()
+        return dict(zip(self._masks, counts, strict=True))
+
+    def densities(self) -> dict[str, float]:
+        """Share of existing weights by name, in [0, 1]."""
+        return {name: kept / self._masks[name].numel() for name, kept in self.kept().items()}
+
+    @property
+    def density(self) -> float:
+        """Share of existing weights over all tensors, in [0, 1]."""
+        return sum(self.kept().values()) / max(1, sum(self.sizes.values()))
+
+    def digest(self) -> str:
+        """SHA-256 over names, shapes and bits: equal masks, and only they, have equal digests."""
+        sha = hashlib.sha256()
+        for name, packed in self.state_dict().items():
+            sha.update(f"{name}{packed['shape']}".encode())
+            sha.update(packed["bits"].numpy().tobytes())
+        return sha.hexdigest()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Packed masks on the CPU: eight weights a byte, most significant bit first."""
+        return {name: {"shape": list(mask.shape), "bits": _pack(mask)} for name, mask in self._masks.items()}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], device: torch.device | str = "cpu") -> MaskSet:
+        """Undo `state_dict`, onto a device."""
+        return cls({name: _unpack(item["bits"], item["shape"]).to(device) for name, item in state.items()})
+
+
+def _pack(mask: Tensor) -> Tensor:
+    flat = mask.detach().flatten().cpu().to(torch.uint8)
+    flat = torch.nn.functional.pad(flat, (0, -flat.numel() % 8))
+    return (flat.view(-1, 8) * _BITS).sum(dim=1, dtype=torch.uint8)
+
+
+def _unpack(bits: Tensor, shape: list[int]) -> Tensor:
+    size = torch.Size(shape)
+    return (bits.unsqueeze(1) & _BITS).ne(0).flatten()[: size.numel()].view(size)

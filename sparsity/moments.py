@@ -1,0 +1,65 @@
+"""The optimizer's memory of single entries: what a fresh optimizer would hold there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+# state that does not start at zero: (optimizer, key) -> name of the group entry that holds the initial value
+_NONZERO: dict[tuple[type[Optimizer], str], str] = {
+    (torch.optim.Adagrad, "sum"): "initial_accumulator_value",
+    (torch.optim.Rprop, "step_size"): "lr",
+}
+
+
+def innermost(optimizer: Optimizer) -> Optimizer:
+    """The optimizer at the bottom of wrappers such as HAM."""
+    while isinstance(base := getattr(optimizer, "base", None), Optimizer):
+        optimizer = base
+    return optimizer
+
+
+def _initial(optimizer: Optimizer, parameter: nn.Parameter, key: str) -> float:
+    for (cls, name), source in _NONZERO.items():
+        if isinstance(optimizer, cls) and key == name:
+            for group in optimizer.param_groups:
+                if any(member is parameter for member in group["params"]):
+                    return float(group.get(source, optimizer.defaults[source]))
+    return 0.0
+
+
+def entrywise_state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """State tensors that have one entry for each entry of the parameter."""
+    state: dict[str, Any] = optimizer.state.get(parameter, {})
+    return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape and v.ndim > 0}
+
+
+@torch.no_grad()
+def reset(optimizer: Optimizer, parameter: nn.Parameter, where: Tensor | None = None) -> None:
+    """Put state back to its initial value, at the True entries of `where` or everywhere.
+
+    Scalar state such as Adam's `step` stays: it belongs to the tensor, so a regrown entry under Adam takes larger
+    first steps than a fresh parameter would.
+    """
+    base = innermost(optimizer)
+    for key, tensor in entrywise_state(base, parameter).items():
+        value = _initial(base, parameter, key)
+        if where is None:
+            tensor.fill_(value)
+        else:
+            tensor.masked_fill_(where, value)
+
+
+def check_supported(optimizer: Optimizer) -> None:
+    """Refuse optimizers whose memory cannot be taken apart by entries.
+
+    Raises:
+        ValueError: for L-BFGS, which keeps whole past directions.
+    """
+    if isinstance(innermost(optimizer), torch.optim.LBFGS):
+        raise ValueError(
+            "L-BFGS keeps past directions of all weights at once, so pruned weights would leak back; use another optimizer"
+        )

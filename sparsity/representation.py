@@ -1,0 +1,215 @@
+"""The representation protocol: how an existing weight θ is parametrised by the tensors that are trained.
+
+A representation installs itself with `torch.nn.utils.parametrize`, so the network keeps its code, DDP sees ordinary
+leaf parameters and `torch.compile` sees no hooks. Masks, scores and growth always act on θ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from . import registry
+from .options import NoOptions, build_options
+from .targets import Target, targets
+
+if TYPE_CHECKING:
+    from .topology import Context
+
+
+class Parametrization(nn.Module):
+    """The module that `torch.nn.utils.parametrize` calls; all algebra is the representation's."""
+
+    def __init__(self, representation: Representation):
+        super().__init__()
+        # inside a tuple, so that nn.Module does not look into it and deepcopy still copies it along
+        self._owner = (representation,)
+
+    @property
+    def representation(self) -> Representation:
+        return self._owner[0]
+
+    def forward(self, *factors: Tensor) -> Tensor:
+        return self.representation.materialise(*factors)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
+        return self.representation.factorise(weight)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One represented weight: its name, its layer, and access to the tensors that are trained."""
+
+    name: str
+    module: nn.Module
+    factor_names: tuple[str, ...]
+
+    @property
+    def factors(self) -> tuple[nn.Parameter, ...]:
+        """The trained tensors, looked up anew so that `model.to(...)` cannot leave stale ones behind."""
+        if not parametrize.is_parametrized(self.module, "weight"):
+            return (self.module.weight,)  # pyright: ignore[reportReturnType]
+        held = self.module.parametrizations["weight"]  # pyright: ignore
+        return tuple(getattr(held, f"original{i}") for i in range(len(self.factor_names)))
+
+
+class Representation:
+    """Base class; itself the algebra of the plain weight.
+
+    A subclass states the algebra on tensors and, where it needs them, the hooks. All tensors of one weight that have
+    θ's shape are masked together.
+
+    Class attributes:
+        name: Registered name (set by the decorator).
+        title: Name in tables.
+        paper: Citation, or an empty string.
+        revivable: Whether a weight parked at θ = 0 has a gradient and so can move again.
+        uses_sparsity: Whether the representation itself aims at the run's sparsity.
+        needs_epochs: Whether its hooks change the trained tensors once an epoch.
+        factor_names: Names of the trained tensors, in order.
+        ham_factors: Which of them HAM may act on by default.
+    """
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    revivable: ClassVar[bool] = True
+    uses_sparsity: ClassVar[bool] = False
+    needs_epochs: ClassVar[bool] = False
+    factor_names: ClassVar[tuple[str, ...]] = ("weight",)
+    ham_factors: ClassVar[tuple[str, ...]] = ("weight",)
+
+    Options: ClassVar[type[Any]] = NoOptions
+
+    def __init__(self, options: Any):
+        self.options = options
+        self.slots: dict[str, Slot] = {}
+
+    # ---- the algebra ------------------------------------------------------------------------------------------------
+
+    def factorise(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Trained tensors whose `materialise` is (to rounding) the given initial weight."""
+        return (weight,)
+
+    def materialise(self, *factors: Tensor) -> Tensor:
+        """θ as a differentiable function of the trained tensors; same shape as θ."""
+        return factors[0]
+
+    def grad(self, *factors: nn.Parameter) -> Tensor | None:
+        """dL/dθ from the gradients of the trained tensors, or None before a backward pass."""
+        return factors[0].grad
+
+    def park(self, factors: tuple[nn.Parameter, ...], dead: Tensor) -> None:
+        """Set, in place, the entries where `dead` is True to θ = 0 such that dL/dθ still reaches them."""
+        factors[0].masked_fill_(dead, 0.0)
+
+    # ---- hooks ------------------------------------------------------------------------------------------------------
+
+    def expected_events(self, epochs: int) -> dict[str, int]:
+        """Number of events by kind that a run of so many epochs records."""
+        return {}
+
+    def after_epoch(self, ctx: Context) -> None:
+        """An epoch ended; may rewrite the trained tensors without changing θ."""
+
+    # ---- the contract with the optimizer ----------------------------------------------------------------------------
+
+    def decay_of(self, factor: str, weight_decay: float) -> float:
+        """Weight decay of one kind of trained tensor."""
+        return weight_decay
+
+    def install(self, model: nn.Module) -> None:
+        """Replace each prunable weight of `model` by the trained tensors (nothing to do for the plain weight)."""
+        for target in targets(model):
+            if type(self).materialise is not Representation.materialise:
+                parametrize.register_parametrization(target.module, "weight", Parametrization(self))
+            self._add(target)
+        self._model = model
+
+    def _add(self, target: Target) -> None:
+        self.slots[target.name] = Slot(target.name, target.module, self.factor_names)
+
+    def param_groups(self, weight_decay: float = 0.0, *, decay: str = "weights") -> list[dict[str, Any]]:
+        """Parameter groups for any `torch.optim` optimizer.
+
+        Args:
+            weight_decay: Decay of the weights, per unit of learning rate.
+            decay: ``"weights"`` decays weights alone; ``"all"`` also biases and normalisation (as AC/DC and STR do).
+
+        Returns:
+            One group a kind of tensor. ``"ham": False`` marks groups that HAM leaves alone: the factors of a product
+            (they already are its geometry) and learned thresholds.
+        """
+        if decay not in ("weights", "all"):
+            raise ValueError(f"decay={decay!r} is not one of weights, all")
+        groups: list[dict[str, Any]] = []
+        seen: set[int] = set()
+        for index, factor in enumerate(self.factor_names):
+            tensors = [slot.factors[index] for slot in self.slots.values()]
+            seen |= {id(tensor) for tensor in tensors}
+            value = self.decay_of(factor, weight_decay)
+            groups.append({"params": tensors, "weight_decay": value, "ham": factor in self.ham_factors})
+        rest = [p for p in self._model.parameters() if id(p) not in seen and p.requires_grad]
+        matrices = [p for p in rest if p.ndim >= 2]
+        vectors = [p for p in rest if p.ndim < 2]
+        if matrices:
+            groups.append({"params": matrices, "weight_decay": weight_decay, "ham": True})
+        if vectors:
+            groups.append({"params": vectors, "weight_decay": weight_decay if decay == "all" else 0.0, "ham": True})
+        return groups
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """θ of every slot, detached."""
+        with torch.no_grad():
+            for name, slot in self.slots.items():
+                yield name, self.materialise(*slot.factors).detach()
+
+    def fold(self) -> None:
+        """Make the network plain again: θ in one tensor, no parametrisation left."""
+        for slot in self.slots.values():
+            if parametrize.is_parametrized(slot.module, "weight"):
+                parametrize.remove_parametrizations(slot.module, "weight", leave_parametrized=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the hooks need beyond the trained tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo `state_dict`."""
+
+
+def represent(model: nn.Module, name: str = "plain", **options: Any) -> Representation:
+    """Parametrise every prunable weight of a model. Call it before DDP, `torch.compile` and the optimizer.
+
+    Args:
+        model: The network; its layers' weights are replaced in place, its initial θ stays (to rounding).
+        name: A registered representation, see ``registry.representations()``.
+        **options: The representation's own options.
+
+    Returns:
+        The representation; its `param_groups` are what the optimizer takes.
+
+    Raises:
+        UnknownMethodError: if no representation has that name.
+        OptionError: for an unknown option or a value out of range.
+        ValueError: if the model is represented already, has tied weights or nothing to prune.
+    """
+    if of(model) is not None:
+        raise ValueError("the model is represented already; represent() is called once, on the plain network")
+    cls = registry.representation(name)
+    representation = cls(build_options(cls.Options, options))
+    representation.install(model)
+    return representation
+
+
+def of(model: nn.Module) -> Representation | None:
+    """The representation that parametrises a model (also through DDP or compile wrappers), or None."""
+    for module in model.modules():
+        if isinstance(module, Parametrization):
+            return module.representation
+    return None

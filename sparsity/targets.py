@@ -1,0 +1,64 @@
+"""Which parameters can be pruned, and over what sparsity is counted.
+
+One definition for masks, representations, FLOPs and tables: the `weight` of every convolution and every linear layer,
+first and last included. Biases and normalisation parameters are never pruned and never counted. For ResNet-50 that is
+53 convolutions and the classifier, 25,502,912 weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+COUNTED_OVER = "all convolution and linear weights, first and last layer included; biases and normalisation excluded"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One prunable tensor.
+
+    Attributes:
+        name: Dotted name in the unwrapped model, e.g. ``"layer1.0.conv1.weight"``.
+        module: The layer that owns it.
+    """
+
+    name: str
+    module: nn.Module
+
+
+def plain_name(name: str) -> str:
+    """Strip what `DistributedDataParallel` and `torch.compile` put into a parameter's or module's name."""
+    parts = [part for part in name.split(".") if part not in ("_orig_mod",)]
+    if parts and parts[0] == "module":
+        parts = parts[1:]
+    return ".".join(parts)
+
+
+def targets(model: nn.Module) -> list[Target]:
+    """List the prunable weights in the order of `model.named_modules()`.
+
+    Args:
+        model: Any network, also wrapped or with parametrised weights.
+
+    Raises:
+        ValueError: if two layers share a weight (a mask could not be said to belong to one of them), or if there is
+            nothing to prune.
+    """
+    found: list[Target] = []
+    owners: dict[int, str] = {}
+    for module_name, module in model.named_modules():
+        if not isinstance(module, (_ConvNd, nn.Linear)):
+            continue
+        name = plain_name(f"{module_name}.weight" if module_name else "weight")
+        found.append(Target(name, module))
+        for parameter in module.parameters():
+            if id(parameter) in owners:
+                raise ValueError(
+                    f"{name} and {owners[id(parameter)]} share a parameter: tied weights cannot be pruned apart; untie them"
+                )
+            owners[id(parameter)] = name
+    if not found:
+        raise ValueError("the model has no convolution and no linear layer, so nothing can be pruned")
+    return found

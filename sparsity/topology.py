@@ -1,0 +1,144 @@
+"""The topology protocol: which weights exist, and when that changes.
+
+A topology reads a `Context` and may set masks through it. The engine does the rest: zeroing weights and moments,
+masking gradients, the order of a step, checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .masks import MaskSet
+from .options import NoOptions
+
+
+class Context(Protocol):
+    """What the engine shows a topology and a representation."""
+
+    @property
+    def steps_done(self) -> int:
+        """Number of steps done, which before the weights move is the index of the step under way."""
+        ...
+
+    @property
+    def total_steps(self) -> int:
+        """Length of training in steps."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Number of completed epochs."""
+        ...
+
+    @property
+    def total_epochs(self) -> int:
+        """Length of training in epochs."""
+        ...
+
+    @property
+    def sparsity(self) -> float:
+        """Target share of zeros, in [0, 1)."""
+        ...
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every prunable weight by name."""
+        ...
+
+    @property
+    def masks(self) -> MaskSet:
+        """The masks in force."""
+        ...
+
+    def weight(self, name: str) -> Tensor:
+        """θ, detached."""
+        ...
+
+    def grad(self, name: str) -> Tensor:
+        """Dense dL/dθ of this step (before masking); zeros where nothing reached the weight."""
+        ...
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A CPU generator that is a pure function of the mask seed, the purpose and the step."""
+        ...
+
+    def set_masks(self, masks: MaskSet, event: str, *, reset_all_moments: bool = False) -> None:
+        """Put new masks in force and record the event.
+
+        Weights that no longer exist become zero; moments restart where old and new masks differ, or everywhere.
+        """
+        ...
+
+    def record(self, event: str, *, changed: int, **details: int | float) -> None:
+        """Record an event without a change of masks; `changed` counts the entries it rewrote."""
+        ...
+
+    def park(self) -> None:
+        """Put the weights that do not exist back to exactly zero."""
+        ...
+
+    def reset_moments(self, parameter: nn.Parameter) -> None:
+        """Put the optimizer's state of a parameter to what a fresh optimizer has."""
+        ...
+
+    def moment(self, parameter: nn.Parameter, key: str) -> Tensor | None:
+        """One tensor of the optimizer's state of a parameter, or None."""
+        ...
+
+
+class Topology:
+    """Base class; itself the protocol's no-op: all weights exist, for ever.
+
+    Class attributes:
+        name: Registered name (set by the decorator).
+        title: Name in tables.
+        family: PaI (pruning at init), DtS (dense to sparse), DST (dynamic sparse training) or dense.
+        paper: Citation, or an empty string.
+        regrows: Whether weights can come back at zero.
+        uses_sparsity: Whether the target sparsity means anything to it.
+    """
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    family: ClassVar[str] = "dense"
+    paper: ClassVar[str] = ""
+    regrows: ClassVar[bool] = False
+    uses_sparsity: ClassVar[bool] = True
+
+    Options: ClassVar[type[Any]] = NoOptions
+
+    def __init__(self, options: Any):
+        self.options = options
+
+    def initial_masks(self, ctx: Context) -> MaskSet | None:
+        """Masks at the start, or None for all ones."""
+        return None
+
+    def after_backward(self, ctx: Context) -> bool:
+        """Gradients are final, the optimizer has not moved yet. Return False to leave out the weight step."""
+        return True
+
+    def after_step(self, ctx: Context) -> None:
+        """The optimizer has moved; `ctx.steps_done` counts this step."""
+
+    def finalize(self, ctx: Context) -> None:
+        """Training has ended."""
+
+    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
+        """Number of weights that the method's rule leaves (barring ties in its scores); None: not its to say."""
+        return None
+
+    def expected_events(self, total_steps: int, sparsity: float) -> dict[str, int]:
+        """Number of events by kind that a full run records."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the hooks remember; masks are the engine's."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo `state_dict`."""

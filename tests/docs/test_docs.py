@@ -1,0 +1,81 @@
+"""Documentation is true: links exist, commands parse, code runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from experiments.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# what takes minutes is run by .ci/run; the others below, right here
+IN_CI = {"make quickstart", "make test"}
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    lines = [line.split("  #")[0].strip() for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    return sorted({line for line in lines if line and not line.startswith("#")})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_relative_links_exist(page):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)|(?:src|href)=\"([^\"#]+)\"", page.read_text())
+    for link in (a or b for a, b in links):
+        if not re.match(r"[a-z]+:", link):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_long_commands_are_run_by_ci():
+    script = (ROOT / ".ci" / "run").read_text()
+    for command in IN_CI:
+        assert command in commands()
+        assert command in script
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c not in IN_CI])
+def test_command_is_understood(command, tmp_path, monkeypatch):
+    """Every `ham` command of the docs is accepted by the real parser, up to its help; `make` targets exist."""
+    program, *arguments = shlex.split(command)
+    if program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        assert arguments
+        assert set(arguments) <= set(targets)
+        return
+    if program in {"git", "cd", "pip"}:
+        return
+    assert program == "ham", command
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, [arguments[0], "--help"])
+    assert result.exit_code == 0, result.output
+    known = set(re.findall(r"--[a-z-]+", re.sub(r"\x1b\[[0-9;]*m", "", result.output)))
+    assert {a.split("=")[0] for a in arguments if a.startswith("--")} <= known
+    if arguments[0] in {"run", "sweep", "calibrate"}:
+        from experiments.spec import load, resolve
+
+        positional = [a for a in arguments[1:] if not a.startswith("-")]
+        if positional[0] != "my_config.yaml":
+            resolve(load(positional[0], [p for p in positional[1:] if "=" in p]), calibrate=False)
+
+
+@pytest.mark.parametrize(
+    ("page", "code"), [(page.name, code) for page in PAGES for code in blocks(page, "python")], ids=lambda v: v[:12]
+)
+def test_python_blocks_run(page, code, monkeypatch, tmp_path):
+    """Each block is complete but for a model, a loader, a loss and a number of steps."""
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+    loader = [(torch.randn(4, 8), torch.tensor([0, 1, 0, 1])) for _ in range(8)]
+    before = model(loader[0][0]).detach()
+    scope = {"model": model, "loader": loader, "loss_fn": torch.nn.functional.cross_entropy, "torch": torch}
+    exec(compile(code, page, "exec"), scope)  # the documentation's own code
+    assert not torch.equal(before, scope["model"](loader[0][0]))

@@ -1,0 +1,127 @@
+"""Small real runs, and comparisons of what they leave behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments import runner
+from experiments.errors import Interrupted
+from experiments.identity import identity
+from experiments.spec import Spec, load, resolve
+from experiments.yaml_io import dump
+
+# 300 images to train on in batches of 50: 6 steps an epoch, 24 in all
+STEPS_PER_EPOCH, STEPS = 6, 24
+TINY: dict[str, Any] = {
+    "data": {"name": "synthetic", "validation": 100, "batch_size": 50, "evaluate_on": "validation"},
+    "model": {"name": "mlp_bn"},
+    "schedule": {"epochs": 4},
+    "tracking": {"wandb": "disabled"},
+}
+
+
+def write_config(path: Path, **changes: Any) -> Path:
+    """Write the tiny configuration; a keyword with double underscores is a dotted key, a mapping stands as it is."""
+    tree = {section: dict(keys) for section, keys in TINY.items()}
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        if key:
+            tree.setdefault(section, {})[key] = value
+        else:
+            tree[section] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dump(tree))
+    return path
+
+
+def tiny_spec(folder: Path, *overrides: str) -> Spec:
+    """The tiny run with settings as the command line takes them."""
+    return resolve(load(str(write_config(folder / "tiny.yaml")), overrides))
+
+
+def train(spec: Spec, folder: Path, **hooks: Any) -> dict[str, Any]:
+    """Carry a run out in this process."""
+    return runner.run(spec, folder, identity(spec), **hooks)
+
+
+def train_in_pieces(spec: Spec, folder: Path, cuts: Iterable[int]) -> None:
+    """Carry a run out in this process, stopped at each of some steps and taken up again."""
+    for cut in cuts:
+        step = 0
+
+        def count(done: int, total: int) -> None:
+            nonlocal step
+            step = done
+
+        def reached(cut: int = cut) -> bool:
+            return step >= cut
+
+        try:
+            train(spec, folder, progress=count, stop=reached)
+        except Interrupted:
+            assert step == cut
+            continue
+        raise AssertionError(f"the run was not stopped at step {cut}")
+    train(spec, folder)
+
+
+def resumptions(folder: Path) -> list[int]:
+    """Steps at which a run was taken up again, from its log."""
+    lines = (folder / "log.txt").read_text().splitlines()
+    return [int(line.rsplit(" ", 1)[1]) for line in lines if "resumed at step" in line]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The trained tensors of a finished run."""
+    return torch.load(folder / "weights.pt", weights_only=True)["state"]["model"]
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of a run without wall-clock times."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [_timeless(json.loads(line)) for line in lines]
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The recorded events of one kind."""
+    return [record for record in records(folder) if record["kind"] == "event" and record["event"] == kind]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """The result of a finished run without wall-clock times."""
+    return _timeless(json.loads((folder / "result.json").read_text()))
+
+
+def _timeless(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != "seconds"}
+
+
+def differing(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors that are not equal bit for bit."""
+    assert one.keys() == other.keys()
+    return [name for name in one if not same_bits(one[name], other[name])]
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equality that tells 0.0 from -0.0 and takes a NaN for itself."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return one.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes()
+
+
+def assert_same_run(folder: Path, whole: Path) -> None:
+    """A run in pieces left what the run in one piece left."""
+    assert differing(weights(folder), weights(whole)) == []
+    assert records(folder) == records(whole)
+    assert result(folder) == result(whole)
+
+
+def contents(folder: Path, keep: Callable[[Path], bool] = lambda path: True) -> dict[str, bytes]:
+    """All files below a folder by relative path."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and keep(path))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}

@@ -1,0 +1,173 @@
+"""The identity of a run: what changes it, what does not, and that the release's hashes stay as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import Field
+
+from experiments import config_files
+from experiments.config_files import configs_folder
+from experiments.identity import calibration_identity, identity
+from experiments.schema import HamSpec, OptimizerSpec, Section, Spec
+from experiments.spec import from_mapping, load, resolve
+from sparsity import registry
+from sparsity.options import option
+
+BASE = configs_folder() / "base.yaml"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def build(*overrides: str) -> Spec:
+    return resolve(load("base", overrides))
+
+
+def test_identity_is_the_hash_of_the_canonical_json():
+    """Computed a second time by hand from the resolved mapping, minus what the docstring says is left out."""
+    spec = build("topology.name=rigl", "topology.sparsity=0.9")
+    content = spec.model_dump()
+    for key in ("seed", "label", "tracking", "checkpoint"):
+        del content[key]
+    del content["data"]["root"]
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert identity(spec) == hashlib.sha256(text.encode()).hexdigest()[:8]
+    content["data"]["content"] = "abc"
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert identity(spec, "abc") == hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=5", "label=x", "tracking.wandb=disabled", "tracking.project=p", "checkpoint.every_steps=7", "data.root=/x"],
+)
+def test_what_does_not_count(override: str):
+    assert identity(build(override)) == identity(build())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer.lr=0.2",
+        "optimizer.ham={}",
+        "topology.name=random",
+        "representation.name=product",
+        "data.batch_size=64",
+        "data.evaluate_on=validation",
+        "schedule.epochs=9",
+        "runtime.amp=bf16",
+        "checks.events={update: {at_least: 1}}",
+    ],
+)
+def test_what_counts(override: str):
+    assert identity(build(override)) != identity(build())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("optimizer.lr=1", "optimizer.lr=1.0"),
+        ("optimizer.lr=1e-4", "optimizer.lr=0.0001"),
+        ("schedule.warmup_epochs=-0.0", "schedule.warmup_epochs=0"),
+        ("topology.sparsity=0.5", "topology.sparsity=0.9"),  # dense aims at no sparsity
+        ("optimizer.ham={}", "optimizer.ham={alpha: 200, sign: after}"),
+    ],
+)
+def test_two_spellings_of_one_run(one: str, other: str):
+    assert identity(build(one)) == identity(build(other))
+
+
+def test_an_option_written_out_is_the_default():
+    one = build("topology.name=rigl", "topology.sparsity=0.9", "topology.fraction=0.3")
+    assert identity(one) == identity(build("topology.name=rigl", "topology.sparsity=0.9"))
+
+
+def test_a_saved_specification_keeps_its_identity():
+    spec = build("topology.name=acdc", "topology.sparsity=0.9", "optimizer.ham={}")
+    assert identity(from_mapping(spec.model_dump())) == identity(spec)
+
+
+def test_a_changed_default_changes_the_identity(monkeypatch, here):
+    before = identity(build())
+    (here / "base.yaml").write_text(BASE.read_text().replace("lr: 0.1 ", "lr: 0.05 "))
+    monkeypatch.setattr(config_files, "configs_folder", lambda: here)
+    assert build().optimizer.lr == 0.05
+    assert identity(build()) != before
+    assert identity(build("optimizer.lr=0.1")) == before
+
+
+class LaterHam(HamSpec):
+    power: float = Field(default=2.0, json_schema_extra={"neutral": 1.0})
+
+
+class LaterOptimizer(OptimizerSpec):
+    ham: LaterHam | None
+    rho: float = Field(json_schema_extra={"neutral": 0.0})
+    adaptive: bool = Field(json_schema_extra={"neutral": False})
+
+
+class Averaging(Section):
+    name: str = Field(json_schema_extra={"neutral": "none"})
+
+
+class LaterSpec(Spec):
+    """The tree of a later release: new keys on three levels and a new section."""
+
+    optimizer: LaterOptimizer
+    averaging: Averaging
+
+
+def later(spec: Spec, rho: Any = 0.0, averaging: str = "none", adaptive: Any = False, power: float | None = None) -> LaterSpec:
+    content = spec.model_dump()
+    content["optimizer"] |= {"rho": rho, "adaptive": adaptive}
+    if power is not None:
+        content["optimizer"]["ham"]["power"] = power
+    return LaterSpec.model_validate({**content, "averaging": {"name": averaging}})
+
+
+def test_a_new_key_at_its_neutral_value_orphans_nothing():
+    spec = build()
+    assert identity(later(spec)) == identity(spec)
+    assert identity(later(spec, rho=0)) == identity(spec)
+    assert identity(later(spec, rho=0.05)) != identity(spec)
+    assert identity(later(spec, adaptive=True)) != identity(spec)
+    assert identity(later(spec, averaging="ema")) != identity(spec)
+
+
+def test_the_neutral_value_is_not_the_default():
+    """A new key whose default differs from what the code did: the default is another run, the neutral value is not."""
+    spec = build("optimizer.ham={}")
+    assert identity(later(spec, power=1.0)) == identity(spec)
+    assert identity(later(spec)) != identity(spec)
+
+
+def test_a_new_option_of_a_method_at_its_neutral_value(monkeypatch):
+    before = build("topology.name=rigl", "topology.sparsity=0.9")
+    hashed = identity(before)
+    known = registry.topology("rigl")
+    fields = [(f.name, f.type, dataclasses.field(default=f.default, metadata=f.metadata)) for f in dataclasses.fields(known.Options)]
+    grown = dataclasses.make_dataclass("Options", [*fields, ("noise", "float", option(0.5, "x", neutral=0.0))], frozen=True)
+    monkeypatch.setattr(known, "Options", grown)
+    overrides = ["topology.name=rigl", "topology.sparsity=0.9"]
+    assert identity(build(*overrides, "topology.noise=0")) == hashed
+    assert identity(build(*overrides)) != hashed
+
+
+def test_calibration_identity_ignores_the_number_and_the_seed():
+    overrides = ["topology.sparsity=0.9", "representation.name=str"]
+    one = build(*overrides, "representation.threshold_decay=0.25", "seed=1")
+    other = build(*overrides, "representation.threshold_decay=0.5", "seed=2")
+    assert calibration_identity(one) == calibration_identity(other)
+    assert calibration_identity(one) == identity(
+        resolve(load("base", [*overrides, "representation.threshold_decay=calibrated"]), calibrate=False)
+    )
+    assert calibration_identity(one) != calibration_identity(build("topology.sparsity=0.8", *overrides[1:]))

@@ -1,0 +1,91 @@
+"""Exact selection against a stable sort."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsity.selection import strictly_above_kth, top_k
+
+
+def stable_sort_mask(scores: np.ndarray, k: int) -> np.ndarray:
+    """Indices of the k largest by a stable descending sort: among equals the lowest index comes first."""
+    order = np.argsort(-scores.reshape(-1), kind="stable")[: max(k, 0)]
+    mask = np.zeros(scores.size, dtype=bool)
+    mask[order] = True
+    return mask.reshape(scores.shape)
+
+
+@given(values=st.lists(st.integers(-2, 2), min_size=1, max_size=40), k=st.integers(-1, 42))
+def test_equals_a_stable_sort_under_heavy_ties(values: list[int], k: int):
+    scores = np.array(values, dtype=np.float32)
+    chosen = top_k(torch.from_numpy(scores), k)
+    assert chosen.dtype == torch.bool
+    np.testing.assert_array_equal(chosen.numpy(), stable_sort_mask(scores, k))
+
+
+@given(
+    values=st.lists(st.floats(allow_nan=False, width=32), min_size=1, max_size=30),
+    k=st.integers(0, 30),
+)
+def test_equals_a_stable_sort_for_any_floats(values: list[float], k: int):
+    scores = np.array(values, dtype=np.float32)
+    np.testing.assert_array_equal(top_k(torch.from_numpy(scores), k).numpy(), stable_sort_mask(scores, k))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_ties_by_hand(dtype: torch.dtype):
+    #                        0  1  2  3  4  5
+    scores = torch.tensor([1, 2, 1, 2, 1, 0], dtype=dtype)
+    # both twos, then the first two of the three ones
+    assert top_k(scores, 4).tolist() == [True, True, True, True, False, False]
+    assert top_k(scores, 3).tolist() == [True, True, False, True, False, False]
+
+
+def test_all_scores_equal():
+    assert top_k(torch.zeros(1000), 300).nonzero().flatten().tolist() == list(range(300))
+
+
+def test_non_contiguous_scores_count_in_logical_order():
+    scores = torch.tensor([[3.0, 1.0], [1.0, 1.0], [1.0, 2.0]])
+    expected = stable_sort_mask(scores.numpy(), 4)
+    assert expected.tolist() == [[True, True], [True, False], [False, True]]
+    column_major = scores.t().contiguous().t()
+    every_second = torch.stack([scores, -scores], dim=-1).flatten(1)[:, ::2]
+    for view in (column_major, every_second):
+        assert not view.is_contiguous()
+        np.testing.assert_array_equal(top_k(view, 4).numpy(), expected)
+
+
+def test_channels_last_scores():
+    scores = torch.randint(0, 3, (4, 3, 2, 2)).float()
+    expected = stable_sort_mask(scores.numpy(), 17)
+    np.testing.assert_array_equal(top_k(scores.to(memory_format=torch.channels_last), 17).numpy(), expected)
+
+
+def test_infinite_scores():
+    scores = torch.tensor([-torch.inf, torch.inf, 0.0, torch.inf])
+    assert top_k(scores, 3).tolist() == [False, True, True, True]
+
+
+def test_scores_of_a_trained_parameter():
+    scores = torch.nn.Parameter(torch.tensor([1.0, 3.0, 2.0]))
+    assert top_k(scores, 2).tolist() == [False, True, True]
+
+
+@given(values=st.lists(st.integers(-3, 3), min_size=1, max_size=30), data=st.data())
+def test_strictly_above_kth(values: list[int], data: st.DataObject):
+    k = data.draw(st.integers(1, len(values)))
+    threshold = sorted(values, reverse=True)[k - 1]
+    kept = strictly_above_kth(torch.tensor(values, dtype=torch.float32), k)
+    assert kept.tolist() == [value > threshold for value in values]
+    assert int(kept.sum()) <= k - 1
+
+
+def test_strictly_above_kth_by_hand():
+    # the 3rd largest is .5: one weight fewer than k stays, and the tie at .5 goes with it
+    assert strictly_above_kth(torch.tensor([0.9, 0.5, 0.5, 0.7, 0.1]), 3).tolist() == [True, False, False, True, False]
+    assert not strictly_above_kth(torch.tensor([0.9, 0.5]), 1).any()
