@@ -157,10 +157,16 @@ def report(
 @app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="A topology or representation; default: list all.")] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Module with methods of your own; may be repeated."),
+    ] = None,
 ) -> None:
     """List the methods, or describe one: paper, rule, deviations, options."""
     from . import listing
+    from .methods import import_modules
 
+    import_modules(imports or [], [Path()], "--import")
     print(listing.describe(name) if name else listing.overview())
 
 

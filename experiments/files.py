@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from .errors import RunFailure
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
@@ -31,6 +33,12 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         Path(name).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left beside their files; nobody may be writing into the folder."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink()
 
 
 def _umask() -> int:
@@ -74,9 +82,19 @@ class JsonLines:
     Args:
         path: The file.
         keep: Length in bytes that is known to be good; what a killed process wrote beyond it is cut off.
+
+    Raises:
+        RunFailure: if the file is shorter than that.
     """
 
     def __init__(self, path: Path, keep: int = 0):
+        size = path.stat().st_size if path.exists() else 0
+        if size < keep:
+            raise RunFailure(
+                f"this log has {size} bytes where the checkpoint beside it counts on {keep}; "
+                "remove the checkpoint to start this run anew",
+                where=str(path),
+            )
         self._file = path.open("ab")
         self._file.truncate(keep)
         self._file.seek(0, os.SEEK_END)

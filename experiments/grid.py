@@ -87,7 +87,7 @@ class Grid:
         for index, value in enumerate(values):
             if isinstance(value, dict | list):
                 raise self.fail("a column's values are numbers, text, true, false or null; use rows for more", *place)
-            if any(equal(value, other) for other in values[:index]):
+            if value in values[:index]:
                 raise self.fail(f"{show(value)} stands there twice", *place)
 
     def _check_when(self, key: str, value: Any, index: int) -> None:
@@ -99,7 +99,7 @@ class Grid:
         for one in value if isinstance(value, list) else [value]:
             if key == "row" and one not in list(self.rows):
                 raise self.fail(f"{show(one)} is not a row; {self._labels(str(one))}", *path)
-            if key != "row" and not any(equal(one, other) for other in columns[key]):
+            if key != "row" and one not in columns[key]:
                 listed = ", ".join(show(other) for other in columns[key])
                 raise self.fail(f"{show(one)} is not a value of that column; values: {listed}", *path)
         if value == []:
@@ -126,10 +126,5 @@ def at(column: dict[str, Any]) -> str:
     return f" at {', '.join(f'{key}={show(value)}' for key, value in column.items())}" if column else ""
 
 
-def equal(value: Any, other: Any) -> bool:
-    """Equality of YAML scalars: 1 is 1.0, but not true."""
-    return value == other and isinstance(value, bool) == isinstance(other, bool)
-
-
 def _matches(wanted: Any, value: Any) -> bool:
-    return any(equal(one, value) for one in (wanted if isinstance(wanted, list) else [wanted]))
+    return value in wanted if isinstance(wanted, list) else value == wanted

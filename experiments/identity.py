@@ -56,7 +56,7 @@ def _canonical(section: BaseModel, above: str) -> dict[str, Any]:
     content = {}
     for key, value in section:
         name = f"{above}{key}"
-        if not identifies(name) or (key in neutral and _same(value, neutral[key])):
+        if not identifies(name) or (key in neutral and value == neutral[key]):
             continue
         plain = _plain(value, name)
         if plain or not isinstance(value, BaseModel):  # a section whose keys are all at neutral is at neutral
@@ -71,11 +71,6 @@ def _plain(value: Any, name: str) -> Any:
         return {key: _plain(one, f"{name}.{key}") for key, one in value.items()}
     # adding zero makes -0.0, which computes the same, 0.0
     return value + 0.0 if isinstance(value, float) else value
-
-
-def _same(value: Any, neutral: Any) -> bool:
-    """Equality that tells True from 1, but not 1 from 1.0."""
-    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
 def _neutral_values(section: BaseModel, name: str) -> dict[str, Any]:

@@ -63,6 +63,7 @@ def run_sweep(sweep: Sweep, root: Path, *, jobs: int, listener: Listener) -> Non
     """
     folder = root / sweep.name
     write_json(folder / "sweep.json", manifest(sweep))
+    todo = pending(sweep, root)
     tasks = [
         Task(
             name=cell.path,
@@ -70,10 +71,11 @@ def run_sweep(sweep: Sweep, root: Path, *, jobs: int, listener: Listener) -> Non
             arguments=(cell.spec.model_dump(), folder / cell.path, cell.identity, cell.row),
             log=folder / cell.path / "log.txt",
         )
-        for cell in pending(sweep, root)
+        for cell in todo
     ]
+    tracked = any(cell.spec.tracking.wandb != "disabled" for cell in todo)
     try:
-        outcomes = run_all(tasks, jobs, listener)
+        outcomes = run_all(tasks, jobs, listener, preload=["wandb"] if tracked else [])
     except KeyboardInterrupt:
         raise Interrupted("stopped; the same command goes on from here", where=str(folder)) from None
     failed = [name for name, outcome in outcomes.items() if outcome.error]

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The result of a finished run, or None; a damaged file counts as none, so the run is done again."""
-    with suppress(FileNotFoundError, json.JSONDecodeError):
-        result = json.loads((folder / "result.json").read_text())
-        if result.get("status") == "done":
+    with suppress(FileNotFoundError, ValueError):
+        result = json.loads((folder / "result.json").read_bytes())
+        if isinstance(result, dict) and result.get("status") == "done":
             return result
     return None
 

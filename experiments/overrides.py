@@ -24,7 +24,7 @@ def dotted(path: KeyPath) -> str:
 def split_key(key: str, place: str | None, above: Sequence[str] = ()) -> tuple[str, ...]:
     """Split a dotted key into its parts.
 
-    Below ``sweep`` the third part is a row's label or a column's key and keeps its dots.
+    Below ``sweep`` the third part is a row's label or a column's key and keeps its dots, and so do the keys below it.
 
     Args:
         key: Such as ``"topology.name"`` or ``"sweep.columns.topology.sparsity"``.
@@ -51,17 +51,12 @@ def unfold(tree: Located, above: tuple[str, ...] = ()) -> Located:
     for key, value in tree.items():
         place = tree.places[key]
         parts = split_key(key, place, above)
-        if isinstance(value, Located) and not _verbatim(above + parts):
+        if isinstance(value, Located):
             value = unfold(value, above + parts)
         for part in reversed(parts[1:]):
             value = Located({part: value}, {part: place})
         result = _join(result, Located({parts[0]: value}, {parts[0]: place}), above)
     return result
-
-
-def _verbatim(path: tuple[str, ...]) -> bool:
-    """Whether the keys of the mapping at a path are labels or override keys, not configuration keys."""
-    return path[0] == "sweep" and len(path) >= 2
 
 
 def _join(tree: Located, new: Located, above: tuple[str, ...]) -> Located:
@@ -147,9 +142,7 @@ def assign_text(tree: Located, text: str) -> Located:
         parsed = parse_value(value, COMMAND_LINE)
     except UserError as error:
         raise UserError(f"{key}: {error.message}", COMMAND_LINE) from None
-    if isinstance(parsed, Located):
-        parsed = parsed if _verbatim(path) else unfold(parsed, path)
-    return assign(tree, path, parsed, COMMAND_LINE)
+    return assign(tree, path, unfold(parsed, path) if isinstance(parsed, Located) else parsed, COMMAND_LINE)
 
 
 def lookup(tree: Mapping[str, Any], path: Sequence[str]) -> tuple[bool, Any]:

@@ -13,7 +13,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,9 @@ def _die_with_parent() -> None:
     """End with the server process, which ends with the command: a killed command leaves no writer behind (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    command = multiprocessing.parent_process()
+    if command is not None and not command.is_alive():  # it ended before the line above could take effect
+        os._exit(1)
 
 
 def _work(task: Task, connection: Connection, threads: int) -> None:
@@ -85,13 +90,11 @@ def _work(task: Task, connection: Connection, threads: int) -> None:
     stop = _Stop()
     signal.signal(signal.SIGTERM, stop.request)
     _die_with_parent()
-    task.log.parent.mkdir(parents=True, exist_ok=True)
-    with task.log.open("a") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    import torch
+    with suppress(ConnectionError):  # nobody is left to listen
+        _carry_out(task, connection, threads, stop)
 
-    torch.set_num_threads(threads)
+
+def _carry_out(task: Task, connection: Connection, threads: int, stop: _Stop) -> None:
     last = 0.0
 
     def progress(done: int, total: int) -> None:
@@ -100,24 +103,36 @@ def _work(task: Task, connection: Connection, threads: int) -> None:
             last = time.monotonic()
             try:
                 connection.send(("progress", done, total))
-            except BrokenPipeError:  # nobody is left to listen
+            except ConnectionError:
                 stop.request()
 
     try:
+        _redirect_output(task.log)
+        import torch
+
+        torch.set_num_threads(threads)
         connection.send(("value", task.function(*task.arguments, progress=progress, stop=stop)))
     except Interrupted as error:
         connection.send(("interrupted", str(error)))
-    except SuiteError as error:
+    except (SuiteError, OSError) as error:
         connection.send(("error", str(error)))
     except Exception as error:
         import traceback
 
         traceback.print_exc()
         connection.send(("error", f"{type(error).__name__}: {error} (traceback in {task.log})"))
-    sys.stdout.flush()
 
 
-def run_all(tasks: Sequence[Task], jobs: int, listener: Listener, *, threads: int = 1) -> dict[str, Outcome]:
+def _redirect_output(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+
+
+def run_all(
+    tasks: Sequence[Task], jobs: int, listener: Listener, *, threads: int = 1, preload: Sequence[str] = ()
+) -> dict[str, Outcome]:
     """Run tasks in worker processes.
 
     Args:
@@ -125,6 +140,7 @@ def run_all(tasks: Sequence[Task], jobs: int, listener: Listener, *, threads: in
         jobs: Number of workers at a time, at least 1.
         listener: Told what happens, in this process.
         threads: Compute threads of each worker.
+        preload: Modules that all tasks need and that are slow to import.
 
     Returns:
         Outcome by task name. Tasks that were not started because of an interrupt are missing.
@@ -135,7 +151,8 @@ def run_all(tasks: Sequence[Task], jobs: int, listener: Listener, *, threads: in
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when the server process imports torch
     context = multiprocessing.get_context("forkserver")
     # torch imports its compiler when the first optimizer is made, which would cost every worker two seconds
-    context.set_forkserver_preload(["torch._dynamo", "wandb", "experiments.runner"])
+    context.set_forkserver_preload(["torch._dynamo", "experiments.runner", *preload])
+    _start_server()
     waiting, outcomes = list(tasks), {}
     running: dict[Any, tuple[Task, Any]] = {}
     try:
@@ -156,13 +173,22 @@ def run_all(tasks: Sequence[Task], jobs: int, listener: Listener, *, threads: in
     return outcomes
 
 
+def _start_server() -> None:
+    """Start the server process such that it ignores Ctrl-C from its first moment on, while it imports too."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _receive(
     connection: Any, running: dict[Any, tuple[Task, Any]], outcomes: dict[str, Outcome], listener: Listener
 ) -> None:
     task, process = running[connection]
     try:
         kind, *content = connection.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):  # OSError: killed in the middle of a message
         process.join()
         code = process.exitcode or 0
         reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
@@ -186,8 +212,8 @@ def _stop(running: dict[Any, tuple[Task, Any]]) -> None:
         process.terminate()
     deadline = time.monotonic() + _GRACE
     for connection, (_, process) in running.items():
-        connection.close()
         process.join(max(0.0, deadline - time.monotonic()))
         if process.is_alive():
             process.kill()
             process.join()
+        connection.close()

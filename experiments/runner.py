@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sparsity.flops import inference_fraction
 from . import checkpoint, outcome
 from .build import Run, build
 from .errors import Interrupted, RunFailure, SuiteError
-from .files import JsonLines, read_json_lines, write_json, write_text
+from .files import JsonLines, read_json_lines, remove_leftovers, write_json, write_text
 from .lock import RunLock
 from .loop import EpochMeter, evaluate
 from .outcome import environment
@@ -65,33 +65,41 @@ def run(
         done = outcome.read_result(folder)
         if done is not None:
             return done
+        remove_leftovers(folder)
         (folder / "failure.json").unlink(missing_ok=True)
-        handler = _log_to(folder / "log.txt")
-        try:
-            return _Training(spec, folder, identity, group or identity, progress, stop).carry_out()
-        except Interrupted:
-            raise
-        except OSError as error:
-            failure = RunFailure(
-                f"{error.strerror or error}; what was finished is kept", where=error.filename or str(folder)
-            )
-            outcome.write_failure(folder, failure)
-            raise failure from None
-        except SuiteError as error:
-            log.error("%s", error)
-            outcome.write_failure(folder, error)
-            raise
-        finally:
-            logging.getLogger().removeHandler(handler)
-            handler.close()
+        with _logging_to(folder / "log.txt"):
+            try:
+                return _Training(spec, folder, identity, group or identity, progress, stop).carry_out()
+            except Interrupted:
+                raise
+            except (SuiteError, OSError) as error:
+                failure = error if isinstance(error, SuiteError) else _of_system(error, folder)
+                log.error("%s", failure)
+                outcome.write_failure(folder, failure)
+                raise failure from None
 
 
-def _log_to(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path)
+def _of_system(error: OSError, folder: Path) -> RunFailure:
+    return RunFailure(f"{error.strerror or error}; what was finished is kept", where=error.filename or str(folder))
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Do without a line that cannot be written: the run itself fails, with a message, if the disk is full."""
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger("experiments").setLevel(logging.INFO)
-    return handler
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        with suppress(OSError):  # the same full disk
+            handler.close()
 
 
 class _Training:
@@ -122,6 +130,14 @@ class _Training:
         return self.folder / "checkpoint.pt"
 
     def carry_out(self) -> dict[str, Any]:
+        try:
+            self._train()
+            return self._finish()
+        finally:
+            self.mirror.close()
+            self.metrics.close()
+
+    def _train(self) -> None:
         run, per_epoch = self.objects, self.objects.data.steps_per_epoch
         self._drain_events()
         while self.step < run.total_steps:
@@ -140,7 +156,6 @@ class _Training:
                         f"stopped at step {self.step} of {run.total_steps}; the same command resumes it",
                         where=str(self.folder),
                     )
-        return self._finish()
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         run, schedule = self.objects, self.spec.schedule
@@ -267,11 +282,13 @@ class _Training:
     def _finish(self) -> dict[str, Any]:
         run, spec = self.objects, self.spec
         outcome.check_events(run.sparse, read_json_lines(self.folder / "metrics.jsonl"), spec, self.folder)
-        nonzero = run.sparse.finalize()
+        try:
+            nonzero = run.sparse.finalize()
+        except RuntimeError as error:  # a topology that holds another number of weights than it states
+            raise RunFailure(str(error), where=str(self.folder)) from None
         self._drain_events()
         with self._autocast():
             loss, accuracy, images = evaluate(run.model, run.data.evaluate_batches(spec.data.evaluate_on))
-        self.metrics.close()
         sizes = run.sparse.masks.sizes
         densities = {name: nonzero[name] / size for name, size in sizes.items()}
         result = outcome.summarise(

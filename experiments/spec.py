@@ -149,7 +149,8 @@ def _calibrated(loaded: Loaded, tree: Located, spec: Spec, context: str) -> floa
             return number
     text = (
         f"not calibrated for {spec.topology.name} + {spec.representation.name} at topology.sparsity="
-        f"{spec.topology.sparsity:g} with these settings (identity {wanted}): run `ham calibrate {shlex.quote(loaded.config)}`"
+        f"{spec.topology.sparsity:g} with these settings (identity {wanted}): "
+        f"run `ham calibrate {shlex.quote(loaded.config)}`"
     )
     raise complain([Problem(("representation", THRESHOLD_DECAY), text)], tree, context)
 

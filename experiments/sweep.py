@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import UserError
-from .grid import Grid, at, equal
+from .grid import Grid, at
 from .identity import identity
 from .messages import show
 from .overrides import lookup
@@ -164,7 +164,7 @@ def _named(cells: list[Cell]) -> list[Cell]:
         depends = [
             key
             for key, value in first.items()
-            if all(equal(cell.column[key], value) for cell in group) and lookup(dumped, key.split(".")) == (True, value)
+            if all(cell.column[key] == value for cell in group) and lookup(dumped, key.split(".")) == (True, value)
         ]
         stems[hashed] = "-".join([group[0].row, *(show(first[key]) for key in depends)])
     return [replace(cell, path=run_name(stems[cell.identity], cell.identity, cell.seed)) for cell in cells]

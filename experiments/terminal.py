@@ -6,6 +6,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from .pool import Listener, Outcome
 
@@ -55,4 +56,5 @@ class SweepBars(Listener):
         self._bars.remove_task(self._ids.pop(name))
         self._bars.advance(self._all)
         if outcome.error and not outcome.interrupted:
-            self._bars.console.print(f"[red]failed[/red] {name}: {outcome.error}", soft_wrap=True)
+            # a Text, since an error may hold brackets, which would be read as markup
+            self._bars.console.print(Text.assemble(("failed", "red"), f" {name}: {outcome.error}"), soft_wrap=True)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+from collections.abc import Callable
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .spec import Spec
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 60.0  # seconds that starting or finishing a W&B run may take
 
 
 def resolve_mode(wanted: str) -> str:
@@ -27,6 +32,26 @@ def _in_netrc() -> bool:
         return netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _patiently(call: Callable[[], Any]) -> Any:
+    """Wait for a call, but not for ever: W&B goes on for hours where a server does not answer."""
+    answers: Queue[tuple[Any, Exception | None]] = Queue()
+
+    def ask() -> None:
+        try:
+            answers.put((call(), None))
+        except Exception as error:  # raised again by the one who waits
+            answers.put((None, error))
+
+    Thread(target=ask, daemon=True).start()
+    try:
+        value, error = answers.get(timeout=PATIENCE)
+    except Empty:
+        raise TimeoutError(f"no answer in {PATIENCE:g} s") from None
+    if error is not None:
+        raise error
+    return value
 
 
 class WandbMirror:
@@ -47,24 +72,28 @@ class WandbMirror:
         if mode == "disabled":
             return
         try:
-            import wandb
-
-            self._run = wandb.init(
-                mode=mode,  # pyright: ignore[reportArgumentType]
-                dir=str(folder),
-                id=f"{identity}-s{spec.seed}",
-                resume="allow" if mode == "online" else None,
-                entity=spec.tracking.entity,
-                project=spec.tracking.project or "ham-suite",
-                name=folder.name,
-                group=group,
-                config={**spec.model_dump(), "identity": identity},
-                settings=wandb.Settings(
-                    silent=True, console="off", disable_git=True, x_disable_stats=True, init_timeout=20
-                ),
-            )
+            self._run = _patiently(lambda: self._init(spec, identity, folder, group, mode))
         except Exception as error:  # a mirror must not cost a run, whatever W&B raises
             self._give_up(error)
+
+    @staticmethod
+    def _init(spec: Spec, identity: str, folder: Path, group: str, mode: str) -> Any:
+        import wandb
+
+        return wandb.init(
+            mode=mode,  # pyright: ignore[reportArgumentType]
+            dir=str(folder),
+            id=f"{identity}-s{spec.seed}",
+            resume="allow" if mode == "online" else None,
+            entity=spec.tracking.entity,
+            project=spec.tracking.project or "ham-suite",
+            name=folder.name,
+            group=group,
+            config={**spec.model_dump(), "identity": identity},
+            settings=wandb.Settings(
+                silent=True, console="off", disable_git=True, x_disable_stats=True, init_timeout=20
+            ),
+        )
 
     def log(self, record: dict[str, Any]) -> None:
         """Mirror the numbers of one record at its step."""
@@ -83,10 +112,19 @@ class WandbMirror:
             return
         try:
             self._run.summary.update({k: v for k, v in summary.items() if isinstance(v, (int, float, str))})
-            self._run.finish()
         except Exception as error:
             self._give_up(error)
-        self._run = None
+        self.close(exit_code=0)
+
+    def close(self, exit_code: int = 1) -> None:
+        """Close a run that is still open, by default as one that has not come to its end."""
+        if self._run is None:
+            return
+        run, self._run = self._run, None
+        try:
+            _patiently(lambda: run.finish(exit_code=exit_code))
+        except Exception as error:
+            self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         log.warning("W&B is off for this run (%s: %s); metrics.jsonl has everything", type(error).__name__, error)

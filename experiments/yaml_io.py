@@ -198,7 +198,7 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"cannot be read: {error.strerror}", shown(path)) from None
     name = shown(path)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = data[: error.start]
         place = f"{name}:{before.count(10) + 1}:{error.start - before.rfind(10)}"

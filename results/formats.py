@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from experiments.errors import UserError
+from experiments.errors import UserError, nearest
 
 from .markup import html, latex
 from .measure import Measured
@@ -28,9 +27,7 @@ def renderer(format: str) -> Callable[[Table], str]:
         UserError: for an unknown format.
     """
     if format not in FORMATS:
-        close = difflib.get_close_matches(format, FORMATS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"unknown table format {format!r}; allowed: {', '.join(FORMATS)}{hint}")
+        raise UserError(f"unknown table format {format!r}; allowed: {', '.join(FORMATS)}{nearest(format, FORMATS)}")
     return FORMATS[format]
 
 

@@ -102,16 +102,17 @@ def differences(sweep: Sweep) -> Figure | None:
                 _interval(axis, cell, cell.difference, y, frame, palette[variant_of(sweep, row)])
                 if len(axes) == 1:
                     text = _interval_text(cell, cell.difference)
-                    axis.text(1.01, y, text, transform=axis.get_yaxis_transform(), va="center", color=MUTED)
+                    axis.text(1.02, y, text, transform=axis.get_yaxis_transform(), va="center", color=MUTED)
         row_labels(axis, sweep, rows, heights, full=True)
     figure.supxlabel("difference to the plain row, percentage points", fontsize=8, color=MUTED)
     return figure
 
 
 def _frame(measurements: Measurements) -> tuple[float, float]:
-    """Limits of the axis in points: zero, all means, and all intervals that rest on three seeds or more."""
+    """Limits of the axis in points: zero, all means, and the intervals that rest on three seeds or more, if any do."""
     found = [cell.difference for cell in measurements.values() if cell.difference is not None]
-    solid = [bound for d in found if d.n > 2 for bound in (d.low, d.high) if bound is not None]
+    wide = [d for d in found if d.n > 2] or found
+    solid = [bound for d in wide for bound in (d.low, d.high) if bound is not None]
     values = [100 * value for value in (0.0, *solid, *(d.mean for d in found))]
     margin = 0.05 * max(max(values) - min(values), 0.1)
     return min(values) - margin, max(values) + margin

@@ -1,6 +1,7 @@
 """How a density is shared among layers: pure functions from shapes and a density to densities.
 
-Shapes are weight shapes, ``(out, in, kh, kw)`` or ``(out, in)``. A density is the share of weights that exist, in (0, 1].
+Shapes are weight shapes, ``(out, in, kh, kw)`` or ``(out, in)``. A density is the share of weights that exist, in
+(0, 1].
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def _check(shapes: Shapes, density: float, dense: Collection[str]) -> None:
     total = sum(math.prod(shape) for shape in shapes.values())
     if total - free > density * total:
         raise ValueError(
-            f"the layers kept dense hold {1 - free / total:.2%} of the weights, more than the density {density:.2%} allows"
+            f"the layers kept dense hold {1 - free / total:.2%} of the weights, more than the density "
+            f"{density:.2%} allows"
         )
 
 

@@ -61,5 +61,6 @@ def check_supported(optimizer: Optimizer) -> None:
     """
     if isinstance(innermost(optimizer), torch.optim.LBFGS):
         raise ValueError(
-            "L-BFGS keeps past directions of all weights at once, so pruned weights would leak back; use another optimizer"
+            "L-BFGS keeps past directions of all weights at once, so pruned weights would leak back; "
+            "use another optimizer"
         )

@@ -1,6 +1,7 @@
 """Options of a method: a frozen dataclass whose fields carry a description and a range.
 
-One declaration feeds the check of a configuration file, `attach(..., key=value)`, the command-line listing and the docs.
+One declaration feeds the check of a configuration file, `attach(..., key=value)`, the command-line listing and the
+docs.
 """
 
 from __future__ import annotations

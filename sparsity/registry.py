@@ -1,6 +1,7 @@
 """Names to classes: one table for topologies, one for representations.
 
-The listing feeds the command line, the docs and the uniform tests; a method outside the package joins by being imported.
+The listing feeds the command line, the docs and the uniform tests; a method outside the package joins by being
+imported.
 """
 
 from __future__ import annotations

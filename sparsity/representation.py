@@ -32,12 +32,15 @@ class Parametrization(nn.Module):
 
     @property
     def representation(self) -> Representation:
+        """The representation whose algebra this is."""
         return self._owner[0]
 
     def forward(self, *factors: Tensor) -> Tensor:
+        """θ from the trained tensors."""
         return self.representation.materialise(*factors)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """The trained tensors from θ."""
         return self.representation.factorise(weight)
 
 

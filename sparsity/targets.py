@@ -56,7 +56,8 @@ def targets(model: nn.Module) -> list[Target]:
         for parameter in module.parameters():
             if id(parameter) in owners:
                 raise ValueError(
-                    f"{name} and {owners[id(parameter)]} share a parameter: tied weights cannot be pruned apart; untie them"
+                    f"{name} and {owners[id(parameter)]} share a parameter: tied weights cannot be pruned apart; "
+                    "untie them"
                 )
             owners[id(parameter)] = name
     if not found:

@@ -20,7 +20,7 @@ settings.load_profile("suite")
 
 @pytest.fixture(autouse=True)
 def same_global_state() -> Iterator[None]:
-    """Seeds, default dtype, gradient mode, threads and working directory: the same at the start, restored at the end."""
+    """Seeds, default dtype, gradient mode, threads and working directory: set at the start, restored at the end."""
     directory = os.getcwd()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()

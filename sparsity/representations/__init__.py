@@ -1,0 +1,1 @@
+"""Representations: one file a method; importing it registers it."""

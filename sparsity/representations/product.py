@@ -86,8 +86,8 @@ class Product(Representation):
 class SignIn(Product):
     """m ⊙ w at m² − w² = β, put back there every few epochs with θ unchanged.
 
-    Gadhikar, Jacobs, Zhou & Burkholz, "Sign-In to the Lottery" (NeurIPS 2025, arXiv 2504.12801): noise and decay drive β
-    to 0, where signs no longer flip; the reset is the essential ingredient. β = 1 for all layers is published; the
+    Gadhikar, Jacobs, Zhou & Burkholz, "Sign-In to the Lottery" (NeurIPS 2025, arXiv 2504.12801): noise and decay drive
+    β to 0, where signs no longer flip; the reset is the essential ingredient. β = 1 for all layers is published; the
     period p on ImageNet and the treatment of momentum are not, so both are options and *unverified*.
 
     Moments at a reset (``moments``): ``remap`` keeps the velocity of θ, v = (w·b_m + m·b_w)/(m² + w²), and writes it in

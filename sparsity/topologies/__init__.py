@@ -1,0 +1,1 @@
+"""Topologies: one file a method; importing it registers it."""

@@ -23,15 +23,16 @@ class ACDC(Topology):
     """Dense training, interrupted by phases in which only the largest weights live; the last phase is sparse.
 
     Peste et al., "AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural Networks" (NeurIPS 2021, arXiv
-    2106.12379), and the authors' released pruners and configurations. At each compression the target sparsity is reached
-    at once and the mask is built anew from |w|. At decompression the pruned weights return at zero and the momenta of
-    *all* parameters restart; at compression kept weights keep theirs. The learning rate runs through.
+    2106.12379), and the authors' released pruners and configurations. At each compression the target sparsity is
+    reached at once and the mask is built anew from |w|. At decompression the pruned weights return at zero and the
+    momenta of *all* parameters restart; at compression kept weights keep theirs. The learning rate runs through.
 
-    Criteria: ``global`` is the authors' rule over all layers, first and last included: one threshold at the k-th largest
-    |w| + 1e-4, k = ceil(n · (1 − s)), and only strictly larger weights stay, so k − 1 of them. ``uniform`` and ``erk``
-    keep the largest weights a layer. Deviations there: exact counts and ties to the lowest index instead of the strict
-    threshold, ``uniform`` prunes first and last layer too where the authors leave them dense, and ``erk`` layer densities
-    are the suite's own choice for small networks, which a global threshold can cut through (a whole layer to zero).
+    Criteria: ``global`` is the authors' rule over all layers, first and last included: one threshold at the k-th
+    largest |w| + 1e-4, k = ceil(n · (1 − s)), and only strictly larger weights stay, so k − 1 of them. ``uniform`` and
+    ``erk`` keep the largest weights a layer. Deviations there: exact counts and ties to the lowest index instead of the
+    strict threshold, ``uniform`` prunes first and last layer too where the authors leave them dense, and ``erk`` layer
+    densities are the suite's own choice for small networks, which a global threshold can cut through (a whole layer to
+    zero).
 
     The phase table is the authors' 100-epoch one, scaled to the run. Dropped weights' moments restart at compression;
     in the authors' code they decay unseen and restart at the following decompression, which is the same trajectory.

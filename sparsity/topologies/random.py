@@ -39,8 +39,9 @@ class RandomPruning(Topology):
 
     Liu et al., "The Unreasonable Effectiveness of Random Pruning" (ICLR 2022, arXiv 2202.02643); Gadhikar et al., "Why
     Random Pruning Is All We Need to Start Sparse" (ICML 2023, arXiv 2210.02412). Counts are exact a layer,
-    kept = size − floor(sparsity_l · size); the TurboPrune harness draws Bernoulli masks instead, whose realised sparsity
-    fluctuates. Which layer densities the HAM paper's "Random" rows use is not stated anywhere reachable: *unverified*.
+    kept = size − floor(sparsity_l · size); the TurboPrune harness draws Bernoulli masks instead, whose realised
+    sparsity fluctuates. Which layer densities the HAM paper's "Random" rows use is not stated anywhere reachable:
+    *unverified*.
     """
 
     title = "Random"

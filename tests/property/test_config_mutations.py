@@ -1,5 +1,6 @@
 """Whatever is done to a configuration, the answer is a specification or one message, never another exception."""
 
+# ruff: noqa: E501 - a message or an odd value stands on one line, as users see it
 from __future__ import annotations
 
 import re
@@ -55,7 +56,9 @@ ODD = [
     *("!!python/name:os.system", "%TAG", "---", "...", "\t", "# c", "@", "`", "{", "[", "a: b: c", "x" * 5000, "é⊙\u2028", "\x00"),
     *("calibrated", "rigl", "str", "sign_in", "dense", "base", "[base]", "[parent, c]", "c", ".", "/", "/dev/null", "..", "RiGL"),
 ]  # fmt: skip
-FIELDS = [f"{name}.{key}" for name in Spec.model_fields for key in ("name", "sparsity", "lr", "ham", "ham.alpha", "x..y", "")]
+FIELDS = [
+    f"{name}.{key}" for name in Spec.model_fields for key in ("name", "sparsity", "lr", "ham", "ham.alpha", "x..y", "")
+]
 KEYS = [
     *Spec.model_fields, *FIELDS, "sweep", "extends", "sweep.rows", "sweep.seeds", "sweep.columns.topology.sparsity", "sweep.rows.X",
     "sweep.cells", "sweep.name", "sweep.baselines.RiGL", "row", "when", "set", "<<", "1", "true", "", ".", "'", "topology.fraction",
@@ -107,7 +110,9 @@ def mutate(text: bytes, change: tuple) -> bytes:
         lines[at:at] = [f"{indent}{rest[0]}: {rest[1]}"]
     else:
         lines[at] = " " * rest[0] + line.lstrip()
-    return "\n".join(lines).encode("utf-8", "surrogatepass" if any("\ud800" <= c < "\udc80" for c in "".join(lines)) else "surrogateescape")
+    return "\n".join(lines).encode(
+        "utf-8", "surrogatepass" if any("\ud800" <= c < "\udc80" for c in "".join(lines)) else "surrogateescape"
+    )
 
 
 @pytest.fixture

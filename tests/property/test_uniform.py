@@ -1,7 +1,7 @@
 """What every method owes, whoever wrote it: all registered topologies with all registered representations.
 
-A new method is covered by being registered. Options that make short runs meaningful stand in `SHORT`; a method without an
-entry runs with its defaults.
+A new method is covered by being registered. Options that make short runs meaningful stand in `SHORT`; a method without
+an entry runs with its defaults.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Run:
 
     def step(self, index: int, part: slice = slice(None)) -> None:
         generator = torch.Generator().manual_seed(index)
-        shape = (8, 1, 6, 6) if self.network[0].weight.ndim == 4 else (8, 12)  # pyright: ignore
+        shape = (8, 1, 6, 6) if self.network[0].weight.ndim == 4 else (8, 12)
         x, y = torch.randn(shape, generator=generator).to(self.dtype), torch.randint(5, (8,), generator=generator)
         self.optimizer.zero_grad()
         nn.functional.cross_entropy(self.model(x[part]), y[part]).backward()

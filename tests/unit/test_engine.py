@@ -134,7 +134,7 @@ def test_the_order_of_hooks(recorder):
     layer = nn.Linear(4, 2, bias=False)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     sparse = sparsity.attach("recorder", layer, optimizer, sparsity=0.5, total_steps=4, steps_per_epoch=2)
-    seen = sparse.topology.seen  # pyright: ignore[reportAttributeAccessIssue]
+    seen = sparse.topology.seen
     optimizer.register_step_pre_hook(lambda *_: seen.append(("optimizer", layer.weight.grad.clone())))
     sparse.representation.after_epoch = lambda ctx: seen.append(("after_epoch", ctx.steps_done, ctx.epoch))
     for _ in range(4):
@@ -179,7 +179,7 @@ def test_growth_sees_gradients_before_clipping(recorder):
     sparse = sparsity.attach("recorder", layer, optimizer, sparsity=0.5, total_steps=4, clip_grad_norm=1.0)
     layer.weight.grad = torch.tensor([[3.0, 100, 4, 100]])
     sparse.step()
-    assert sparse.topology.seen[0][3]["weight"].tolist() == [[3, 100, 4, 100]]  # pyright: ignore[reportAttributeAccessIssue]
+    assert sparse.topology.seen[0][3]["weight"].tolist() == [[3, 100, 4, 100]]
 
 
 def test_a_layer_without_gradient_shows_zeros(recorder):
@@ -189,7 +189,7 @@ def test_a_layer_without_gradient_shows_zeros(recorder):
     )
     model["used"].weight.grad = torch.ones(2, 2)
     sparse.step()
-    gradients = sparse.topology.seen[0][3]  # pyright: ignore[reportAttributeAccessIssue]
+    gradients = sparse.topology.seen[0][3]
     assert gradients["idle.weight"].tolist() == [[0, 0], [0, 0]]
     assert not model["idle"].weight[~sparse.masks["idle.weight"]].any()
 
@@ -397,7 +397,7 @@ def test_the_topology_sees_unscaled_gradients(recorder):
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     scaler.scale((layer.weight * torch.tensor([[3.0, 100, 4, 100]])).sum()).backward()
     sparse.step(scaler=scaler)
-    assert sparse.topology.seen[0][3]["weight"].tolist() == [[3, 100, 4, 100]]  # pyright: ignore[reportAttributeAccessIssue]
+    assert sparse.topology.seen[0][3]["weight"].tolist() == [[3, 100, 4, 100]]
     # and clipping, too, acts on what is unscaled and masked
     assert layer.weight[0].tolist() == pytest.approx([0.4, 0, 0.2, 0], abs=1e-6)
 
@@ -509,8 +509,8 @@ def test_finalize_leaves_plain_weights_with_zeros_and_the_same_network(topology:
     for name, mask in masks.items():
         assert torch.equal(model.get_parameter(name) != 0, mask)
         assert counts[name] == int(mask.sum())
-    # ERK: raw (4+1+3+3)/36 and 41/180, scale 54 / (11 + 41): densities .317 and .2365, so 36 - 24 = 12 and 180 - 137 = 43;
-    # AC/DC: ceil(216 * .25) - 1
+    # ERK: raw (4+1+3+3)/36 and 41/180, scale 54 / (11 + 41): densities .317 and .2365, so 36 - 24 = 12 and
+    # 180 - 137 = 43; AC/DC: ceil(216 * .25) - 1
     assert sum(counts.values()) == (53 if topology == "acdc" else 55)
 
 

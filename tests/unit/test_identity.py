@@ -110,7 +110,7 @@ class LaterHam(HamSpec):
 
 
 class LaterOptimizer(OptimizerSpec):
-    ham: LaterHam | None
+    ham: LaterHam | None  # pyright: ignore[reportIncompatibleVariableOverride]
     rho: float = Field(json_schema_extra={"neutral": 0.0})
     adaptive: bool = Field(json_schema_extra={"neutral": False})
 
@@ -122,11 +122,13 @@ class Averaging(Section):
 class LaterSpec(Spec):
     """The tree of a later release: new keys on three levels and a new section."""
 
-    optimizer: LaterOptimizer
+    optimizer: LaterOptimizer  # pyright: ignore[reportIncompatibleVariableOverride]
     averaging: Averaging
 
 
-def later(spec: Spec, rho: Any = 0.0, averaging: str = "none", adaptive: Any = False, power: float | None = None) -> LaterSpec:
+def later(
+    spec: Spec, rho: Any = 0.0, averaging: str = "none", adaptive: Any = False, power: float | None = None
+) -> LaterSpec:
     content = spec.model_dump()
     content["optimizer"] |= {"rho": rho, "adaptive": adaptive}
     if power is not None:
@@ -154,8 +156,13 @@ def test_a_new_option_of_a_method_at_its_neutral_value(monkeypatch):
     before = build("topology.name=rigl", "topology.sparsity=0.9")
     hashed = identity(before)
     known = registry.topology("rigl")
-    fields = [(f.name, f.type, dataclasses.field(default=f.default, metadata=f.metadata)) for f in dataclasses.fields(known.Options)]
-    grown = dataclasses.make_dataclass("Options", [*fields, ("noise", "float", option(0.5, "x", neutral=0.0))], frozen=True)
+    fields = [
+        (f.name, f.type, dataclasses.field(default=f.default, metadata=f.metadata))
+        for f in dataclasses.fields(known.Options)
+    ]
+    grown = dataclasses.make_dataclass(
+        "Options", [*fields, ("noise", "float", option(0.5, "x", neutral=0.0))], frozen=True
+    )
     monkeypatch.setattr(known, "Options", grown)
     overrides = ["topology.name=rigl", "topology.sparsity=0.9"]
     assert identity(build(*overrides, "topology.noise=0")) == hashed

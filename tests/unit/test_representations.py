@@ -157,7 +157,7 @@ def test_weights_are_named_alike_through_wrappers(name: str):
     rep = sparsity.represent(inner, name)
     wrapped = torch.compile(nn.DataParallel(inner), backend="eager")
     optimizer = torch.optim.SGD(rep.param_groups(), lr=0.1)
-    sparse = sparsity.attach("dense", wrapped, optimizer, sparsity=0.0, total_steps=1, steps_per_epoch=1)  # pyright: ignore[reportArgumentType]
+    sparse = sparsity.attach("dense", wrapped, optimizer, sparsity=0.0, total_steps=1, steps_per_epoch=1)
     assert list(sparse.masks) == ["0.weight", "5.weight"]
 
 
@@ -470,7 +470,7 @@ def before_and_after_reset(
         model = net(dtype)
         rep = sparsity.represent(model, "sign_in", **{**options, "reset_every": reset_every})
         groups = rep.param_groups(weight_decay=0.05)
-        opt = optimizer(groups, lr=0.05, **({"momentum": 0.9} if optimizer is torch.optim.SGD else {}))  # pyright: ignore[reportCallIssue]
+        opt = optimizer(groups, lr=0.05, **({"momentum": 0.9} if optimizer is torch.optim.SGD else {}))
         sparse = sparsity.attach("random", model, opt, sparsity=0.5, total_steps=20, steps_per_epoch=4)
         for _ in range(4):
             backward(model, dtype)

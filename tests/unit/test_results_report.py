@@ -123,14 +123,14 @@ def test_page_has_every_part(tmp_path):
 
 
 def test_everything_is_escaped(tmp_path):
-    evil = '<script>alert(1)</script> & "x" $y$'
+    evil = '<script>alert(1)</script> & "x" $\\bad{$'
     rows = {evil: RIGL, f"{evil} + HAM": RIGL | HAM | {"optimizer.name": "</code><script>"}}
     write_sweep(tmp_path, value, rows, SEVERAL[:1], (0, 1), {f"{evil} + HAM": evil}, title=evil, notes=evil)
     fail(read(tmp_path).runs[0].path, evil)
     write_json(read(tmp_path).runs[1].path / "environment.json", {evil: evil})
     text = write_report(tmp_path).read_text()
     assert "script" not in Page(text).tags
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;x&#34; $y$</h1>" in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;x&#34; $\\bad{$</h1>" in text
 
 
 def test_equal_results_give_equal_pages_in_any_place(tmp_path):
@@ -241,6 +241,14 @@ def test_an_interval_of_two_seeds_is_cut_with_arrows(tmp_path):
     assert axis.get_xlim()[1] < 3  # 12.7 standard errors would reach beyond 13 points
 
 
+def test_intervals_of_two_seeds_stay_whole_where_there_are_no_others(tmp_path):
+    rows = {"B": RIGL, "B + x": RIGL | HAM}
+    write_sweep(tmp_path, {"B": [0.8, 0.8], "B + x": [0.80, 0.82]}, rows, seeds=(0, 1), baselines={"B + x": "B"})
+    (axis,) = drawn(plots.differences, tmp_path)
+    assert marks(axis, "<") == marks(axis, ">") == []
+    assert axis.get_xlim()[1] > 13
+
+
 def test_training_figure_averages_over_seeds(tmp_path):
     write_sweep(tmp_path, {"RiGL": [0.70, 0.80]}, {"RiGL": RIGL}, seeds=(0, 1))
     (axis,) = drawn(curves.training, tmp_path)
@@ -324,3 +332,10 @@ def test_environments_are_counted(tmp_path):
     found = dict(environments(read(tmp_path)))
     assert found["torch"] == [("2.9.0", 1), ("2.14.1", 11)]
     assert "gpu" not in found
+
+
+def test_a_value_without_a_majority_is_shared_by_nobody(tmp_path):
+    write_sweep(tmp_path, {"RiGL": [0.8] * 3, "GMP": [0.8] * 3}, {"RiGL": RIGL, "GMP": {"topology.name": "gmp"}})
+    shared, changes = configuration(read(tmp_path))
+    assert "topology.name" not in dict(shared)
+    assert dict(changes) == {"RiGL": [("topology.name", "rigl")], "GMP": [("topology.name", "gmp")]}

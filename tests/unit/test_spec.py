@@ -1,5 +1,6 @@
 """From files and key=value to a specification: merging, types, ranges, methods, messages."""
 
+# ruff: noqa: E501 - a message or an odd value stands on one line, as users see it
 from __future__ import annotations
 
 import pickle
@@ -397,7 +398,10 @@ def test_imports_that_fail(here, monkeypatch):
     write("own_broken_c.py", "import math\n1 / 0\n")
     write("own_needs_d.py", "import no_such_dependency_d\n")
     text = refused("imports=[own_broken_c]")
-    assert "command line: imports: the module 'own_broken_c' fails on import: ZeroDivisionError: division by zero (" in text
+    assert (
+        "command line: imports: the module 'own_broken_c' fails on import: ZeroDivisionError: division by zero ("
+        in text
+    )
     assert text.endswith("own_broken_c.py:2)")
     assert "ModuleNotFoundError: No module named 'no_such_dependency_d'" in refused("imports=[own_needs_d]")
     assert "there is no module 'no_such_package.inner'" in refused("imports=[no_such_package.inner]")
@@ -462,7 +466,12 @@ def test_damaged_calibration_files(text: str, place: str):
 
 
 def test_spec_round_trips_and_is_a_configuration_itself():
-    spec = build("optimizer.ham={alpha: -20}", "optimizer.weight_decay=1e-5", "label='no'", "checks.events={update: {at_least: 2}}")
+    spec = build(
+        "optimizer.ham={alpha: -20}",
+        "optimizer.weight_decay=1e-5",
+        "label='no'",
+        "checks.events={update: {at_least: 2}}",
+    )
     text = dump(spec.model_dump())
     assert from_mapping(yaml.safe_load(text)) == spec
     write("run/spec.yaml", text)

@@ -1,5 +1,6 @@
 """Rows × columns × seeds: order, precedence, sharing of runs, names, and every way a table can be wrong."""
 
+# ruff: noqa: E501 - a message or an odd value stands on one line, as users see it
 from __future__ import annotations
 
 import json
@@ -53,10 +54,7 @@ def rows(**labels: str) -> str:
 def test_cells_in_table_order_with_their_specifications():
     table = sweep(TABLE)
     assert [(cell.row, cell.column["topology.sparsity"], cell.seed) for cell in table.cells] == [
-        (row, sparsity, seed)
-        for row in ("Dense", "RiGL", "RiGL + HAM")
-        for sparsity in (0.9, 0.95)
-        for seed in (1, 0)
+        (row, sparsity, seed) for row in ("Dense", "RiGL", "RiGL + HAM") for sparsity in (0.9, 0.95) for seed in (1, 0)
     ]
     cell = table.cells[-1]
     assert (cell.spec.label, cell.spec.seed, cell.spec.topology.sparsity) == ("RiGL + HAM", 0, 0.95)
@@ -119,7 +117,14 @@ sweep:
 """
     table = sweep(text, "optimizer.lr=0.2", "seed=4")
     found = [
-        (c.row, *c.column.values(), c.seed, c.spec.optimizer.lr, c.spec.optimizer.momentum, c.spec.optimizer.weight_decay)
+        (
+            c.row,
+            *c.column.values(),
+            c.seed,
+            c.spec.optimizer.lr,
+            c.spec.optimizer.momentum,
+            c.spec.optimizer.weight_decay,
+        )
         for c in table.cells
     ]
     assert found == [
@@ -180,7 +185,14 @@ def test_row_labels_may_contain_anything():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("RiGL + HAM", "rigl-ham"), ("AC/DC", "ac-dc"), ("../..", "row"), ("Überall", "uberall"), ("⊙", "row"), ("A  b_", "a-b")],
+    [
+        ("RiGL + HAM", "rigl-ham"),
+        ("AC/DC", "ac-dc"),
+        ("../..", "row"),
+        ("Überall", "uberall"),
+        ("⊙", "row"),
+        ("A  b_", "a-b"),
+    ],
 )
 def test_slugs(text: str, expected: str):
     assert slug(text) == expected
@@ -283,7 +295,9 @@ def test_cells_that_are_not_calibrated_can_be_listed():
     message = "c:3: row 'STR' at topology.sparsity=0.8: representation.threshold_decay: not calibrated for dense + str"
     assert refused(text).startswith(message)
     cells = sweep(text, calibrate=False).cells
-    assert [cell.spec.representation.options.get("threshold_decay") for cell in cells] == ["calibrated"] * 2 + [None] * 2
+    assert [cell.spec.representation.options.get("threshold_decay") for cell in cells] == ["calibrated"] * 2 + [
+        None
+    ] * 2
 
 
 def test_a_single_run_ignores_the_sweep():

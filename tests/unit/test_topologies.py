@@ -73,7 +73,7 @@ class Toy:
     def __init__(self, optimizer: type[torch.optim.Optimizer] = torch.optim.SGD, **options: Any):
         self.layer = nn.Linear(6, 1, bias=False)
         settings = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
-        self.optimizer = optimizer(self.layer.parameters(), lr=0.1, **settings)  # pyright: ignore[reportCallIssue]
+        self.optimizer = optimizer(self.layer.parameters(), lr=0.1, **settings)
         given = {"update_every": 2, "fraction": 0.7, "end": 1.0, "distribution": "uniform", **options}
         self.sparse = sparsity.attach("rigl", self.layer, self.optimizer, sparsity=0.5, total_steps=8, **given)
 
@@ -249,7 +249,7 @@ def test_random_counts_by_hand():
 def mask_digest(topology: str, representation: str, optimizer: type[torch.optim.Optimizer], seed: int) -> str:
     model = small_net()
     rep = sparsity.represent(model, representation)
-    opt = optimizer(rep.param_groups(), lr=0.01)  # pyright: ignore[reportCallIssue]
+    opt = optimizer(rep.param_groups(), lr=0.01)
     settings = {"sparsity": 0.8, "total_steps": 5, "steps_per_epoch": 5, "seed": seed}
     return sparsity.attach(topology, model, opt, **settings).masks.digest()
 

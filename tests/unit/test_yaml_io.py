@@ -1,5 +1,6 @@
 """The YAML traps, each against what PyYAML itself does, and every way a file can be refused."""
 
+# ruff: noqa: E501 - a message or an odd value stands on one line, as users see it
 from __future__ import annotations
 
 import math
@@ -81,7 +82,15 @@ def test_scalars(text: str, value: Any):
 
 @pytest.mark.parametrize(
     ("text", "trap"),
-    [("1e-4", "1e-4"), ("2:4", 124), ("no", False), ("on", True), ("010", 8), ("1_000", 1000), ("{a: 1, a: 2}", {"a": 2})],
+    [
+        ("1e-4", "1e-4"),
+        ("2:4", 124),
+        ("no", False),
+        ("on", True),
+        ("010", 8),
+        ("1_000", 1000),
+        ("{a: 1, a: 2}", {"a": 2}),
+    ],
 )
 def test_the_traps_are_real(text: str, trap: Any):
     """The differences exist for a reason: this is what the plain loader makes of the same text."""
@@ -122,7 +131,10 @@ def test_anchors_are_fine(write):
     [
         ("lr: 1\nx: 2\nlr: 3\n", "c.yaml:3:1: the key 'lr' is written twice, in lines 1 and 3"),
         ("o:\n  a: 1\n  'a': 2\n", "c.yaml:3:3: the key 'a' is written twice, in lines 2 and 3"),
-        ("a: &x {k: 1}\nb:\n  <<: *x\n", "c.yaml:3:3: merge keys (<<) are not supported; use extends, or repeat the keys"),
+        (
+            "a: &x {k: 1}\nb:\n  <<: *x\n",
+            "c.yaml:3:3: merge keys (<<) are not supported; use extends, or repeat the keys",
+        ),
         ("a: 1\n2: 3\n", "c.yaml:2:1: the key '2' is not text; put it in quotes"),
         ("true: 3\n", "c.yaml:1:1: the key 'true' is not text; put it in quotes"),
         ("~: 3\n", "c.yaml:1:1: the key '~' is not text; put it in quotes"),
@@ -221,7 +233,26 @@ def test_dump_is_readable():
 
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12) | st.sampled_from(
-    ["no", "2:4", "1e-4", "010", "null", "~", "", "true", "=", "<<", "a: b", "# x", "- x", "1e5", "12e45678", "a\nb", "\t", "2024-01-02"]
+    [
+        "no",
+        "2:4",
+        "1e-4",
+        "010",
+        "null",
+        "~",
+        "",
+        "true",
+        "=",
+        "<<",
+        "a: b",
+        "# x",
+        "- x",
+        "1e5",
+        "12e45678",
+        "a\nb",
+        "\t",
+        "2024-01-02",
+    ]
 )
 scalars = (
     st.none()
@@ -232,7 +263,10 @@ scalars = (
 )
 keys = texts.filter(lambda key: key not in ("", "<<"))
 trees = st.dictionaries(
-    keys, st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=8)
+    keys,
+    st.recursive(
+        scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=8
+    ),
 )
 
 

@@ -1,0 +1,115 @@
+"""Files are whole or not there, whatever stops the writer."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from experiments import files
+from experiments.errors import SuiteError
+from experiments.files import JsonLines, atomic, read_json_lines, remove_leftovers, write_json, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_text_and_json_come_back(tmp_path: Path) -> None:
+    write_text(tmp_path / "new/folder/a.txt", "μ = 1\n")
+    assert (tmp_path / "new/folder/a.txt").read_text(encoding="utf-8") == "μ = 1\n"
+    value = {"loss": float("nan"), "list": [1, float("inf"), (2.5, -float("inf"))], "text": "nan"}
+    write_json(tmp_path / "a.json", value)
+    assert json.loads((tmp_path / "a.json").read_text()) == {
+        "loss": None,
+        "list": [1, None, [2.5, None]],
+        "text": "nan",
+    }
+
+
+def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
+        before = os.umask(mask)
+        try:
+            write_text(tmp_path / "a", "x")
+            assert os.umask(mask) == mask
+        finally:
+            os.umask(before)
+        assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_full_disk_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    write_text(tmp_path / "a", "old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if call != "write":
+            patch.setattr(files.os, call, full)
+        with pytest.raises(OSError, match="No space left"), atomic(tmp_path / "a") as file:
+            file.write(b"new")
+            if call == "write":
+                full()
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "old")
+    with atomic(tmp_path / "a") as file:
+        file.write(b"new")
+        file.flush()
+        assert (tmp_path / "a").read_text() == "old"
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    write_text(tmp_path / "checkpoint.pt", "old")
+    child = os.fork()
+    if child == 0:
+        with atomic(tmp_path / "checkpoint.pt") as file:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "notes.tmp").touch()
+    assert len(names(tmp_path)) == 4
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", "checkpoint.pt", "notes.tmp"]
+    assert (tmp_path / "checkpoint.pt").read_text() == "old"
+
+
+def test_a_log_grows_and_is_cut_back_to_what_is_known_good(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    log = JsonLines(path)
+    log.write({"step": 1})
+    good = log.sync()
+    log.write({"step": 2, "loss": float("nan")})
+    log.close()
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2, "loss": None}]
+    with path.open("a") as file:
+        file.write('{"step": 3')  # torn by a kill
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2, "loss": None}]
+    log = JsonLines(path, keep=good)
+    log.write({"step": 4})
+    log.close()
+    assert read_json_lines(path) == [{"step": 1}, {"step": 4}]
+    assert read_json_lines(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.parametrize("content", [None, b'{"step": 1}\n'])
+def test_a_log_that_lost_what_was_known_good_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "m.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SuiteError, match=r"m\.jsonl: .*24") as caught:
+        JsonLines(path, keep=24)
+    assert caught.value.exit_code == 1
+    assert (path.read_bytes() if path.exists() else None) == content
