@@ -179,7 +179,7 @@ def store(path: Path, old: list[dict[str, Any]], new: list[dict[str, Any]]) -> N
     """Write a calibration file: old entries, replaced by new ones of the same identity."""
     entries = {entry["identity"]: entry for entry in [*old, *new]}
     head = (
-        "# Decay of STR's thresholds that reaches the target sparsity, one entry a setting; written by `ham calibrate`.\n"
+        "# Decay of STR's thresholds for the target sparsity, one entry a setting, written by `ham calibrate`\n"
         "# runs is the cost of the search in full training runs, which no tuning count includes.\n"
     )
     write_text(path, head + yaml.safe_dump(list(entries.values()), sort_keys=False, width=120))

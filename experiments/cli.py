@@ -1,4 +1,7 @@
-"""The `ham` command. Heavy imports stand inside the commands: `ham --help` and the commands that only read load no torch."""
+"""The `ham` command.
+
+Heavy imports stand inside the commands: `ham --help` and the commands that only read load no torch.
+"""
 
 from __future__ import annotations
 

@@ -80,8 +80,9 @@ def run_sweep(sweep: Sweep, root: Path, *, jobs: int, listener: Listener) -> Non
         raise Interrupted("stopped; the same command goes on from here", where=str(folder)) from None
     failed = [name for name, outcome in outcomes.items() if outcome.error]
     if failed:
+        names = ", ".join(failed[:3]) + (" …" if len(failed) > 3 else "")
         raise RunFailure(
-            f"{len(failed)} of {len(sweep.runs)} runs failed ({', '.join(failed[:3])}{' …' if len(failed) > 3 else ''}); "
+            f"{len(failed)} of {len(sweep.runs)} runs failed ({names}); "
             "the others are complete, and the same command tries these again",
             where=str(folder),
         )

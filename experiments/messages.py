@@ -16,6 +16,7 @@ M = TypeVar("M", bound=BaseModel)
 
 _KINDS = {
     "float_type": "a number",
+    "finite_number": "a finite number",
     "int_type": "a whole number",
     "bool_type": "true or false",
     "string_type": "text",
@@ -59,7 +60,7 @@ def complain(problems: Iterable[Problem], tree: Any, context: str = "") -> UserE
         place = place_of(tree, problem.path)
         parts = [place, context, dotted(problem.path), problem.text]
         lines.append(": ".join(part for part in parts if part))
-    return UserError("\n".join(dict.fromkeys(lines)))
+    return UserError("\n".join(lines))
 
 
 def validate(

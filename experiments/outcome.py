@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import subprocess
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The result of a finished run, or None; a damaged file counts as none, so the run is done again."""
-    with suppress(FileNotFoundError, ValueError):
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
         result = json.loads((folder / "result.json").read_bytes())
         if isinstance(result, dict) and result.get("status") == "done":
             return result
@@ -123,6 +122,5 @@ def summarise(spec: Spec, identity: str, records: list[dict[str, Any]], measured
         "train_loss": epochs[-1]["loss"],
         "target_sparsity": target if target > 0 else None,
         "epochs": spec.schedule.epochs,
-        "finite": math.isfinite(measured["loss"]),
         **measured,
     }

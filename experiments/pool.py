@@ -188,14 +188,14 @@ def _receive(
     task, process = running[connection]
     try:
         kind, *content = connection.recv()
+        if kind == "progress":
+            listener.progress(task.name, *content)
+            return
     except (EOFError, OSError):  # OSError: killed in the middle of a message
         process.join()
         code = process.exitcode or 0
         reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         kind, content = "error", [f"the worker process {reason}"]
-    if kind == "progress":
-        listener.progress(task.name, *content)
-        return
     del running[connection]
     process.join()
     outcome = Outcome(

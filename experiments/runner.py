@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -62,11 +63,11 @@ def run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with RunLock(folder):
+        (folder / "failure.json").unlink(missing_ok=True)
         done = outcome.read_result(folder)
         if done is not None:
             return done
         remove_leftovers(folder)
-        (folder / "failure.json").unlink(missing_ok=True)
         with _logging_to(folder / "log.txt"):
             try:
                 return _Training(spec, folder, identity, group or identity, progress, stop).carry_out()
@@ -195,8 +196,8 @@ class _Training:
         loss, accuracy, bad = self.meter.result()
         if bad is not None:
             raise RunFailure(
-                f"the loss is not finite at step {bad} (epoch {bad // run.data.steps_per_epoch + 1}): the run diverged; "
-                "a lower optimizer.lr, optimizer.ham.alpha or a clip_grad_norm may help",
+                f"the loss is not finite at step {bad}, in epoch {bad // run.data.steps_per_epoch + 1}: the run "
+                "diverged; a lower optimizer.lr, optimizer.ham.alpha or a clip_grad_norm may help",
                 where=str(self.folder),
             )
         self.meter = EpochMeter(run.device)
@@ -311,7 +312,7 @@ class _Training:
                 "seconds": round(self._elapsed(), 3),
             },
         )
-        if not result["finite"]:
+        if not math.isfinite(loss):
             raise RunFailure("the final loss is not finite: the run diverged in its last steps", where=str(self.folder))
         checkpoint.save(self.folder / "weights.pt", self.identity, spec.seed, {"model": run.model.state_dict()})
         write_json(self.folder / "result.json", result)

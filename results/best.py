@@ -2,70 +2,79 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from experiments.errors import UserError
 
-from .store import MANIFEST, load
-
-OFF_TARGET = 0.005
-"""Cells whose realised sparsity is farther from the target (a share of weights) are no candidates."""
+from .measure import TOLERANCE
+from .schema import Entry, Sweep
+from .stats import summarise
+from .store import read
 
 
 def render(directory: str | Path) -> str:
     """Name the best column of each row by mean accuracy over seeds.
 
-    Only cells in which every seed is done and the target sparsity was met are candidates. A value at the end of its
+    Only settings for which every seed is done and met the target sparsity are candidates. A value at the end of its
     tried range is marked, since the best may lie beyond.
 
     Args:
         directory: A sweep's folder whose runs were evaluated on the validation part.
 
     Returns:
-        Lines of text.
+        One line a row.
 
     Raises:
-        UserError: if the sweep was evaluated on the test part, on which nothing may be chosen, or has no columns.
+        UserError: if the sweep has no columns, or was evaluated on the test part, on which nothing may be chosen.
     """
-    frame = load(directory)
-    manifest = Path(directory) / MANIFEST
-    keys = json.loads(manifest.read_text())["column_keys"] if manifest.exists() else []
-    if not keys:
+    sweep = read(directory)
+    if not sweep.column_keys:
         raise UserError("there are no columns to choose among", where=str(directory))
-    if (frame["accuracy_on"] == "test").any():
-        raise UserError(
-            "these runs were evaluated on the test part, on which nothing may be chosen; set data.evaluate_on=validation",
-            where=str(directory),
-        )
-    lines = []
-    for row, cells in frame.groupby("row", sort=False):
-        good = cells.assign(off=(cells["sparsity"] - cells["target_sparsity"]).abs().fillna(0.0))
-        table = good.groupby(keys, sort=False).agg(
-            mean=("accuracy", "mean"),
-            std=("accuracy", "std"),
-            done=("status", lambda status: (status == "done").sum()),
-            runs=("status", "size"),
-            off=("off", "max"),
-        )
-        fit = table[(table["done"] == table["runs"]) & (table["off"] <= OFF_TARGET)].sort_values(
-            "mean", ascending=False
-        )
-        if fit.empty:
-            lines.append(f"{row}: none of {len(table)} settings is complete and on target")
-            continue
-        values = fit.index[0] if isinstance(fit.index[0], tuple) else (fit.index[0],)
-        settings = [f"{key}={value:g}{_edge(cells[key], value)}" for key, value in zip(keys, values, strict=True)]
-        top = fit.iloc[0]
-        lines.append(
-            f"{row}: {', '.join(settings)}  {top['mean']:.2%} ± {top['std']:.2%} ({top['runs']:.0f}), "
-            f"{len(fit)} of {len(table)} settings complete and on target"
-        )
+    if any(entry.result.get("accuracy_on") == "test" for entry in sweep.entries):
+        text = "evaluated on the test part, on which nothing may be chosen; use data.evaluate_on=validation"
+        raise UserError(text, where=str(directory))
+    lines = [_line(sweep, row) for row in dict.fromkeys(entry.row for entry in sweep.entries)]
     return "\n".join([*lines, "(<: smallest value tried, >: largest)"])
 
 
-def _edge(tried: object, value: float) -> str:
-    values = sorted(set(tried))  # pyright: ignore[reportArgumentType]
+def _line(sweep: Sweep, row: str) -> str:
+    settings: dict[tuple[Any, ...], list[Entry]] = {}
+    for entry in sweep.entries:
+        if entry.row == row:
+            settings.setdefault(tuple(entry.column.values()), []).append(entry)
+    fit = {values: entries for values, entries in settings.items() if all(map(_candidate, entries))}
+    if not fit:
+        return f"{row}: none of {len(settings)} settings is complete and on target"
+    summaries = {}
+    for values, entries in fit.items():
+        summary = summarise(_accuracy(entry) for entry in entries)
+        if summary is not None:
+            summaries[values] = summary
+    best = max(summaries, key=lambda values: summaries[values].mean)
+    named = ", ".join(
+        f"{key}={value}{_edge({values[place] for values in settings}, value)}"
+        for place, (key, value) in enumerate(zip(sweep.column_keys, best, strict=True))
+    )
+    top = summaries[best]
+    spread = "" if top.std is None else f" ± {top.std:.2%}"
+    usable = f"{len(fit)} of {len(settings)} settings complete and on target"
+    return f"{row}: {named}  {top.mean:.2%}{spread} ({top.n}), {usable}"
+
+
+def _accuracy(entry: Entry) -> float:
+    return entry.number("accuracy") or 0.0
+
+
+def _candidate(entry: Entry) -> bool:
+    target, reached = entry.number("target_sparsity"), entry.number("sparsity")
+    off = 0.0 if target is None or reached is None else abs(reached - target)
+    return entry.status == "done" and off <= TOLERANCE + 1e-9
+
+
+def _edge(tried: Iterable[Any], value: Any) -> str:
+    values = sorted(tried)
     if len(values) < 3:
         return ""
     return "<" if value == values[0] else ">" if value == values[-1] else ""

@@ -74,7 +74,7 @@ def warnings(sweep: Sweep, measurements: Measurements) -> tuple[str, ...]:
     """What keeps rows from being comparable: few seeds, missed targets, unfinished or diverged runs, mixed parts."""
     cells = [measurements[row, column_id(column)] for row, column in sweep.first_cells()]
     found = [_few_seeds(sweep, cells), *_off_targets(sweep, cells), _unfinished(sweep, cells)]
-    found += [_diverged(sweep), _mixed(sweep)]
+    found += [_emptied(sweep), _mixed(sweep)]
     return tuple(text for text in found if text)
 
 
@@ -120,14 +120,14 @@ def _unfinished(sweep: Sweep, cells: list[Measured]) -> str:
     return f"Unfinished: {'; '.join(texts)}." if texts else ""
 
 
-def _diverged(sweep: Sweep) -> str:
-    """Runs that finished without a finite loss: their accuracy is counted, and is that of a broken network."""
+def _emptied(sweep: Sweep) -> str:
+    """Runs in which a layer lost all its weights at some time: nothing passed through it."""
     seeds: dict[str, list[int]] = {}
     for run in sweep.runs:
-        if run.result.get("finite") is False:
+        if run.result.get("empty_layers"):
             seeds.setdefault(place(sweep, run.row, run.column), []).append(run.seed)
     texts = [f"{name} (seed{'s' * (len(found) > 1)} {', '.join(map(str, found))})" for name, found in seeds.items()]
-    return f"Diverged, counted with the accuracy they ended at: {', '.join(texts)}." if texts else ""
+    return f"A layer had no weights left for a while or to the end: {', '.join(texts)}." if texts else ""
 
 
 def _mixed(sweep: Sweep) -> str:

@@ -132,6 +132,10 @@ class Topology:
         """Number of weights that the method's rule leaves (barring ties in its scores); None: not its to say."""
         return None
 
+    def ties_lost(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """How many weights fewer than `expected_kept` ties in the scores may leave; 0 where ties are broken."""
+        return 0
+
     def expected_events(self, total_steps: int, sparsity: float) -> dict[str, int]:
         """Number of events by kind that a full run records."""
         return {}

@@ -13,7 +13,7 @@ import torch
 
 from experiments import cli
 
-pytest.register_assert_rewrite("small_runs")
+pytest.register_assert_rewrite("small_runs", "processes")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pickle
 import resource
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ FAULTY_OVERRIDES = {
     "data.name=fashion_minst": ("data.name", "did you mean 'fashion_mnist'?"),
     "data.root=/no/such/folder": ("data.root", "/no/such/folder"),
     "data.batch_size=1000": ("data.batch_size", "1 to 300"),
-    "data.validation=0": ("data.evaluate_on", "held out"),
+    "data.validation=0": ("data.evaluate_on", "data.validation is 0"),
     "schedule.epochs=two": ("schedule.epochs", "'two'", "a whole number"),
     "seed=-1": ("seed", "must be >= 0"),
     "seed": ("'seed' is not of the form key=value",),
@@ -253,29 +253,32 @@ def differing_but_identity(folder: Path, whole: Path) -> list[str]:
 
 
 def test_a_disk_that_is_full_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every flush to the disk fails once, each in its own run; what follows is equal to a run that never failed."""
-    spec = tiny_spec(tmp_path, "schedule.epochs=2", "data.batch_size=100")
-    fsync, calls, broken = os.fsync, 0, -1
+    """Every write and flush fails once, each in its own run; what follows is equal to a run that never failed."""
+    spec = tiny_spec(tmp_path, "schedule.epochs=2", "data.batch_size=100", "topology={name: acdc, sparsity: 0.5}")
+    calls, broken = 0, -1
 
-    def full(descriptor: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == broken:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        fsync(descriptor)
+    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == broken:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*arguments)
 
-    monkeypatch.setattr(files.os, "fsync", full)
+        return call
+
+    monkeypatch.setattr(files.os, "fsync", failing(os.fsync))
+    monkeypatch.setattr(files.JsonLines, "write", failing(files.JsonLines.write))
     train(spec, tmp_path / "whole")
     number = calls
-    assert number > 12
+    assert number > 15
     for broken in range(1, number + 1):
         calls, folder = 0, tmp_path / str(broken)
-        try:
+        with pytest.raises(RunFailure, match="No space left on device; what was finished is kept"):
             train(spec, folder)
-        except RunFailure as error:
-            assert "No space left on device; what was finished is kept" in error.message
-            assert not list(folder.glob(".*.tmp"))
+        assert not list(folder.glob(".*.tmp"))
         train(spec, folder)
+        assert not (folder / "failure.json").exists()
         assert_same_run(folder, tmp_path / "whole")
 
 
@@ -288,19 +291,6 @@ def test_a_log_on_a_full_disk_costs_nothing(
     spec = tiny_spec(tmp_path)
     runner.run(spec, half, identity(spec, content_hash()))
     assert capfd.readouterr() == ("", "")
-
-
-def test_metrics_on_a_full_disk_fail_the_run(ham: Ham, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "tiny.yaml", topology={"name": "random", "sparsity": 0.5})
-    spec = tiny_spec(tmp_path, "topology={name: random, sparsity: 0.5}")
-    folder = tmp_path / "runs" / f"tiny-{identity(spec, content_hash())}-s0"
-    folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").symlink_to("/dev/full")
-    one_message(ham("run", write_again(config), "--out", tmp_path / "runs"), 1, folder.name, "what was finished is kept")
-
-
-def write_again(config: Path) -> Path:
-    return write_config(config, topology={"name": "random", "sparsity": 0.5})
 
 
 def test_a_loss_that_is_no_number(ham: Ham, tmp_path: Path) -> None:

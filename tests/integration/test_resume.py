@@ -23,7 +23,6 @@ COMBINATIONS = {
     "str, ham": [
         "representation={name: str, initial_threshold: -4.0, threshold_decay: 0.1}",
         "topology.sparsity=0.5",
-        "model.name=resnet8",
         HAM,
     ],
     "random, adamw, ham": [
@@ -71,10 +70,8 @@ def test_stopped_after_every_single_step(whole: Whole, tmp_path: Path) -> None:
 
 
 def test_cut_once_or_twice(whole: Whole, tmp_path: Path) -> None:
-    inside = [step for step in whole.event_steps if 0 < step < STEPS]
-    at_events = [step + shift for step in inside[:1] + inside[-1:] for shift in (0, 1)]
-    cuts = {(1,), (STEPS_PER_EPOCH,), (STEPS_PER_EPOCH + 2,), (STEPS - 1,), (4, 15), *((step,) for step in at_events)}
-    for cut in sorted(cuts):
+    last_event = max(step for step in whole.event_steps if step < STEPS)
+    for cut in {(STEPS_PER_EPOCH,), (4, 15), (max(last_event, 1),), (last_event + 1,), (STEPS - 1,)}:
         folder = tmp_path / "-".join(map(str, cut))
         train_in_pieces(whole.spec, folder, cut)
         assert resumptions(folder) == list(cut)
@@ -99,6 +96,7 @@ def test_killed_between_checkpoints(whole: Whole, tmp_path: Path) -> None:
     for step in (3, 11, 14, STEPS):
         kill_at(step)
     train(spec, tmp_path / "run")
+    # a checkpoint every four steps and at the end of an epoch, which has six
     assert resumptions(tmp_path / "run") == [8, 12, 20]
     assert_same_run(tmp_path / "run", whole.folder)
 

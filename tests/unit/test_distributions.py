@@ -179,7 +179,7 @@ def test_density_one_keeps_everything(name: str):
     ("size", "density", "kept"),
     [
         (1000, 0.1, 100),  # (1 - .1) * 1000 is exactly 900 zeros
-        (1000, 1 - 0.9, 100),  # 1 - .9 is not .1 in binary, and still means it
+        (1000, 0.9, 900),  # (1 - .9) * 1000 is 99.99999999999997 in binary, and still means 100 zeros
         (10, 0.25, 3),  # 7.5 zeros are 7
         (10, 0.3, 3),
         (7, 0.5, 4),  # 3.5 zeros are 3

@@ -574,6 +574,20 @@ def test_a_reset_counts_the_weights_it_rewrote():
     assert [event["changed"] for event in sparse.events if event["event"] == "reset"] == [6]
 
 
+@pytest.mark.parametrize(("beta", "parked"), [(1.0, 1.0), (0.25, 0.5), (0.0, 1.0)])
+def test_a_reset_leaves_pruned_entries_parked(beta: float, parked: float):
+    model = nn.Sequential(nn.Linear(4, 3))
+    rep = sparsity.represent(model, "sign_in", beta=beta)
+    optimizer = torch.optim.SGD(rep.param_groups(), lr=0.05)
+    sparse = sparsity.attach("random", model, optimizer, sparsity=0.5, total_steps=4, steps_per_epoch=1)
+    model(torch.randn(5, 4)).square().mean().backward()
+    sparse.step()
+    assert sparse.event_counts["reset"] == 1
+    dead = ~sparse.masks["0.weight"]
+    m, w = rep.slots["0.weight"].factors
+    assert (set(m[dead].tolist()), set(w[dead].tolist())) == ({parked}, {0.0})
+
+
 def test_sign_in_needs_to_know_its_epochs():
     model = net()
     rep = sparsity.represent(model, "sign_in")

@@ -148,9 +148,9 @@ def test_spread_of_sparsity_shows_where_there_is_one(tmp_path):
     assert grid(tmp_path)[1][3] == "95.00 ± 0.10"
 
 
-def test_diverged_runs_are_named(tmp_path):
-    edit(sweep(tmp_path), "RiGL", seed=2, finite=False)
-    assert table(read(tmp_path)).warnings == ("Diverged, counted with the accuracy they ended at: RiGL (seed 2).",)
+def test_runs_that_lost_a_whole_layer_are_named(tmp_path):
+    edit(sweep(tmp_path), "RiGL", seed=2, empty_layers=["conv1.weight"])
+    assert table(read(tmp_path)).warnings == ("A layer had no weights left for a while or to the end: RiGL (seed 2).",)
 
 
 def test_a_bound_that_just_misses_zero_keeps_its_sign(tmp_path):

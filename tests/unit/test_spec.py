@@ -481,6 +481,8 @@ def test_spec_round_trips_and_is_a_configuration_itself():
 def test_from_mapping_refuses_what_is_not_a_run():
     with pytest.raises(UserError, match=r"^optimizer.lr: 'x' is not a number$"):
         from_mapping({**build().model_dump(), "optimizer": {**build().optimizer.model_dump(), "lr": "x"}})
+    with pytest.raises(UserError, match="^optimizer.lr: inf is not a finite number$"):
+        from_mapping({**build().model_dump(), "optimizer": {**build().optimizer.model_dump(), "lr": float("inf")}})
     with pytest.raises(UserError, match="^data, model, topology"):
         from_mapping({"imports": [], "label": None})
 

@@ -1,0 +1,146 @@
+"""Who imports what: the core stands alone, and commands that only read load no torch."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fake_sweep import finished_sweep
+
+import ham as ham_package
+
+ROOT = Path(ham_package.__file__).parent.parent
+PACKAGES = ("ham", "sparsity", "experiments", "results")
+HAM = Path(sys.executable).with_name("ham")
+
+BLOCK = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ImportError(f"{{name}} is blocked in this test")
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def blocked(folder: Path, *names: str) -> dict[str, str]:
+    """An environment in which importing some packages fails."""
+    (folder / "sitecustomize.py").write_text(BLOCK.format(names=names))
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def call(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*map(str, arguments)], capture_output=True, text=True, env=env, timeout=120, check=False)
+
+
+def test_the_block_blocks(tmp_path: Path) -> None:
+    called = call(sys.executable, "-c", "import torch", env=blocked(tmp_path, "torch"))
+    assert "torch is blocked in this test" in called.stderr
+
+
+def test_commands_that_only_read_load_no_torch(tmp_path: Path) -> None:
+    runs = finished_sweep(tmp_path / "runs")
+    env = blocked(tmp_path, "torch", "torchvision", "timm", "wandb")
+    for arguments in (["--help"], ["status", runs], ["table", runs], ["report", runs], ["best", runs]):
+        called = call(HAM, *arguments, env=env)
+        assert called.returncode == 0, called.stderr
+        assert called.stdout
+        assert "blocked" not in called.stderr
+
+
+def test_help_is_quick() -> None:
+    def seconds() -> float:
+        begun = time.perf_counter()
+        assert call(HAM, "--help").returncode == 0
+        return time.perf_counter() - begun
+
+    best = seconds()
+    for _ in range(9):  # a busy machine is not the command's fault
+        if best < 0.5:
+            break
+        best = min(best, seconds())
+    assert best < 0.5
+
+
+def test_the_optimizer_and_the_methods_import_torch_and_nothing_of_the_suite() -> None:
+    code = "import sys, {}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    for package, alone in (("ham", {"ham"}), ("sparsity", {"sparsity"})):
+        called = call(sys.executable, "-c", code.format(package))
+        assert called.returncode == 0, called.stderr
+        loaded = set(called.stdout.split())
+        assert "torch" in loaded
+        assert loaded & {"pydantic", "yaml", "pandas", "typer", "wandb", "matplotlib", "scipy", "jinja2"} == set()
+        assert loaded & set(PACKAGES) == alone
+
+
+def imports(path: Path) -> set[str]:
+    """All modules that a file imports, anywhere in it, but for type checkers only; relative ones as absolute."""
+    package = path.relative_to(ROOT).parent.parts
+    found = set()
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module or "") if part)
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def of_package(package: str) -> dict[str, set[str]]:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert len(files) > 3
+    return {str(path.relative_to(ROOT)): imports(path) for path in files}
+
+
+def outside(names: set[str]) -> set[str]:
+    """Top-level packages that are not of the standard library."""
+    return {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("package", ["ham", "sparsity"])
+def test_the_core_imports_torch_and_the_standard_library(package: str) -> None:
+    for path, names in of_package(package).items():
+        assert outside(names) <= {"torch", package}, path
+
+
+def test_results_never_imports_torch_nor_the_trainer() -> None:
+    allowed = {"experiments.errors", "experiments.yaml_io"}
+    for path, names in of_package("results").items():
+        assert outside(names) & {"torch", "torchvision", "timm", "ham", "sparsity", "wandb"} == set(), path
+        of_trainer = {name for name in names if name.partition(".")[0] == "experiments"}
+        assert {".".join(name.split(".")[:2]) for name in of_trainer} <= allowed | {"experiments"}, path
+        assert "experiments" not in of_trainer, path
+
+
+def test_nothing_below_imports_what_is_above() -> None:
+    for path, names in of_package("experiments").items():
+        if path != "experiments/cli.py":
+            assert "results" not in outside(names), path
+
+
+def test_no_module_runs_code_of_a_command_on_import() -> None:
+    """Every module level holds definitions: no file is opened, nothing is printed."""
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+                    called = ast.unparse(node.value.func)
+                    assert called.endswith(("add_representer", "add_implicit_resolver")), f"{path}: {called}"
