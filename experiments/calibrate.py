@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from . import runner
 from .errors import RunFailure, UserError
 from .files import write_text
@@ -22,6 +20,7 @@ from .identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity, identit
 from .pool import Listener, Task, run_all
 from .spec import Spec, from_mapping
 from .sweep import Cell
+from .yaml_io import dump
 
 TOLERANCE = 0.002  # of sparsity; tables mark rows that are more than 0.005 off
 MAX_RUNS = 14
@@ -182,4 +181,4 @@ def store(path: Path, old: list[dict[str, Any]], new: list[dict[str, Any]]) -> N
         "# Decay of STR's thresholds for the target sparsity, one entry a setting, written by `ham calibrate`\n"
         "# runs is the cost of the search in full training runs, which no tuning count includes.\n"
     )
-    write_text(path, head + yaml.safe_dump(list(entries.values()), sort_keys=False, width=120))
+    write_text(path, head + dump(list(entries.values())))

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from .errors import Interrupted, SuiteError
+from .errors import Interrupted, RunFailure, SuiteError
 
 _GRACE = 60.0  # seconds a stopped worker has to write its checkpoint
 
@@ -147,6 +147,7 @@ def run_all(
 
     Raises:
         KeyboardInterrupt: after the workers have stopped at a checkpoint.
+        RunFailure: if no worker can be started.
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when the server process imports torch
     context = multiprocessing.get_context("forkserver")
@@ -161,7 +162,10 @@ def run_all(
                 task = waiting.pop(0)
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(task, theirs, threads), name=task.name)
-                process.start()
+                try:
+                    process.start()
+                except EOFError:
+                    raise RunFailure("the process that workers are started from has ended unexpectedly") from None
                 theirs.close()
                 running[ours] = (task, process)
                 listener.started(task.name)

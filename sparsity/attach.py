@@ -50,8 +50,8 @@ def attach(
     if total_steps < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
         raise ValueError("total_steps and steps_per_epoch must be at least 1")
     cls = registry.topology(topology)
-    representation = of(model) or represent(model, "plain")
-    reason = registry.refusal(topology, representation.name)
+    representation = of(model)
+    reason = registry.refusal(topology, representation.name if representation else "plain")
     if reason is not None:
         raise ValueError(reason)
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -62,10 +62,12 @@ def attach(
             "represent(), from its param_groups()"
         )
     moments.check_supported(optimizer)
+    chosen = build_options(cls.Options, options)
+    representation = representation or represent(model, "plain")
     if representation.needs_epochs and steps_per_epoch is None:
         raise ValueError(f"representation {representation.name!r} acts once an epoch: give steps_per_epoch")
     return SparseTraining(
-        cls(build_options(cls.Options, options)),
+        cls(chosen),
         representation,
         optimizer,
         sparsity=sparsity,

@@ -105,8 +105,8 @@ def _balanced_sweep(sizes: dict[str, int], density: float, dense: Collection[str
     for position, name in enumerate(free):
         if sizes[name] < share:
             result[name] = 1.0
-            left = len(free) - position - 1
-            share += (share - sizes[name]) / left if left else 0.0
+            # the layer itself is among those that share its surplus, which is why the sweep misses the target
+            share += (share - sizes[name]) / (len(free) - position)
         else:
             result[name] = share / sizes[name]
     return {name: result[name] for name in sizes}
@@ -133,5 +133,5 @@ def counts(shapes: Shapes, densities: Mapping[str, float]) -> dict[str, int]:
     kept = {}
     for name, shape in shapes.items():
         size = math.prod(shape)
-        kept[name] = size - math.floor((1 - densities[name]) * size + 1e-9)
+        kept[name] = size - math.floor((1 - densities[name]) * size + 1e-6)
     return kept

@@ -78,18 +78,17 @@ class SparseTraining:
 
     @property
     def epoch(self) -> int:
-        """Number of completed epochs."""
-        return self._step // self.steps_per_epoch
+        """Number of completed epochs; the last one may be cut short."""
+        return self.total_epochs if self._step >= self.total_steps else self._step // self.steps_per_epoch
 
     @property
     def total_epochs(self) -> int:
         """Length of training in whole epochs."""
         return math.ceil(self.total_steps / self.steps_per_epoch)
 
-    @torch.no_grad()
     def weight(self, name: str) -> Tensor:
         """θ of one layer, detached."""
-        return self.representation.materialise(*self.representation.slots[name].factors).detach()
+        return self.representation.slots[name].weight
 
     def grad(self, name: str) -> Tensor:
         """Dense dL/dθ of this step."""
@@ -236,10 +235,7 @@ class SparseTraining:
         if expected is not None and not expected - self.topology.ties_lost(self.shapes) <= kept <= expected:
             raise RuntimeError(f"{self.topology.name} kept {kept} weights where its rule says {expected}")
         self.representation.fold()
-        return {name: int((theta != 0).sum()) for name, theta in self._plain_weights()}
-
-    def _plain_weights(self) -> list[tuple[str, Tensor]]:
-        return [(name, slot.module.weight) for name, slot in self.representation.slots.items()]  # pyright: ignore[reportReturnType]
+        return {name: int((theta != 0).sum()) for name, theta in self.representation.weights()}
 
     def expected_events(self) -> dict[str, int]:
         """Number of events by kind that a full run records."""

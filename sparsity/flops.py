@@ -33,20 +33,20 @@ def layer_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]
     handles = []
     for target in found:
 
-        def count(module: nn.Module, _: Any, output: Tensor, name: str = target.name) -> None:
-            weight: Tensor = module.weight  # pyright: ignore[reportAssignmentType]
-            channels_out = weight.shape[0] if not getattr(module, "transposed", False) else module.out_channels
-            # each output entry takes one multiply-add a weight of its channel
-            macs[name] += output[0].numel() * math.prod(weight.shape) // int(channels_out)  # pyright: ignore[reportArgumentType]
+        def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = target.name) -> None:
+            # each output entry takes one multiply-add a weight of its channel, each input entry if transposed
+            entries = inputs[0] if getattr(module, "transposed", False) else output
+            macs[name] += entries[0].numel() * math.prod(module.weight.shape[1:])  # pyright: ignore
 
         handles.append(target.module.register_forward_hook(count))
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     first = next(model.parameters())
     try:
         model.eval()
         model(torch.zeros((1, *input_shape), device=first.device, dtype=first.dtype))
     finally:
-        model.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
         for handle in handles:
             handle.remove()
     return macs
@@ -68,12 +68,10 @@ class TrainingCost:
         self._sum = dict.fromkeys(names, 0.0)
         self._dense_grad = dict.fromkeys(names, 0.0)
         self._since = 0
-        self._steps = 0
         self._pending_dense = 0
 
     def count_step(self, dense_gradient: bool) -> None:
         """A step was taken; with the dense weight gradient on top or not."""
-        self._steps += 1
         self._pending_dense += dense_gradient
 
     def advance(self, step: int, densities: Mapping[str, float]) -> None:
@@ -93,7 +91,7 @@ class TrainingCost:
 
     def state_dict(self) -> dict[str, Any]:
         """All sums."""
-        return {key.strip("_"): value for key, value in vars(self).items()}
+        return {key.strip("_"): dict(value) if isinstance(value, dict) else value for key, value in vars(self).items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`."""

@@ -40,6 +40,13 @@ class MaskSet(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._masks)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MaskSet):
+            return NotImplemented
+        return list(self) == list(other) and all(torch.equal(mask, other[name]) for name, mask in self.items())
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
     @classmethod
     def ones(cls, like: Mapping[str, Tensor]) -> MaskSet:
         """All weights exist."""

@@ -32,9 +32,9 @@ def _initial(optimizer: Optimizer, parameter: nn.Parameter, key: str) -> float:
 
 
 def entrywise_state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """State tensors that have one entry for each entry of the parameter."""
+    """State tensors that have one entry for each entry of the parameter (`step` counts, whatever its shape)."""
     state: dict[str, Any] = optimizer.state.get(parameter, {})
-    return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape and v.ndim > 0}
+    return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape and k != "step"}
 
 
 @torch.no_grad()

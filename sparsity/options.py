@@ -98,7 +98,7 @@ def build_options(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _check(key: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if value is None and type(None) in kinds:
         return None
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .topology import Context
 
 
+_MARK = "_sparsity_representation"
+
+
 class Parametrization(nn.Module):
     """The module that `torch.nn.utils.parametrize` calls; all algebra is the representation's."""
 
@@ -59,6 +62,12 @@ class Slot:
             return (self.module.weight,)  # pyright: ignore[reportReturnType]
         held = self.module.parametrizations["weight"]  # pyright: ignore
         return tuple(getattr(held, f"original{i}") for i in range(len(self.factor_names)))
+
+    @property
+    @torch.no_grad()
+    def weight(self) -> Tensor:
+        """θ, detached."""
+        return self.module.weight.detach()  # pyright: ignore
 
 
 class Representation:
@@ -133,6 +142,8 @@ class Representation:
                 parametrize.register_parametrization(target.module, "weight", Parametrization(self))
             self._add(target)
         self._model = model
+        # in a tuple, so that nn.Module takes it for no submodule; deepcopy takes it along, with the copied layers
+        setattr(model, _MARK, (self,))
 
     def _add(self, target: Target) -> None:
         self.slots[target.name] = Slot(target.name, target.module, self.factor_names)
@@ -167,16 +178,16 @@ class Representation:
         return groups
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """θ of every slot, detached."""
-        with torch.no_grad():
-            for name, slot in self.slots.items():
-                yield name, self.materialise(*slot.factors).detach()
+        """θ of every slot, detached; also after `fold`."""
+        for name, slot in self.slots.items():
+            yield name, slot.weight
 
     def fold(self) -> None:
         """Make the network plain again: θ in one tensor, no parametrisation left."""
         for slot in self.slots.values():
             if parametrize.is_parametrized(slot.module, "weight"):
                 parametrize.remove_parametrizations(slot.module, "weight", leave_parametrized=True)
+        delattr(self._model, _MARK)
 
     def state_dict(self) -> dict[str, Any]:
         """What the hooks need beyond the trained tensors."""
@@ -211,8 +222,8 @@ def represent(model: nn.Module, name: str = "plain", **options: Any) -> Represen
 
 
 def of(model: nn.Module) -> Representation | None:
-    """The representation that parametrises a model (also through DDP or compile wrappers), or None."""
+    """The representation of a model (also through DDP or compile wrappers), or None if `represent` was not called."""
     for module in model.modules():
-        if isinstance(module, Parametrization):
-            return module.representation
+        if _MARK in vars(module):
+            return vars(module)[_MARK][0]
     return None

@@ -26,7 +26,8 @@ def acdc_phases(total_steps: int) -> list[tuple[int, bool]]:
     table += sorted([(epoch, True) for epoch in _ACDC_COMPRESS] + [(epoch, False) for epoch in _ACDC_DECOMPRESS])
     by_step: dict[int, bool] = {}
     for epoch, sparse in table:
-        by_step[round(epoch / 100 * total_steps)] = sparse
+        # training starts dense, however short it is
+        by_step[max(round(epoch / 100 * total_steps), min(epoch, 1))] = sparse
     phases: list[tuple[int, bool]] = []
     for step, sparse in by_step.items():
         if not phases or phases[-1][1] != sparse:

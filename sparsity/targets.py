@@ -30,7 +30,7 @@ class Target:
 
 def plain_name(name: str) -> str:
     """Strip what `DistributedDataParallel` and `torch.compile` put into a parameter's or module's name."""
-    parts = [part for part in name.split(".") if part not in ("_orig_mod",)]
+    parts = [part for part in name.split(".") if part not in ("", "_orig_mod")]
     if parts and parts[0] == "module":
         parts = parts[1:]
     return ".".join(parts)
@@ -43,23 +43,22 @@ def targets(model: nn.Module) -> list[Target]:
         model: Any network, also wrapped or with parametrised weights.
 
     Raises:
-        ValueError: if two layers share a weight (a mask could not be said to belong to one of them), or if there is
-            nothing to prune.
+        ValueError: if a layer shares a parameter with another module (a mask could not be said to belong to one of
+            them), or if there is nothing to prune.
     """
     found: list[Target] = []
-    owners: dict[int, str] = {}
+    owners: dict[int, list[str]] = {}
+    for module_name, module in model.named_modules():
+        for own_name, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(plain_name(f"{module_name}.{own_name}"))
     for module_name, module in model.named_modules():
         if not isinstance(module, (_ConvNd, nn.Linear)):
             continue
-        name = plain_name(f"{module_name}.weight" if module_name else "weight")
-        found.append(Target(name, module))
+        found.append(Target(plain_name(f"{module_name}.weight" if module_name else "weight"), module))
         for parameter in module.parameters():
-            if id(parameter) in owners:
-                raise ValueError(
-                    f"{name} and {owners[id(parameter)]} share a parameter: tied weights cannot be pruned apart; "
-                    "untie them"
-                )
-            owners[id(parameter)] = name
+            if len(owners[id(parameter)]) > 1:
+                names = " and ".join(owners[id(parameter)])
+                raise ValueError(f"{names} share a parameter: tied weights cannot be pruned apart; untie them")
     if not found:
         raise ValueError("the model has no convolution and no linear layer, so nothing can be pruned")
     return found

@@ -60,8 +60,9 @@ class Product(Representation):
     options: Any
 
     def factorise(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Split the weight at the configured β."""
-        return split(weight, self.options.beta)
+        """Split the weight at the configured β; at β = 0 an exact zero is parked, since (0, 0) could never move."""
+        m, w = split(weight, self.options.beta)
+        return m.masked_fill(m == 0, self.options.park_zero_beta), w
 
     def materialise(self, *factors: Tensor) -> Tensor:
         """M ⊙ w."""
@@ -90,9 +91,9 @@ class SignIn(Product):
     β to 0, where signs no longer flip; the reset is the essential ingredient. β = 1 for all layers is published; the
     period p on ImageNet and the treatment of momentum are not, so both are options and *unverified*.
 
-    Moments at a reset (``moments``): ``remap`` keeps the velocity of θ, v = (w·b_m + m·b_w)/(m² + w²), and writes it in
-    the new coordinates, (v·w′, v·m′); only state linear in the gradient is mapped, second moments stay. ``zero`` clears
-    all of it, ``keep`` leaves it. No reset happens after the last epoch, where nothing would follow it.
+    Moments at a reset (``moments``): ``remap`` keeps the mean dL/dθ, G = (w·b_m + m·b_w)/(m² + w²), and writes it
+    in the new coordinates, (G·w′, G·m′); only state linear in the gradient is mapped, second moments stay. ``zero``
+    clears all of it, ``keep`` leaves it. No reset happens after the last epoch, where nothing would follow it.
     """
 
     title = "Sign-In"
@@ -120,7 +121,7 @@ class SignIn(Product):
         for slot in self.slots.values():
             m, w = slot.factors
             theta = m * w
-            new_m, new_w = split(theta, self.options.beta)
+            new_m, new_w = self.factorise(theta)
             changed += (new_m != m).sum().cpu()
             self._carry_moments(ctx, (m, w), (new_m, new_w))
             m.copy_(new_m)
@@ -128,7 +129,7 @@ class SignIn(Product):
         ctx.park()
         ctx.record("reset", changed=int(changed))
 
-    def _carry_moments(self, ctx: Context, old: tuple[nn.Parameter, ...], new: tuple[Tensor, Tensor]) -> None:
+    def _carry_moments(self, ctx: Context, old: tuple[nn.Parameter, ...], new: tuple[Tensor, ...]) -> None:
         if self.options.moments == "keep":
             return
         m, w = old
@@ -140,6 +141,6 @@ class SignIn(Product):
             of_m, of_w = ctx.moment(m, key), ctx.moment(w, key)
             if of_m is None or of_w is None:
                 continue
-            velocity = (w * of_m + m * of_w) / _metric(m, w)
-            of_m.copy_(velocity * new[1])
-            of_w.copy_(velocity * new[0])
+            averaged = (w * of_m + m * of_w) / _metric(m, w)
+            of_m.copy_(averaged * new[1])
+            of_w.copy_(averaged * new[0])

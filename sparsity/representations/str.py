@@ -52,7 +52,9 @@ class SoftThreshold(Representation):
             ge=0,
             choices=("calibrated",),
         )
-        active_at: float = option(0.01, "share of zeros from which the threshold counts as active", gt=0, lt=1)
+        active_at: float = option(
+            0.01, "share of zeros among unmasked weights from which the threshold counts as active", gt=0, lt=1
+        )
 
     options: Options
 
@@ -81,9 +83,8 @@ class SoftThreshold(Representation):
         """Record the epoch in which the threshold turned on."""
         if self._active:
             return
-        zeros = sum(int((weight == 0).sum()) for _, weight in self.weights())
-        total = sum(slot.factors[0].numel() for slot in self.slots.values())
-        if zeros >= self.options.active_at * total:
+        zeros = sum(int(((theta == 0) & ctx.masks[name]).sum()) for name, theta in self.weights())
+        if zeros >= self.options.active_at * sum(ctx.masks.kept().values()):
             self._active = True
             ctx.record("threshold", changed=zeros)
 

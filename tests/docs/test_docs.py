@@ -20,7 +20,9 @@ def blocks(page, language):
 
 
 def commands():
-    lines = [line.split("  #")[0].strip() for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()]
+    lines = [
+        line.split("  #")[0].strip() for page in PAGES for block in blocks(page, "bash") for line in block.splitlines()
+    ]
     return sorted({line for line in lines if line and not line.startswith("#")})
 
 

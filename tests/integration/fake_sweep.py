@@ -16,9 +16,15 @@ def finished_sweep(folder: Path) -> Path:
         for seed, accuracy in enumerate(accuracies):
             hashed = f"{len(row):08x}"
             path = f"{row.replace(' + ', '-').lower()}-{hashed}-s{seed}"
-            cells.append({"row": row, "column": {}, "seed": seed, "identity": hashed, "path": path})
+            cells.append({"row": row, "column": {"optimizer.lr": 0.1}, "seed": seed, "identity": hashed, "path": path})
             _write_run(folder / path, row, hashed, seed, accuracy)
-    manifest = {"name": "fake", "title": "A fake table", "column_keys": [], "tuning_cells": 9, "notes": None}
+    manifest = {
+        "name": "fake",
+        "title": "A fake table",
+        "column_keys": ["optimizer.lr"],
+        "tuning_cells": 9,
+        "notes": None,
+    }
     _write(folder / "sweep.json", {**manifest, "baselines": {"RiGL + HAM": "RiGL"}, "cells": cells})
     return folder
 

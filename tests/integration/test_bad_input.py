@@ -282,9 +282,7 @@ def test_a_disk_that_is_full_at_any_moment(tmp_path: Path, monkeypatch: pytest.M
         assert_same_run(folder, tmp_path / "whole")
 
 
-def test_a_log_on_a_full_disk_costs_nothing(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], half: Path
-) -> None:
+def test_a_log_on_a_full_disk_costs_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str], half: Path) -> None:
     """/dev/full takes no byte: logging would print a traceback for every line."""
     (half / "log.txt").unlink()
     (half / "log.txt").symlink_to("/dev/full")

@@ -23,7 +23,10 @@ pytestmark = [
 ]
 
 ROWS: dict[str, Any] = {
-    "AC/DC + Sign-In": {"topology": {"name": "acdc", "criterion": "erk", "sparsity": 0.9}, "representation.name": "sign_in"},
+    "AC/DC + Sign-In": {
+        "topology": {"name": "acdc", "criterion": "erk", "sparsity": 0.9},
+        "representation.name": "sign_in",
+    },
     "RiGL + HAM": {"topology": {"name": "rigl", "sparsity": 0.9, "update_every": 5}, "optimizer.ham": {"alpha": 20.0}},
 }
 # 12 steps an epoch, 60 in all; a run's checkpoints are many and its steps slow enough to be killed between them
@@ -90,7 +93,9 @@ def workers(command: Command, runs: Path) -> dict[int, Path]:
 
 
 def lines_of_logs(runs: Path) -> Counter[str]:
-    return Counter(f"{path.parent.name}: {line}" for path in runs.glob("*/log.txt") for line in path.read_text().splitlines())
+    return Counter(
+        f"{path.parent.name}: {line}" for path in runs.glob("*/log.txt") for line in path.read_text().splitlines()
+    )
 
 
 def test_ten_kills_change_nothing(ham: Ham, undisturbed: Path, tmp_path: Path) -> None:

@@ -48,12 +48,12 @@ class Halves(Topology):
 
 
 @pytest.fixture
-def config(tmp_path: Path, open_registry: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def config(tmp_path: Path, open_registry: None) -> Iterator[Path]:
     """A configuration beside the method's file; the registry and the modules are put back."""
     (tmp_path / "toy/toy_methods.py").parent.mkdir()
     (tmp_path / "toy/toy_methods.py").write_text(METHOD)
-    rows = {"Half": {}, "Quarter": {"topology.share": 0.25}, "Dense": {"topology.name": "dense", "topology": None}}
-    rows["Dense"] = {"topology": {"name": "dense", "sparsity": 0.0}}
+    dense = {"topology": {"name": "dense", "sparsity": 0.0}}
+    rows = {"Half": {}, "Quarter": {"topology.share": 0.25}, "Dense": dense}
     config = write_config(
         tmp_path / "toy/toy.yaml",
         imports=["toy_methods"],
@@ -94,7 +94,9 @@ def test_it_is_listed(ham: Ham, config: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(config.parent)
     called = ham("methods", "--import", "toy_methods")
     assert (called.code, called.err) == (0, "")
-    assert any(line.split() == ["halves", "PaI", "Halves", *"Nobody et al., 2020".split()] for line in called.out.splitlines())
+    assert any(
+        line.split() == ["halves", "PaI", "Halves", *"Nobody et al., 2020".split()] for line in called.out.splitlines()
+    )
     described = ham("methods", "halves", "--import", "toy_methods").out
     assert described.startswith("halves: Keeps the first rows of every layer.")
     assert "share (float, default 0.5" in described

@@ -241,6 +241,8 @@ def test_a_defect_in_a_worker_leaves_its_traceback_in_the_log_only(
     called = ham("sweep", config, "--out", tmp_path / "runs", "--jobs", 1)
     (broken,) = (tmp_path / "runs/small").glob("broken-*")
     assert called.code == 1
-    assert f"failed {broken.name}: ZeroDivisionError: division by zero (traceback in {broken / 'log.txt'})" in called.err
+    assert (
+        f"failed {broken.name}: ZeroDivisionError: division by zero (traceback in {broken / 'log.txt'})" in called.err
+    )
     assert "after_step" in (broken / "log.txt").read_text()
     assert len(list(tmp_path.rglob("result.json"))) == 1

@@ -15,7 +15,10 @@ from experiments.errors import RunFailure
 
 STATE: dict[str, Any] = {
     "step": 3,
-    "model": {"weight": torch.arange(12.0).reshape(3, 4), "wide": torch.ones(1, 2, 3, 3).to(memory_format=torch.channels_last)},
+    "model": {
+        "weight": torch.arange(12.0).reshape(3, 4),
+        "wide": torch.ones(1, 2, 3, 3).to(memory_format=torch.channels_last),
+    },
     "masks": {"weight": torch.tensor([True, False])},
     "rng": torch.arange(20, dtype=torch.uint8),
     "rest": [1, 2.5, "text", None, True, {"nested": []}],

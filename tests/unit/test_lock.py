@@ -55,7 +55,10 @@ def test_it_is_there_while_held_and_gone_after(tmp_path: Path) -> None:
 def test_a_live_owner_is_named(tmp_path: Path, neighbour: subprocess.Popen) -> None:
     path = owned_by(tmp_path, neighbour.pid)
     before = path.read_bytes()
-    with pytest.raises(UserError, match=f"process {neighbour.pid} on .* is writing this run") as caught, RunLock(tmp_path):
+    with (
+        pytest.raises(UserError, match=f"process {neighbour.pid} on .* is writing this run") as caught,
+        RunLock(tmp_path),
+    ):
         pass
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before

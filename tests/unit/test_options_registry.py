@@ -89,7 +89,6 @@ def test_refuses(values: dict[str, Any], key: str, reason: str):
     assert str(caught.value) == f"{key}: {reason}"
 
 
-@pytest.mark.xfail(strict=True, reason="only X | None is taken apart, Optional[X] is taken for a type of its own")
 def test_optional_is_another_word_for_or_none():
     @dataclass(frozen=True)
     class Written:

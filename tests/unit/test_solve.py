@@ -88,7 +88,9 @@ def test_what_is_returned_is_what_was_measured_to_the_last_digit() -> None:
 )
 def test_what_cannot_be_reached_is_said(curve: Curve, target: float, nearest: float) -> None:
     measure, asked = counted(curve)
-    with pytest.raises(RunFailure, match=rf"no threshold decay found for sparsity {target:g} in {MAX_RUNS} runs") as caught:
+    with pytest.raises(
+        RunFailure, match=rf"no threshold decay found for sparsity {target:g} in {MAX_RUNS} runs"
+    ) as caught:
         solve(measure, target)
     assert len(asked) == MAX_RUNS
     assert f"nearest: {nearest:.2f}" in caught.value.message
