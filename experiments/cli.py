@@ -108,7 +108,8 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None) ->
 
     loaded = _load(config, overrides)
     path = calibration_path(loaded.path)
-    cells = calibration.needed(expand(loaded, calibrate=False).cells, read_calibration(path))
+    known = {key: value for file in loaded.files for key, value in read_calibration(calibration_path(file)).items()}
+    cells = calibration.needed(expand(loaded, calibrate=False).cells, known)
     with SweepBars(len(cells), unit="settings") as bars:
         entries, failures = calibration.calibrate(cells, jobs or default_jobs(), bars)
     old: Any = read_yaml(path) if path.exists() else []
