@@ -31,6 +31,7 @@ def run_here(spec: Spec, folder: Path, identity: str, progress: runner.Progress,
     import torch
 
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # as in the workers of a sweep
     requested = False
 
     def request(*_: Any) -> None:
@@ -41,6 +42,7 @@ def run_here(spec: Spec, folder: Path, identity: str, progress: runner.Progress,
     try:
         return runner.run(spec, folder, identity, progress=progress, stop=lambda: requested)
     finally:
+        torch.set_flush_denormal(False)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -54,7 +54,7 @@ def _alive(owner: dict[str, Any]) -> bool:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time judge and remove a lock, or a second one could remove what a first has just put there."""
+    """Let one process at a time judge and remove a lock, or a second could remove what a first has just put there."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a network file system that cannot lock a folder
@@ -65,7 +65,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 class RunLock:
-    """Holds a run directory for one process, by an atomic hard link (file locks are unreliable on network file systems).
+    """Holds a run directory for one process, by an atomic hard link (file locks fail on some network file systems).
 
     A lock whose process on this host is gone is taken over.
 

@@ -111,6 +111,7 @@ def _carry_out(task: Task, connection: Connection, threads: int, stop: _Stop) ->
         import torch
 
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(True)  # subnormal numbers are slow, and equal runs must treat them equally
         connection.send(("value", task.function(*task.arguments, progress=progress, stop=stop)))
     except Interrupted as error:
         connection.send(("interrupted", str(error)))

@@ -1,31 +1,18 @@
-"""The command line, called in this process: a new one would import torch for seconds."""
+"""The command line as a fixture, and what keeps tests that call it apart."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from experiments import cli
+pytest.register_assert_rewrite("commands", "processes", "small_runs")
 
-pytest.register_assert_rewrite("small_runs", "processes")
-
-
-@dataclass(frozen=True)
-class Called:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Ham = Callable[..., Called]
+from commands import Called, Ham, command  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,17 +22,12 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def ham(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ham:
+def ham(capsys: pytest.CaptureFixture[str]) -> Ham:
     """``ham("run", config, ...)``; a traceback on its way fails the test, whatever the test looks for."""
 
     def call(*arguments: object) -> Called:
-        monkeypatch.setattr(sys, "argv", ["ham", *map(str, arguments)])
         capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code if isinstance(left.code, int) else 1
+        code = command(*arguments)
         out, err = capsys.readouterr()
         assert "Traceback" not in err
         return Called(code, out, err)

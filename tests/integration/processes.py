@@ -58,7 +58,7 @@ class Command:
         return self._err.read_text()
 
     def members(self, word: str = "") -> list[int]:
-        """Live processes of this command, by an environment variable that all inherit; with a word in their command line."""
+        """Live processes of this command, by a variable that all inherit; with a word in their command line."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from experiments import runner
@@ -52,22 +53,20 @@ def train(spec: Spec, folder: Path, **hooks: Any) -> dict[str, Any]:
 def train_in_pieces(spec: Spec, folder: Path, cuts: Iterable[int]) -> None:
     """Carry a run out in this process, stopped at each of some steps and taken up again."""
     for cut in cuts:
-        step = 0
-
-        def count(done: int, total: int) -> None:
-            nonlocal step
-            step = done
-
-        def reached(cut: int = cut) -> bool:
-            return step >= cut
-
-        try:
-            train(spec, folder, progress=count, stop=reached)
-        except Interrupted:
-            assert step == cut
-            continue
-        raise AssertionError(f"the run was not stopped at step {cut}")
+        train_until(spec, folder, cut)
     train(spec, folder)
+
+
+def train_until(spec: Spec, folder: Path, cut: int, hashed: str | None = None) -> None:
+    """Carry a run on in this process until a step and stop it there."""
+    step = 0
+
+    def count(done: int, total: int) -> None:
+        nonlocal step
+        step = done
+
+    with pytest.raises(Interrupted, match=f"stopped at step {cut} of"):
+        runner.run(spec, folder, hashed or identity(spec), progress=count, stop=lambda: step >= cut)
 
 
 def resumptions(folder: Path) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Ham
+from commands import Ham
 from small_runs import result, write_config
 
 from experiments.calibrate import TOLERANCE

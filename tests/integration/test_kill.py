@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Ham
+from commands import Ham
+from commands import command as call
 from processes import Command, wait_for
 from small_runs import contents, result, resumptions, write_config
 
@@ -42,17 +43,8 @@ def sweep_config(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs folder of a sweep that nobody disturbs."""
-    from experiments import cli
-
     folder = tmp_path_factory.mktemp("undisturbed")
-    arguments = sys.argv
-    sys.argv = ["ham", "sweep", str(sweep_config(folder)), "--out", str(folder / "runs"), "--jobs", "2"]
-    try:
-        cli.main()
-    except SystemExit as left:
-        assert not left.code
-    finally:
-        sys.argv = arguments
+    assert call("sweep", sweep_config(folder), "--out", folder / "runs", "--jobs", 2) == 0
     return folder / "runs/small"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Ham
+from commands import Ham
 from small_runs import result, write_config
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")

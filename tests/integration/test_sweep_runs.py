@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Ham
-from small_runs import contents, differing, result, resumptions, weights, write_config
+from commands import Ham, command, one_message
+from small_runs import contents, differing, result, resumptions, train_until, weights, write_config
 
-from experiments import config_files, runner
-from experiments.errors import Interrupted
+from experiments import config_files
 from experiments.spec import from_mapping
 from experiments.yaml_io import read_mapping
 
@@ -38,19 +37,8 @@ def table_config(folder: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a configuration and its finished runs; not to be written to."""
-    import sys
-
-    from experiments import cli
-
     folder = tmp_path_factory.mktemp("finished")
-    arguments = sys.argv
-    sys.argv = ["ham", "sweep", str(table_config(folder)), "--out", str(folder / "runs"), "--jobs", "2"]
-    try:
-        cli.main()
-    except SystemExit as left:
-        assert not left.code
-    finally:
-        sys.argv = arguments
+    assert command("sweep", table_config(folder), "--out", folder / "runs", "--jobs", 2) == 0
     return folder
 
 
@@ -128,8 +116,7 @@ def test_a_moved_unfinished_run_resumes(ham: Ham, copied: Path) -> None:
     before = weights(folder)
     spec, hashed = from_mapping(read_mapping(folder / "spec.yaml")), result(folder)["identity"]
     shutil.rmtree(folder)
-    with pytest.raises(Interrupted):
-        runner.run(spec, folder, hashed, stop=iter([False, False, False, True]).__next__)
+    train_until(spec, folder, 4, hashed)
     moved = copied.with_name("elsewhere")
     (copied / "runs").rename(moved)
     assert f"{RUNS - 1} done, 1 resumable" in ham("status", moved / "small").out
@@ -156,7 +143,7 @@ def test_a_changed_default_reuses_nothing(
     assert ham(*arguments).out == f"0 of {RUNS} runs to do\n"
 
 
-# ---- crashes -----------------------------------------------------------------------------------------------------------
+# ---- crashes ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_diverging_row_stops_no_other(ham: Ham, tmp_path: Path) -> None:
@@ -228,9 +215,7 @@ def test_a_killed_worker_stops_no_other_and_is_retried_alone(ham: Ham, tmp_path:
     assert differing(weights(doomed), weights(first)) == []
 
 
-def test_a_defect_in_a_worker_leaves_its_traceback_in_the_log_only(
-    ham: Ham, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_defect_of_a_method_is_one_message_and_a_traceback_in_the_log(ham: Ham, tmp_path: Path) -> None:
     (tmp_path / "broken_method.py").write_text(
         "from sparsity import Topology, register_topology\n\n\n"
         "@register_topology('broken')\nclass Broken(Topology):\n"
@@ -240,9 +225,14 @@ def test_a_defect_in_a_worker_leaves_its_traceback_in_the_log_only(
     config = write_config(tmp_path / "small.yaml", schedule__epochs=1, imports=["broken_method"], sweep={"rows": rows})
     called = ham("sweep", config, "--out", tmp_path / "runs", "--jobs", 1)
     (broken,) = (tmp_path / "runs/small").glob("broken-*")
+    fault = f"{broken}: ZeroDivisionError: division by zero (traceback in {broken / 'log.txt'})"
     assert called.code == 1
-    assert (
-        f"failed {broken.name}: ZeroDivisionError: division by zero (traceback in {broken / 'log.txt'})" in called.err
-    )
-    assert "after_step" in (broken / "log.txt").read_text()
+    assert f"failed {broken.name}: {fault}" in called.err
     assert len(list(tmp_path.rglob("result.json"))) == 1
+    assert "ZeroDivisionError" in ham("status", tmp_path / "runs/small").out
+    called = ham("run", config, "sweep=null", "topology.name=broken", "--out", tmp_path / "single")
+    (single,) = (tmp_path / "single").iterdir()
+    one_message(called, 1, "ZeroDivisionError: division by zero (traceback in ")
+    for folder in (broken, single):
+        assert "in after_step" in (folder / "log.txt").read_text()
+        assert "ZeroDivisionError" in json.loads((folder / "failure.json").read_text())["error"]

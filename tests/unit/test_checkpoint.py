@@ -70,8 +70,7 @@ def test_a_damaged_one_is_refused_or_whole_all_the_same(saved: Path) -> None:
         saved.write_bytes(damaged)
         try:
             assert equal(checkpoint.load(saved, "ab12cd34", 7), STATE)
-        except RunFailure as error:
-            assert "damaged or foreign" in error.message
+        except RunFailure:
             refused += 1
     assert refused > 75
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,12 +53,17 @@ def test_a_full_disk_keeps_the_old_content(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         if call != "write":
             patch.setattr(files.os, call, full)
-        with pytest.raises(OSError, match="No space left"), atomic(tmp_path / "a") as file:
-            file.write(b"new")
-            if call == "write":
-                full()
+        with pytest.raises(OSError, match="No space left"):
+            rewrite(tmp_path / "a", full if call == "write" else None)
     assert (tmp_path / "a").read_text() == "old"
     assert names(tmp_path) == ["a"]
+
+
+def rewrite(path: Path, fault: Callable[[], None] | None) -> None:
+    with atomic(path) as file:
+        file.write(b"new")
+        if fault:
+            fault()
 
 
 def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:

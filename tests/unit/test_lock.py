@@ -44,10 +44,12 @@ def names(folder: Path) -> list[str]:
 
 
 def test_it_is_there_while_held_and_gone_after(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="inside"), RunLock(tmp_path):
+    with RunLock(tmp_path):
         assert names(tmp_path) == ["lock"]
         owner = json.loads((tmp_path / "lock").read_text())
         assert (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname())
+    assert names(tmp_path) == []
+    with pytest.raises(RuntimeError, match="inside"), RunLock(tmp_path):
         raise RuntimeError("inside")
     assert names(tmp_path) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -56,7 +57,23 @@ def until_stopped(folder: Path, *, progress: Callable[[int, int], None], stop: C
     raise Interrupted(f"stopped at step {step}")
 
 
-# ---- tests -------------------------------------------------------------------------------------------------------------
+class Slow:
+    """Takes its time to arrive in a worker, which has not begun to work then."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return arrive, (self.folder,)
+
+
+def arrive(folder: Path) -> Path:
+    (folder / "arriving").touch()
+    time.sleep(1)
+    return folder
+
+
+# ---- tests -----------------------------------------------------------------------------------------------------------
 
 
 class Record(Listener):
@@ -96,9 +113,10 @@ def test_no_tasks_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_all([], 2, Listener()) == {}
 
 
-def test_a_worker_has_its_threads_ignores_ctrl_c_and_imports_no_tracker(tmp_path: Path) -> None:
-    outcome = run_all([task(tmp_path, "t", state)], 1, Listener(), threads=1)["t"]
-    assert outcome.value == {"threads": 1, "ignores SIGINT": True, "wandb": False}
+def test_a_worker_has_its_threads_and_ignores_ctrl_c(tmp_path: Path) -> None:
+    value = run_all([task(tmp_path, "t", state)], 1, Listener(), threads=1)["t"].value
+    assert value["threads"] == 1
+    assert value["ignores SIGINT"]
 
 
 def test_a_failure_takes_nothing_else_along(tmp_path: Path) -> None:
@@ -144,14 +162,18 @@ def test_an_interrupt_stops_every_worker_at_a_checkpoint_and_starts_none(tmp_pat
 
 
 COMMAND = """
+import json
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_pool import Listener, run_all, task, until_stopped
+from test_pool import Listener, Slow, run_all, state, task, until_stopped
 
 if __name__ == "__main__":
     folder = Path({folder!r})
-    run_all([task(folder, name, until_stopped, folder) for name in "abcd"], 4, Listener())
+    value = run_all([task(folder, "state", state)], 1, Listener())["state"].value
+    (folder / "state.json").write_text(json.dumps(value))
+    tasks = [task(folder, "at work", until_stopped, folder), task(folder, "on its way", until_stopped, Slow(folder))]
+    run_all(tasks, 2, Listener())
 """
 
 
@@ -160,15 +182,18 @@ def test_workers_die_with_a_killed_command_even_while_they_start(tmp_path: Path)
     script = tmp_path / "command.py"
     script.write_text(COMMAND.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
     with subprocess.Popen([sys.executable, script], start_new_session=True) as command:
-        # the first worker works, the others are at whatever they do in their first moments
-        while not list(tmp_path.glob("*[0-9]")):
+        while not (list(tmp_path.glob("*[0-9]")) and (tmp_path / "arriving").exists()):
             assert command.poll() is None
             time.sleep(0.002)
         command.kill()
+    begun = list(tmp_path.glob("*[0-9]"))
     deadline = time.monotonic() + 10
     while (left := in_session(command.pid)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert left == []
+    assert list(tmp_path.glob("*[0-9]")) == begun
+    # what nobody asked for is not imported: no tracker in a worker of a command of its own
+    assert json.loads((tmp_path / "state.json").read_text()) == {"threads": 1, "ignores SIGINT": True, "wandb": False}
 
 
 def in_session(session: int) -> list[int]:

@@ -1,0 +1,243 @@
+"""Damaged files, foreign locks, full disks, diverging runs: one message, and nothing that was finished is lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import resource
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from commands import Ham, one_message
+from small_runs import (
+    STEPS,
+    assert_same_run,
+    contents,
+    result,
+    resumptions,
+    tiny_spec,
+    train,
+    train_until,
+    write_config,
+)
+
+from experiments import checkpoint, files, runner
+from experiments.errors import RunFailure
+from experiments.identity import identity
+
+# ---- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """A run that was stopped at step 10."""
+    spec = tiny_spec(tmp_path)
+    folder = tmp_path / "runs" / f"tiny-{identity(spec, content_hash())}-s0"
+    train_until(spec, folder, 10, identity(spec, content_hash()))
+    return folder
+
+
+def content_hash() -> str:
+    from experiments.data import content_hash
+
+    return content_hash("synthetic", None)
+
+
+class Bomb:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "foreign", "of another run", "pickle", "zipped pickle"])
+def test_a_checkpoint_that_is_none(ham: Ham, tmp_path: Path, half: Path, kind: str) -> None:
+    path, mark = half / "checkpoint.pt", tmp_path / "exploded"
+    metrics, good = (half / "metrics.jsonl").read_bytes(), path.read_bytes()
+    if kind == "truncated":
+        path.write_bytes(good[: len(good) // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "foreign":
+        torch.save({"model": {"weight": torch.zeros(3)}}, path)
+    elif kind == "of another run":
+        checkpoint.save(path, "00000000", 3, {})
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"format": checkpoint.FORMAT, "state": Bomb(mark)}))
+    else:
+        torch.save({"format": checkpoint.FORMAT, "state": Bomb(mark)}, path)
+    bad = path.read_bytes()
+    called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
+    one_message(called, 1, str(path), "remove it to start this run anew")
+    assert not mark.exists()
+    assert path.read_bytes() == bad
+    assert (half / "metrics.jsonl").read_bytes() == metrics
+    failure = json.loads((half / "failure.json").read_text())
+    assert "remove it to start this run anew" in failure["error"]
+    # with the good one back it goes on, and the failure is forgotten
+    path.write_bytes(good)
+    assert ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs").code == 0
+    assert resumptions(half) == [10]
+    assert not (half / "failure.json").exists()
+
+
+def test_metrics_that_were_lost_are_missed(ham: Ham, tmp_path: Path, half: Path) -> None:
+    (half / "metrics.jsonl").write_text("")
+    called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
+    one_message(called, 1, "metrics.jsonl", "remove the checkpoint to start this run anew")
+    (half / "checkpoint.pt").unlink()
+    assert ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs").code == 0
+    assert result(half)["steps"] == STEPS
+
+
+def test_a_damaged_result_is_made_again(ham: Ham, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "tiny.yaml", schedule__epochs=1)
+    assert ham("run", config, "--out", tmp_path / "runs").code == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    whole = result(folder)
+    for damage in (b"", b'{"status": "done"', b"\xff\xfe\x00", b"[]"):
+        (folder / "result.json").write_bytes(damage)
+        assert ham("run", config, "--out", tmp_path / "runs").code == 0
+        assert result(folder) == whole
+
+
+# ---- locks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def neighbour() -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_run_that_another_process_writes(ham: Ham, tmp_path: Path, half: Path, neighbour: subprocess.Popen) -> None:
+    (half / "lock").write_text(json.dumps({"pid": neighbour.pid, "host": socket.gethostname(), "started": None}))
+    before = contents(half)
+    called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
+    one_message(called, 2, half.name, f"process {neighbour.pid}", "is writing this run")
+    assert contents(half) == before
+    neighbour.kill()
+    neighbour.wait()
+    assert ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs").code == 0
+    assert resumptions(half) == [10]
+    assert not (half / "lock").exists()
+
+
+# ---- disks and numbers -----------------------------------------------------------------------------------------------
+
+
+def test_a_file_size_limit(ham: Ham, tmp_path: Path, half: Path) -> None:
+    """The kernel's own refusal: the checkpoint does not fit, the metrics do."""
+    whole = tmp_path / "whole"
+    train(tiny_spec(tmp_path), whole)
+    good = (half / "checkpoint.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) // 2, limits[1]))
+    try:
+        called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    one_message(called, 1, half.name, "File too large", "what was finished is kept")
+    assert (half / "checkpoint.pt").read_bytes() == good
+    assert not list(half.glob("*.tmp")) + list(half.glob(".*"))
+    assert "File too large" in json.loads((half / "failure.json").read_text())["error"]
+    assert ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs").code == 0
+    assert differing_but_identity(half, whole) == []
+
+
+def differing_but_identity(folder: Path, whole: Path) -> list[str]:
+    one, other = result(folder), result(whole)
+    return [key for key in one if one[key] != other[key] and key != "identity"]
+
+
+def test_a_disk_that_is_full_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every write and flush fails once, each in its own run; what follows is equal to a run that never failed."""
+    spec = tiny_spec(tmp_path, "schedule.epochs=2", "data.batch_size=100", "topology={name: acdc, sparsity: 0.5}")
+    calls, broken = 0, -1
+
+    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == broken:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*arguments)
+
+        return call
+
+    monkeypatch.setattr(files.os, "fsync", failing(os.fsync))
+    monkeypatch.setattr(files.JsonLines, "write", failing(files.JsonLines.write))
+    train(spec, tmp_path / "whole")
+    number = calls
+    assert number > 15
+    for broken in range(1, number + 1):
+        calls, folder = 0, tmp_path / str(broken)
+        with pytest.raises(RunFailure, match="No space left on device; what was finished is kept"):
+            train(spec, folder)
+        assert not list(folder.glob(".*.tmp"))
+        train(spec, folder)
+        assert not (folder / "failure.json").exists()
+        assert_same_run(folder, tmp_path / "whole")
+
+
+def test_a_log_on_a_full_disk_costs_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str], half: Path) -> None:
+    """/dev/full takes no byte: logging would print a traceback for every line."""
+    (half / "log.txt").unlink()
+    (half / "log.txt").symlink_to("/dev/full")
+    spec = tiny_spec(tmp_path)
+    runner.run(spec, half, identity(spec, content_hash()))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_loss_that_is_no_number(ham: Ham, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "tiny.yaml", optimizer={"lr": 1.0e30})
+    called = ham("run", config, "--out", tmp_path / "runs")
+    one_message(called, 1, "the loss is not finite at step 1", "epoch 1", "clip_grad_norm")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert not (folder / "result.json").exists()
+    assert "the loss is not finite" in json.loads((folder / "failure.json").read_text())["error"]
+    called = ham("status", tmp_path / "runs")
+    assert called.code == 0
+    assert "1 failed" in called.out
+    assert "the loss is not finite" in called.out
+
+
+def test_folders_that_cannot_be_written(ham: Ham, tmp_path: Path) -> None:
+    """A file stands in the place of the runs folder, of the sweep's and of a run's."""
+    single = write_config(tmp_path / "single.yaml", schedule__epochs=1)
+    table = write_config(tmp_path / "table.yaml", schedule__epochs=1, sweep={"seeds": [0, 1]})
+    (tmp_path / "file").touch()
+    one_message(ham("run", single, "--out", tmp_path / "file"), 1, str(tmp_path / "file"), "Not a directory")
+    one_message(ham("sweep", table, "--out", tmp_path / "file"), 1, str(tmp_path / "file"))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/table").touch()
+    one_message(ham("sweep", table, "--out", tmp_path / "runs"), 1, str(tmp_path / "runs/table"))
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_a_file_in_the_place_of_one_run_stops_no_other(ham: Ham, tmp_path: Path) -> None:
+    table = write_config(tmp_path / "table.yaml", schedule__epochs=1, sweep={"seeds": [0, 1]})
+    paths = ham("sweep", table, "--out", tmp_path / "runs", "--dry-run").out.splitlines()
+    blocked, free = (Path(path) for path in paths[:2])
+    blocked.parent.mkdir(parents=True)
+    blocked.touch()
+    called = ham("sweep", table, "--out", tmp_path / "runs", "--jobs", 1)
+    assert called.code == 1
+    assert f"failed {blocked.name}: [Errno" in called.err
+    assert f"1 of 2 runs failed ({blocked.name})" in called.err
+    assert result(free)["status"] == "done"
+    blocked.unlink()
+    assert ham("sweep", table, "--out", tmp_path / "runs", "--jobs", 1).code == 0
+    assert result(blocked)["status"] == "done"
