@@ -38,8 +38,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
 
 
 class ResNet8(nn.Module):
@@ -61,7 +61,7 @@ class ResNet8(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, in_channels, H, W] to logits [N, num_classes]."""
-        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.layer3(self.layer2(self.layer1(y)))
         return self.fc(y.mean(dim=(2, 3)))
 
