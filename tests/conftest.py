@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,11 @@ from sparsity import registry
 # derandomised: a failure seen once is seen by everybody, and no example database is written into the tree
 settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("suite")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the tests: a shell starts background jobs with SIGINT ignored, and all children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
