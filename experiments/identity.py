@@ -18,7 +18,10 @@ from .schema import MethodSpec, Spec
 
 LENGTH = 8  # hexadecimal digits
 # extends and sweep are no part of a resolved specification; they stand here for those who ask which keys count
-NOT_IDENTIFYING = ("extends", "sweep", "seed", "label", "tracking", "checkpoint", "data.root")
+NOT_IDENTIFYING = (
+    *("extends", "sweep", "seed", "label", "tracking", "checkpoint", "resources"),
+    *("data.root", "data.workers", "runtime.rank_timeout"),
+)
 CALIBRATED = "calibrated"
 THRESHOLD_DECAY = "threshold_decay"
 

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import math
 
+from .schema import ScheduleSpec
 
-def factor(name: str, step: int, total: int, warmup: int) -> float:
+
+def share(spec: ScheduleSpec, step: int, steps_per_epoch: int) -> float:
     """The rate of one step as a share of the peak rate.
 
+    With ``per: epoch`` all steps of an epoch have the rate of its first, in warm-up that of its last: AC/DC's and STR's
+    (e + 1) / 5 in epochs 0 to 4, then a cosine over the other epochs.
+
     Args:
-        name: ``cosine`` (to 0), ``constant``, or ``triangular`` (TurboPrune: 0.2 at the first step, 1 at 20 % of
-            training, 0 at its end, linear in between).
+        spec: The section ``schedule``.
         step: Index of the step, from 0.
-        total: Number of steps.
-        warmup: Steps of linear warm-up before it (not for triangular, which has its own).
+        steps_per_epoch: Steps an epoch.
 
     Returns:
-        A number in [0, 1].
+        A number in [0, 1]. ``cosine`` falls to 0, ``constant`` stays at 1, ``multistep`` is multiplied by `gamma` at
+        each milestone, ``triangular`` is TurboPrune's: 0.2 at the first step, 1 at 20 % of training, 0 at its end,
+        linear in between.
     """
-    if name == "triangular":
+    # time counts in the unit the rate changes in
+    at, unit = (step // steps_per_epoch, 1) if spec.per == "epoch" else (step, steps_per_epoch)
+    total = spec.epochs * unit
+    if spec.name == "triangular":
         peak = 0.2 * total
-        return 0.2 + 0.8 * step / peak if step < peak else (total - step) / (total - peak)
-    if step < warmup:
-        return (step + 1) / warmup
-    if name == "constant":
-        return 1.0
-    if name == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
-    raise ValueError(f"{name!r} is not a schedule; allowed: cosine, constant, triangular")
+        return 0.2 + 0.8 * at / peak if at < peak else (total - at) / (total - peak)
+    warmup = round(spec.warmup_epochs * unit)
+    if at < warmup:
+        return (at + 1) / warmup
+    if spec.name == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (at - warmup) / (total - warmup)))
+    if spec.name == "multistep":
+        return spec.gamma ** sum(at >= milestone * unit for milestone in spec.milestones)
+    return 1.0

@@ -24,6 +24,11 @@ def _folder_name(text: str) -> str:
     return text
 
 
+def _neutral(value: Any) -> Any:
+    """Declare what the code did before a key existed."""
+    return Field(json_schema_extra={"neutral": value})
+
+
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Event = Literal["initial", "update", "compress", "decompress", "threshold", "reset"]
@@ -36,20 +41,27 @@ class Section(BaseModel):
 
 
 class DataSpec(Section):
-    """Data set and how it is split. Counts are images; `root` None is the embedded copy."""
+    """Data set and how it is split. Counts are images; `root` None is the embedded copy.
+
+    `batch_size` counts the images of one optimizer step, over all ranks and micro-batches.
+    """
 
     name: str
     root: Text | None
+    image_size: Annotated[Positive | None, _neutral(None)]
     batch_size: Positive
     validation: Annotated[int, Field(ge=0)]
     train_limit: Positive | None
     evaluate_on: Literal["test", "validation"]
+    workers: Annotated[int, Field(ge=0)]
 
 
 class ModelSpec(Section):
-    """Network: one of the suite's, ``torchvision:NAME`` or ``timm:NAME``."""
+    """Network: one of the suite's, ``torchvision:NAME`` or ``timm:NAME``, with arguments of that library's builder."""
 
     name: str
+    options: Annotated[dict[str, bool | int | float | str | None], _neutral({})]
+    init: Annotated[Literal["default", "kaiming_fan_in", "kaiming_fan_out"], _neutral("default")]
 
 
 class MethodSpec(Section):
@@ -99,29 +111,57 @@ class OptimizerSpec(Section):
     decay: Literal["weights", "all"]
     clip_grad_norm: Annotated[float, Field(gt=0)] | None
     ham: HamSpec | None
+    ema_decay: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, _neutral(None)]
+
+
+class LossSpec(Section):
+    """Cross-entropy, with part of the target spread over all classes."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1), _neutral(0.0)]
 
 
 class ScheduleSpec(Section):
-    """Learning rate over time; `warmup_epochs` (may be a fraction) are part of `epochs`."""
+    """Learning rate over time; `warmup_epochs` (may be a fraction) are part of `epochs`.
 
-    name: Literal["cosine", "constant", "triangular"]
+    `milestones` (epochs, ascending) and `gamma` belong to ``multistep``.
+    """
+
+    name: Literal["cosine", "constant", "triangular", "multistep"]
     epochs: Positive
     warmup_epochs: Annotated[float, Field(ge=0)]
+    per: Annotated[Literal["step", "epoch"], _neutral("step")]
+    milestones: Annotated[list[Annotated[float, Field(gt=0)]], _neutral([])]
+    gamma: Annotated[float, Field(gt=0, lt=1), _neutral(0.1)]
 
 
 class RuntimeSpec(Section):
-    """Device, memory layout and precision."""
+    """Device, memory layout, precision and how a step is computed; `rank_timeout` in minutes."""
 
     device: Literal["auto", "cpu", "cuda"]
     channels_last: bool
-    amp: Literal["none", "bf16"]
+    amp: Literal["none", "bf16", "fp16"]
+    accumulate: Annotated[Positive, _neutral(1)]
+    compile: Annotated[bool, _neutral(False)]
+    sync_batch_norm: Annotated[bool, _neutral(False)]
+    deterministic: Annotated[bool, _neutral(False)]
+    tf32: Annotated[Literal["none", "convolutions", "all"], _neutral("convolutions")]
+    rank_timeout: Annotated[float, Field(gt=0)]
 
 
 class CheckpointSpec(Section):
-    """When to write a checkpoint, besides the end of an epoch; None is never."""
+    """When to write a checkpoint, besides the end of an epoch (None is never), and how many to keep."""
 
     every_steps: Positive | None
     every_minutes: Annotated[float, Field(gt=0)] | None
+    keep: Positive
+
+
+class ResourcesSpec(Section):
+    """What a cluster job of this run asks for; None is the cluster profile's. `hours` is the time limit of one job."""
+
+    nodes: Positive | None
+    ranks_per_node: Positive | None
+    hours: Annotated[float, Field(gt=0)] | None
 
 
 class EventCheck(Section):
@@ -155,9 +195,11 @@ class Spec(Section):
     topology: TopologySpec
     representation: RepresentationSpec
     optimizer: OptimizerSpec
+    loss: LossSpec
     schedule: ScheduleSpec
     runtime: RuntimeSpec
     checkpoint: CheckpointSpec
+    resources: ResourcesSpec
     checks: ChecksSpec
     tracking: TrackingSpec
     seed: Annotated[int, Field(ge=0)]

@@ -18,6 +18,7 @@ from .errors import UserError
 from .identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity
 from .messages import Problem, complain, validate
 from .overrides import KeyPath, assign_text, place_of
+from .rules import contradictions
 from .schema import OptimizerSpec, Spec
 from .yaml_io import Located, read_yaml, shown
 
@@ -115,29 +116,10 @@ def _build(tree: Mapping[str, Any], folders: Sequence[Path], context: str) -> Sp
     if not methods.aims_at_sparsity(completed):
         completed["topology"]["sparsity"] = 0.0
     spec = Spec.model_validate(completed)
-    problems = _contradictions(spec)
+    problems = contradictions(spec)
     if problems:
         raise complain(problems, tree, context)
     return spec
-
-
-def _contradictions(spec: Spec) -> list[Problem]:
-    """Rules between keys of different sections or of one."""
-    problems = []
-    optimizer, schedule = spec.optimizer, spec.schedule
-    if optimizer.nesterov and optimizer.name != "sgd":
-        text = f"only sgd has Nesterov momentum, not {optimizer.name}; write false"
-        problems.append(Problem(("optimizer", "nesterov"), text))
-    elif optimizer.nesterov and optimizer.momentum == 0:
-        text = "Nesterov momentum needs optimizer.momentum > 0"
-        problems.append(Problem(("optimizer", "nesterov"), text))
-    if schedule.warmup_epochs >= schedule.epochs:
-        text = f"{schedule.warmup_epochs:g} is out of range: must be < schedule.epochs, which is {schedule.epochs}"
-        problems.append(Problem(("schedule", "warmup_epochs"), text))
-    if spec.data.evaluate_on == "validation" and spec.data.validation == 0:
-        text = "'validation' needs held-out images, but data.validation is 0"
-        problems.append(Problem(("data", "evaluate_on"), text))
-    return problems
 
 
 def _calibrated(loaded: Loaded, tree: Located, spec: Spec, context: str) -> float:

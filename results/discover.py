@@ -17,7 +17,10 @@ log = logging.getLogger("results")
 
 SPEC = "spec.yaml"
 # not part of what a run computes, so no reason to tell two runs apart
-NOT_COMPARED = ("seed", "label", "extends", "imports", "sweep", "tracking", "checkpoint", "checks", "data.root")
+NOT_COMPARED = (
+    *("seed", "label", "extends", "imports", "sweep", "tracking", "checkpoint", "resources", "checks"),
+    *("data.root", "data.workers", "runtime.rank_timeout"),
+)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FOLDER = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
 

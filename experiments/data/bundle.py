@@ -14,7 +14,7 @@ from torch import Tensor
 from experiments.errors import UserError
 
 from .arrays import Arrays
-from .sampler import SeekableSampler
+from .sampler import WHOLE, SeekableSampler, Shard
 
 EVALUATION_BATCH = 1000
 
@@ -59,15 +59,19 @@ class DataBundle:
         """Number of training batches in an epoch."""
         return self.sampler.steps_per_epoch
 
+    def count(self, part: Literal["train", "validation", "test"]) -> int:
+        """Number of images of a part, over all ranks."""
+        return len({"train": self.train, "validation": self.validation, "test": self.test}[part])
+
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over the training batches of an epoch from a given batch on.
+        """Iterate over this rank's part of the training batches of an epoch from a given batch on.
 
         Args:
             epoch: Counted from 0.
             start: Batches of this epoch that are over already, 0 to `steps_per_epoch`.
 
         Returns:
-            Pairs of images [batch_size, 1, H, W] and labels [batch_size].
+            Pairs of images [batch_size / ranks, 1, H, W] and labels [batch_size / ranks].
 
         Raises:
             ValueError: if epoch or start is out of range.
@@ -77,7 +81,7 @@ class DataBundle:
         return ((images[index], labels[index]) for index in chosen)
 
     def evaluate_batches(self, part: Literal["validation", "test"]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate once over every image of a part, in file order.
+        """Iterate once over this rank's share of a part, in file order; each image is in one rank's share.
 
         Args:
             part: ``"validation"`` (no batches where it is empty) or ``"test"``.
@@ -86,8 +90,12 @@ class DataBundle:
             Pairs of images and labels, `EVALUATION_BATCH` at a time; the last may be smaller.
         """
         held = {"validation": self.validation, "test": self.test}[part]
-        edges = range(0, len(held), EVALUATION_BATCH)
-        return ((held.images[e : e + EVALUATION_BATCH], held.labels[e : e + EVALUATION_BATCH]) for e in edges)
+        share = self.sampler.shard.of(len(held))
+        slices = (slice(e, min(e + EVALUATION_BATCH, share.stop)) for e in share[::EVALUATION_BATCH])
+        return ((held.images[chosen], held.labels[chosen]) for chosen in slices)
+
+    def close(self) -> None:
+        """Do nothing: all of it is in memory."""
 
 
 def split(
@@ -173,6 +181,7 @@ def make_bundle(
     seed: int,
     device: str | torch.device,
     channels_last: bool,
+    shard: Shard = WHOLE,
 ) -> DataBundle:
     """Split, normalise and place a data set; see `split` and `make_part` for the arguments.
 
@@ -180,11 +189,7 @@ def make_bundle(
         UserError: if the split is impossible or not even one batch fits into the training part.
     """
     train, held = split(arrays.train_labels, num_classes, validation, train_limit)
-    if not 1 <= batch_size <= len(train):
-        raise UserError(
-            f"{batch_size:,} is out of range: 1 to {len(train):,}, the number of training images",
-            where="data.batch_size",
-        )
+    check_batch(batch_size, len(train))
 
     def part(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Part:
         return make_part(images, labels, mean=mean, std=std, device=device, channels_last=channels_last)
@@ -194,8 +199,31 @@ def make_bundle(
         in_channels=1,
         image_size=arrays.train_images.shape[-1],
         content_hash=arrays.content_hash,
-        sampler=SeekableSampler(len(train), batch_size, seed),
+        sampler=SeekableSampler(len(train), batch_size, seed, shard),
         train=part(arrays.train_images[train], arrays.train_labels[train]),
         validation=part(arrays.train_images[held], arrays.train_labels[held]),
         test=part(arrays.test_images, arrays.test_labels),
     )
+
+
+def check_batch(batch_size: int, images: int) -> None:
+    """Make sure that at least one batch fits into the training part.
+
+    Raises:
+        UserError: if none does.
+    """
+    if not 1 <= batch_size <= images:
+        raise UserError(
+            f"{batch_size:,} is out of range: 1 to {images:,}, the number of training images", where="data.batch_size"
+        )
+
+
+def check_divisible(batch_size: int, ranks: int, micro_batches: int = 1) -> None:
+    """Make sure that all ranks get equally many images a step, or their mean gradient would not be the batch's.
+
+    Raises:
+        UserError: if they would not.
+    """
+    if batch_size % (ranks * micro_batches):
+        shares = f"{ranks} ranks" + (f" × {micro_batches} micro-batches" if micro_batches > 1 else "")
+        raise UserError(f"{batch_size:,} images a step cannot be shared evenly by {shares}", "data.batch_size")

@@ -12,25 +12,49 @@ from experiments.seeding import derived_seed
 
 
 @dataclass(frozen=True)
+class Shard:
+    """The part of the data that one of several ranks works on.
+
+    Attributes:
+        rank: 0 to `size` - 1.
+        size: Number of ranks.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def of(self, count: int) -> range:
+        """This rank's positions among `count`: contiguous, disjoint, all covered, lengths at most one apart."""
+        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+
+WHOLE = Shard()
+
+
+@dataclass(frozen=True)
 class SeekableSampler:
     """Random batches of indices without replacement; the incomplete last batch of an epoch is dropped.
 
     The permutation of an epoch is a function of seed and epoch alone. No state survives between calls, hence none has
-    to be saved, and any position is reached without walking there.
+    to be saved, and any position is reached without walking there. Ranks share each batch.
 
     Attributes:
         size: Number of images, at least `batch_size`.
-        batch_size: Images a batch, at least 1.
+        batch_size: Images a batch over all ranks, a multiple of their number.
         seed: Seed of the run.
+        shard: Whose part of each batch `batches` yields.
     """
 
     size: int
     batch_size: int
     seed: int
+    shard: Shard = WHOLE
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch_size <= self.size:
             raise ValueError(f"batch_size {self.batch_size} must be between 1 and the {self.size} images")
+        if self.batch_size % self.shard.size:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of the {self.shard.size} ranks")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -50,7 +74,7 @@ class SeekableSampler:
             start: Batches of this epoch that are over already, 0 to `steps_per_epoch`.
 
         Returns:
-            `steps_per_epoch` - `start` tensors of indices, int64 [batch_size].
+            `steps_per_epoch` - `start` tensors of indices, int64 [batch_size / ranks].
 
         Raises:
             ValueError: if epoch or start is out of range.
@@ -61,4 +85,5 @@ class SeekableSampler:
             raise ValueError(f"start {start} is not between 0 and the {self.steps_per_epoch} batches of an epoch")
         order = self.permutation(epoch)
         edges = range(start * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size)
-        return (order[edge : edge + self.batch_size] for edge in edges)
+        part = self.shard.of(self.batch_size)
+        return (order[edge + part.start : edge + part.stop] for edge in edges)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from experiments import data
 from experiments.data import Arrays, fashion_mnist, synthetic
-from experiments.data.bundle import split
+from experiments.data.bundle import DataBundle, split
 from experiments.data.sampler import SeekableSampler
 from experiments.errors import UserError
 from experiments.seeding import derived_seed
@@ -32,10 +32,12 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "make_fashion_mnist.py"
 class Spec:
     name: str = "synthetic"
     root: str | None = None
+    image_size: int | None = None
     batch_size: int = 32
     validation: int = 100
     train_limit: int | None = None
     evaluate_on: str = "test"
+    workers: int = 0
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,10 @@ def embedded() -> Arrays:
     return fashion_mnist.load(None)
 
 
-def build(spec: Spec, seed: int = 0, channels_last: bool = False) -> data.bundle.DataBundle:
-    return data.build(spec, seed, "cpu", channels_last)
+def build(spec: Spec, seed: int = 0, channels_last: bool = False) -> DataBundle:
+    built = data.build(spec, seed, "cpu", channels_last)
+    assert isinstance(built, DataBundle)
+    return built
 
 
 def said(error: pytest.ExceptionInfo[UserError]) -> str:
@@ -284,7 +288,8 @@ def test_split_does_not_depend_on_the_seed_but_order_does():
         (Spec(batch_size=0), ["data.batch_size"]),
         (Spec(validation=0, evaluate_on="validation"), ["data.evaluate_on", "data.validation"]),
         (Spec(name="fashion_mnst"), ["data.name", "did you mean 'fashion_mnist'", "synthetic"]),
-        (Spec(name="imagenet"), ["data.name", "fashion_mnist, synthetic"]),
+        (Spec(name="cifar"), ["data.name", "fashion_mnist, imagenet, synthetic"]),
+        (Spec(image_size=32), ["data.image_size", "32", "28 pixels", "null"]),
     ],
 )
 def test_impossible_data_is_refused(spec: Spec, words: list[str]):
@@ -308,6 +313,10 @@ def test_bundle_normalises_the_embedded_set(embedded: Arrays):
     expected = (embedded.test_images[:50, None] / 255.0 - 0.2860) / 0.3530
     np.testing.assert_allclose(bundle.test.images[:50].numpy(), expected, atol=1e-6)
     assert bundle.test.labels.tolist() == embedded.test_labels.tolist()
+
+
+def test_the_own_size_of_images_may_be_said():
+    assert build(Spec(image_size=28)).image_size == 28
 
 
 def test_synthetic_is_normalised():

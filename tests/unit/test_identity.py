@@ -36,9 +36,17 @@ def test_identity_is_the_hash_of_the_canonical_json():
     """Computed a second time by hand from the resolved mapping, minus what the docstring says is left out."""
     spec = build("topology.name=rigl", "topology.sparsity=0.9")
     content = spec.model_dump()
-    for key in ("seed", "label", "tracking", "checkpoint"):
+    for key in ("seed", "label", "tracking", "checkpoint", "resources"):
         del content[key]
-    del content["data"]["root"]
+    # where files lie, how they are read and how long ranks wait
+    del content["data"]["root"], content["data"]["workers"], content["runtime"]["rank_timeout"]
+    # keys that came after the first release, at what the code did before
+    del content["data"]["image_size"], content["model"]["options"], content["model"]["init"], content["loss"]
+    del content["optimizer"]["ema_decay"]
+    for key in ("per", "milestones", "gamma"):
+        del content["schedule"][key]
+    for key in ("accumulate", "compile", "sync_batch_norm", "deterministic", "tf32"):
+        del content["runtime"][key]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     assert identity(spec) == hashlib.sha256(text.encode()).hexdigest()[:8]
     content["data"]["content"] = "abc"
@@ -47,8 +55,24 @@ def test_identity_is_the_hash_of_the_canonical_json():
 
 
 @pytest.mark.parametrize(
+    ("overrides", "content", "released"),
+    [
+        ([], None, "4d625736"),
+        (["topology.name=rigl", "topology.sparsity=0.9", "optimizer.ham={}"], None, "726c38db"),
+        (["model.name=mlp_bn", "schedule.name=triangular", "runtime.amp=bf16"], "abc", "e2183423"),
+    ],
+)
+def test_hashes_of_the_first_release(overrides: list[str], content: str | None, released: str):
+    """Runs that were done with it are found again."""
+    assert identity(build(*overrides), content) == released
+
+
+@pytest.mark.parametrize(
     "override",
-    ["seed=5", "label=x", "tracking.wandb=disabled", "tracking.project=p", "checkpoint.every_steps=7", "data.root=/x"],
+    [
+        *("seed=5", "label=x", "tracking.wandb=disabled", "tracking.project=p", "checkpoint.every_steps=7"),
+        *("data.root=/x", "data.workers=0", "checkpoint.keep=5", "resources.hours=2.0", "runtime.rank_timeout=1.0"),
+    ],
 )
 def test_what_does_not_count(override: str):
     assert identity(build(override)) == identity(build())
@@ -66,6 +90,17 @@ def test_what_does_not_count(override: str):
         "schedule.epochs=9",
         "runtime.amp=bf16",
         "checks.events={update: {at_least: 1}}",
+        "data.image_size=28",
+        "model.init=kaiming_fan_in",
+        "optimizer.ema_decay=0.99",
+        "loss.label_smoothing=0.1",
+        "schedule.per=epoch",
+        "schedule={name: multistep, epochs: 8, warmup_epochs: 0, per: step, milestones: [4], gamma: 0.1}",
+        "runtime.accumulate=2",
+        "runtime.compile=true",
+        "runtime.sync_batch_norm=true",
+        "runtime.deterministic=true",
+        "runtime.tf32=none",
     ],
 )
 def test_what_counts(override: str):

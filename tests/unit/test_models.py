@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments import models
+from experiments import models, networks
 from experiments.errors import UserError
 
 GREY: dict[str, Any] = {"num_classes": 10, "in_channels": 1, "image_size": 28}
@@ -61,11 +61,11 @@ def test_resnet8_pools_by_the_mean():
 
 
 def test_block_adds_its_input():
-    block = models.BasicBlock(4, 4, stride=1)
+    block = networks.BasicBlock(4, 4, stride=1)
     nn.init.zeros_(block.conv2.weight)
     x = torch.randn(2, 4, 5, 5)
     torch.testing.assert_close(block(x), x.relu())
-    wider = models.BasicBlock(4, 8, stride=2).eval()
+    wider = networks.BasicBlock(4, 8, stride=2).eval()
     nn.init.zeros_(wider.conv2.weight)
     nn.init.ones_(wider.shortcut.get_parameter("0.weight"))
     expected = x[:, :, ::2, ::2].sum(dim=1, keepdim=True).expand(-1, 8, -1, -1).relu()
@@ -112,6 +112,7 @@ def test_initialisation_is_torchs_default_and_seeded():
     ("name", "shape", "parameters"),
     [
         ("resnet8", GREY, 77_754),
+        ("resnet8_gn", GREY, 77_754),
         ("mlp_bn", GREY, 267_010),
         ("torchvision:resnet50", COLOUR, 25_557_032),
         ("timm:resnet50", COLOUR, 25_557_032),
@@ -150,7 +151,11 @@ def test_transformers_are_built_for_the_size_of_the_images():
 @pytest.mark.parametrize(
     ("name", "shape", "words"),
     [
-        ("resnet9", GREY, ["'resnet9'", "resnet8, mlp_bn, torchvision:NAME, timm:NAME", "did you mean 'resnet8'"]),
+        (
+            "resnet9",
+            GREY,
+            ["'resnet9'", "resnet8, resnet8_gn, mlp_bn, torchvision:NAME, timm:NAME", "did you mean 'resnet8'"],
+        ),
         (":resnet8", GREY, ["is not a model"]),
         ("keras:resnet50", GREY, ["'keras:resnet50'", "torchvision:NAME"]),
         ("torchvision:resnet51", COLOUR, ["torchvision", "did you mean 'resnet50'"]),
@@ -187,3 +192,96 @@ def test_own_models_import_no_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- group normalisation
+
+
+def test_resnet8_gn_has_no_batch_statistics():
+    model = models.build("resnet8_gn", **GREY)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert [module.num_groups for module in model.modules() if isinstance(module, nn.GroupNorm)] == [8] * 9
+    assert dict(model.named_buffers()) == {}
+    images = torch.randn(6, 1, 28, 28)
+    torch.testing.assert_close(model(images)[:2], model(images[:2]))
+    batched = models.build("resnet8", **GREY)
+    assert not torch.allclose(batched(images)[:2], batched(images[:2]), atol=1e-2)
+
+
+def test_resnet8_gn_starts_from_the_weights_of_resnet8():
+    torch.manual_seed(5)
+    one = models.build("resnet8", **GREY).state_dict()
+    torch.manual_seed(5)
+    other = models.build("resnet8_gn", **GREY).state_dict()
+    assert {key for key in one if "running" not in key and "tracked" not in key} == set(other)
+    assert all(torch.equal(one[key], other[key]) for key in other)
+
+
+# --- options and initialisation
+
+
+def test_options_reach_the_library():
+    with torch.device("meta"):
+        narrow = models.build("torchvision:resnet50", **COLOUR, options={"width_per_group": 32})
+        assert narrow.get_parameter("layer1.0.conv2.weight").shape == (32, 32, 3, 3)
+        stem = models.build("timm:resnet18", **GREY, options={"stem_width": 32, "stem_type": "deep"})
+        assert stem.get_parameter("conv1.0.weight").shape == (32, 1, 3, 3)
+    small = {**COLOUR, "image_size": 32}
+    for zeroed in (False, True):
+        model = models.build("torchvision:resnet50", **small, options={"zero_init_residual": zeroed})
+        assert float(model.get_parameter("layer3.1.bn3.weight").detach().abs().sum()) == (0 if zeroed else 1024)
+        assert float(model.get_parameter("layer3.1.bn2.weight").detach().sum()) == 256
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("resnet8_gn", {"groups": 4}, ["model.options:", "'resnet8_gn' takes no options"]),
+        (
+            "torchvision:resnet50",
+            {"zero_init": True},
+            ["model.options.zero_init:", "'torchvision:resnet50' takes no such option", "'zero_init_residual'?"],
+        ),
+        ("torchvision:resnet50", {"layers": 3}, ["model.options.layers:", "takes no such option"]),
+        ("torchvision:resnet50", {"weights": "DEFAULT"}, ["model.options.weights:", "is set by the suite"]),
+        ("torchvision:resnet50", {"num_classes": 7}, ["model.options.num_classes:", "is set by the suite"]),
+        ("torchvision:googlenet", {"aux_logits": True}, ["model.options.aux_logits:", "is set by the suite"]),
+        ("timm:resnet18", {"pretrained": True}, ["model.options.pretrained:", "is set by the suite"]),
+        ("timm:resnet18", {"in_chans": 3}, ["model.options.in_chans:", "is set by the suite"]),
+        ("timm:resnet18", {"stem_with": 3}, ["model.options.stem_with:", "takes no such option", "'stem_width'?"]),
+        ("torchvision:resnet50", {"norm_layer": "batch"}, ["model.name:", "{'norm_layer': 'batch'}", "not callable"]),
+    ],
+)
+def test_options_that_cannot_be_are_refused(name: str, options: dict[str, Any], words: list[str]):
+    shape = GREY if name.startswith("timm") else COLOUR
+    with torch.device("meta"), pytest.raises(UserError) as error:
+        models.build(name, **shape, options=options)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("init", "convolution", "linear"), [("kaiming_fan_in", 32 * 9, 64), ("kaiming_fan_out", 64 * 9, 10)]
+)
+def test_initialisation_by_fan(init: Any, convolution: int, linear: int):
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        drawn.append(models.build("resnet8", **GREY, init=init).state_dict())
+    first, again = drawn
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    weight, head = first["layer3.conv1.weight"], first["fc.weight"]
+    assert float(weight.std()) == pytest.approx((2 / convolution) ** 0.5, rel=2e-2)
+    assert float(weight.abs().max()) > 3 * float(weight.std())  # normal, not uniform
+    assert float(head.std()) == pytest.approx((2 / linear) ** 0.5, rel=0.1)
+
+
+def test_initialisation_leaves_the_rest_alone():
+    torch.manual_seed(3)
+    plain = models.build("resnet8", **GREY).state_dict()
+    torch.manual_seed(3)
+    drawn = models.build("resnet8", **GREY, init="kaiming_fan_in").state_dict()
+    same = {key for key in plain if torch.equal(plain[key], drawn[key])}
+    assert same == {key for key in plain if plain[key].ndim < 2}
+    with torch.device("meta"):
+        assert models.build("torchvision:resnet50", **COLOUR, init="kaiming_fan_in").get_parameter("fc.weight").is_meta

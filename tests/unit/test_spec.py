@@ -74,12 +74,14 @@ def test_defaults():
         "data": {
             "name": "fashion_mnist",
             "root": None,
+            "image_size": None,
             "batch_size": 128,
             "validation": 1000,
             "train_limit": None,
             "evaluate_on": "test",
+            "workers": 4,
         },
-        "model": {"name": "resnet8"},
+        "model": {"name": "resnet8", "options": {}, "init": "default"},
         "topology": {"name": "dense", "sparsity": 0.0},
         "representation": {"name": "plain"},
         "optimizer": {
@@ -91,10 +93,30 @@ def test_defaults():
             "decay": "weights",
             "clip_grad_norm": None,
             "ham": None,
+            "ema_decay": None,
         },
-        "schedule": {"name": "cosine", "epochs": 8, "warmup_epochs": 0.0},
-        "runtime": {"device": "auto", "channels_last": False, "amp": "none"},
-        "checkpoint": {"every_steps": None, "every_minutes": 5.0},
+        "loss": {"label_smoothing": 0.0},
+        "schedule": {
+            "name": "cosine",
+            "epochs": 8,
+            "warmup_epochs": 0.0,
+            "per": "step",
+            "milestones": [],
+            "gamma": 0.1,
+        },
+        "runtime": {
+            "device": "auto",
+            "channels_last": False,
+            "amp": "none",
+            "accumulate": 1,
+            "compile": False,
+            "sync_batch_norm": False,
+            "deterministic": False,
+            "tf32": "convolutions",
+            "rank_timeout": 10.0,
+        },
+        "checkpoint": {"every_steps": None, "every_minutes": 5.0, "keep": 2},
+        "resources": {"nodes": None, "ranks_per_node": None, "hours": None},
         "checks": {"events": {}},
         "tracking": {"wandb": "auto", "entity": None, "project": None},
         "seed": 0,
@@ -268,15 +290,15 @@ def test_malformed_overrides(override: str, message: str):
         ("schedule.epochs=1:30", "schedule.epochs: '1:30' is not a whole number"),
         ("schedule.warmup_epochs=-1", "schedule.warmup_epochs: -1 is out of range: must be >= 0"),
         ("schedule.warmup_epochs=8", "schedule.warmup_epochs: 8 is out of range: must be < schedule.epochs, which is 8"),
-        ("schedule.name=cosin", "schedule.name: 'cosin' is not one of cosine, constant, triangular; did you mean 'cosine'?"),
+        ("schedule.name=cosin", "schedule.name: 'cosin' is not one of cosine, constant, triangular, multistep; did you mean 'cosine'?"),
         ("data.batch_size=0", "data.batch_size: 0 is out of range: must be >= 1"),
         ("data.train_limit=0", "data.train_limit: 0 is out of range: must be >= 1"),
         ("data.root=5", "data.root: 5 is not text; put it in quotes"),
         ("data.root=''", "data.root: is empty text; write null for none"),
-        ("data.name=fashion", "data.name: 'fashion' is not a data set; allowed: fashion_mnist, synthetic; did you mean 'fashion_mnist'?"),
-        ("data={name: synthetic}", "data: root, batch_size, validation, train_limit, evaluate_on are missing; a mapping in an override replaces all of data, write data.KEY to set one key"),
+        ("data.name=fashion", "data.name: 'fashion' is not a data set; allowed: fashion_mnist, imagenet, synthetic; did you mean 'fashion_mnist'?"),
+        ("data={name: synthetic}", "data: root, image_size, batch_size, validation, train_limit, evaluate_on, workers are missing; a mapping in an override replaces all of data, write data.KEY to set one key"),
         ("data=null", "data: null is not a mapping"),
-        ("model.name=resnet80", "model.name: 'resnet80' is not a model; allowed: resnet8, mlp_bn, torchvision:NAME, timm:NAME; did you mean 'resnet8'?"),
+        ("model.name=resnet80", "model.name: 'resnet80' is not a model; allowed: resnet8, resnet8_gn, mlp_bn, torchvision:NAME, timm:NAME; did you mean 'resnet8'?"),
         ("model.name='timm:'", "model.name: 'timm:' is not a model"),
         ("runtime.device=gpu", "runtime.device: 'gpu' is not one of auto, cpu, cuda"),
         ("tracking.wandb=disable", "tracking.wandb: 'disable' is not one of auto, online, offline, disabled; did you mean 'disabled'?"),
@@ -287,7 +309,7 @@ def test_malformed_overrides(override: str, message: str):
         ("checks.events={update: {by: 0.5}}", "checks.events.update: at_least is missing"),
         ("checks.events={update: {at_least: 1, by: 2}}", "checks.events.update.by: 2 is out of range: must be <= 1"),
         ("checks.events={update: {at_least: 1, at_lest: 1}}", "checks.events.update.at_lest: unknown key; allowed: at_least, by; did you mean 'at_least'?"),
-        ("lr=1", "lr: unknown key; allowed: imports, label, data, model, topology, representation, optimizer, schedule, runtime, checkpoint, checks, tracking, seed, extends, sweep; did you mean optimizer.lr?"),
+        ("lr=1", "lr: unknown key; allowed: imports, label, data, model, topology, representation, optimizer, loss, schedule, runtime, checkpoint, resources, checks, tracking, seed, extends, sweep; did you mean optimizer.lr?"),
         ("optimizer.epochs=3", "did you mean schedule.epochs?"),
         ("topolgy.name=rigl", "topolgy: unknown key; allowed: imports, "),
         ("imports=sys", "imports: 'sys' is not a list"),
@@ -314,6 +336,17 @@ def test_messages(override: str, message: str):
         (["optimizer.nesterov=true", "optimizer.momentum=0"], "optimizer.nesterov: Nesterov momentum needs optimizer.momentum > 0"),
         (["optimizer.name=adamw", "optimizer.nesterov=true"], "optimizer.nesterov: only sgd has Nesterov momentum, not adamw; write false"),
         (["data.validation=0", "data.evaluate_on=validation"], "data.evaluate_on: 'validation' needs held-out images, but data.validation is 0"),
+        (["schedule.name=triangular", "schedule.warmup_epochs=2"], "schedule.warmup_epochs: 2 is out of range: triangular has a warm-up of its own; write 0"),
+        (["schedule.name=triangular", "schedule.per=epoch"], "schedule.per: triangular changes the rate each step; write step"),
+        (["schedule.per=epoch", "schedule.warmup_epochs=1.5"], "schedule.warmup_epochs: 1.5 is not a whole number, which schedule.per: epoch needs"),
+        (["schedule.milestones=[3]"], "schedule.milestones: only multistep has milestones, not cosine; write []"),
+        (["schedule.name=multistep"], "schedule.name: multistep needs schedule.milestones, the epochs after which the rate falls, such as [30, 60]"),
+        (["schedule.name=multistep", "schedule.milestones=[3, 3]"], "schedule.milestones: 3, 3 do not ascend"),
+        (["schedule.name=multistep", "schedule.milestones=[5, 2.5]"], "schedule.milestones: 5, 2.5 do not ascend"),
+        (["schedule.name=multistep", "schedule.milestones=[3, 8]"], "schedule.milestones: 3, 8 are out of range: must be >= schedule.warmup_epochs, 0, and < schedule.epochs, 8"),
+        (["schedule.name=multistep", "schedule.milestones=[3]", "schedule.warmup_epochs=4"], "schedule.milestones: 3 are out of range: must be >= schedule.warmup_epochs, 4, and < schedule.epochs, 8"),
+        (["model.options={zero_init_residual: true}"], "model.options: the suite's own model 'resnet8' takes no options; write {}"),
+        (["runtime.sync_batch_norm=true", "runtime.device=cpu"], "runtime.sync_batch_norm: batch statistics over all ranks need GPUs; write false"),
         (["topology.name=rigl", "representation.name=str"], "topology.name: topology 'rigl' regrows weights at zero, where representation 'str' has no gradient"),
         (["topology.name=rigl", "topology.fraction=2"], "topology.fraction: 2.0 is out of range: must be <= 1"),
         (["topology.name=rigl", "topology.update_every=1.5"], "topology.update_every: 1.5 is not of type int"),
@@ -323,6 +356,19 @@ def test_messages(override: str, message: str):
 )  # fmt: skip
 def test_messages_about_several_keys(overrides: list[str], message: str):
     assert refused(*overrides).startswith(f"command line: {message}")
+
+
+def test_keys_that_go_together():
+    overrides = ["schedule.name=multistep", "schedule.milestones=[3, 7.5]", "schedule.warmup_epochs=3"]
+    assert build(*overrides).schedule.milestones == [3.0, 7.5]
+    assert build("schedule.per=epoch", "schedule.warmup_epochs=2").schedule.per == "epoch"
+    assert build("runtime.sync_batch_norm=true").runtime.sync_batch_norm
+    # the files of a data set are not looked for until a run needs them
+    spec = build(
+        "data={name: imagenet, root: null, image_size: null, batch_size: 512, validation: 0, train_limit: null, evaluate_on: test, workers: 8}",
+        "model={name: 'torchvision:resnet50', options: {zero_init_residual: true}, init: default}",
+    )
+    assert spec.model.options == {"zero_init_residual": True}
 
 
 def test_all_problems_in_one_error_each_with_its_line():

@@ -1,0 +1,154 @@
+"""A folder of images, ``train/CLASS/*`` and ``val/CLASS/*``: what lies in it, without opening an image. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.errors import UserError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png")  # in either case
+_KEY = "data.root"
+_LAYOUT = "expected are train/CLASS/*.jpg and val/CLASS/*.jpg (or .jpeg, .png)"
+# listing waits for the file system, a network's more often than not, and not for the processor
+_THREADS = 16
+_NAMED = 3  # of a long list in a message
+
+
+@dataclass(frozen=True)
+class Files:
+    """The images of one part, by class and within a class by name.
+
+    Names are held as one array of bytes: a million Python strings would cost every worker process its own copy.
+
+    Attributes:
+        folder: ``ROOT/train`` or ``ROOT/val``.
+        classes: Names of the class folders, sorted; the position is the label.
+        names: File names, bytes [N].
+        labels: int64 [N].
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    names: NDArray[np.bytes_]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> str:
+        """Path of one image."""
+        return os.path.join(self.folder, self.classes[self.labels[index]], os.fsdecode(bytes(self.names[index])))
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Both parts; they have the same classes."""
+
+    train: Files
+    test: Files
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, sorted; the position is the label."""
+        return self.train.classes
+
+    @cached_property
+    def content_hash(self) -> str:
+        """First 16 hexadecimal digits of SHA-256 over what the folder holds, but not over the pixels.
+
+        It sees the name of every class and every image, in which part and class it lies, and the size in bytes of the
+        first image of every class in both parts: images that are missing, added, renamed, moved to another class or
+        all encoded anew (resized, say) change it. It does not see one image replaced by another of its name, unless it
+        is the first of its class and differs in size. Reading 1.3 million files for it would take an hour.
+        """
+        digest = hashlib.sha256()
+        for part in (self.train, self.test):
+            starts = np.searchsorted(part.labels, np.arange(len(part.classes) + 1))
+            digest.update(f"{len(part.classes)} classes\n".encode())
+            for name, start, end in zip(part.classes, starts[:-1], starts[1:], strict=True):
+                size = os.stat(part.path(int(start))).st_size
+                digest.update(os.fsencode(name) + f"/{end - start}/{size}\n".encode())
+                digest.update(b"\n".join(part.names[start:end].tolist()))
+        return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=2)
+def scan(root: str | None) -> ImageFolder:
+    """List a folder; remembered within a process, which asks for the identity first and then trains.
+
+    Args:
+        root: Folder with ``train`` and ``val``. Files that are no images by their names are passed over, and so is
+            what starts with a dot.
+
+    Raises:
+        UserError: if root is None, the layout is another, a class is empty or the parts differ in their classes.
+    """
+    if root is None:
+        raise UserError(f"is null, so there are no images to read; give data.root=DIR; in it, {_LAYOUT}", where=_KEY)
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder", where=_KEY)
+    try:
+        return _scanned(folder)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror or error}", where=_KEY) from error
+
+
+def _scanned(folder: Path) -> ImageFolder:
+    classes = {name: _classes(folder / name) for name in ("train", "val")}
+    if classes["train"] != classes["val"]:
+        told = [
+            f"only in {one}: {_few(sorted(set(classes[one]) - set(classes[other])))}"
+            for one, other in (("train", "val"), ("val", "train"))
+            if set(classes[one]) - set(classes[other])
+        ]
+        raise UserError(
+            f"{folder / 'train'} and {folder / 'val'} must hold the same classes; {'; '.join(told)}", where=_KEY
+        )
+    return ImageFolder(*(_files(folder / name, found) for name, found in classes.items()))
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; {_LAYOUT}", where=_KEY)
+    with os.scandir(folder) as entries:
+        found = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    if not found:
+        loose = len(_images(folder))
+        where = f", but {loose:,} images, which have to be sorted into one" if loose else ""
+        raise UserError(f"{folder} holds no folder of a class{where}; {_LAYOUT}", where=_KEY)
+    return tuple(found)
+
+
+def _files(folder: Path, classes: tuple[str, ...]) -> Files:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        listed = list(pool.map(_images, [folder / name for name in classes]))
+    empty = [name for name, names in zip(classes, listed, strict=True) if not names]
+    if empty:
+        raise UserError(
+            f"{len(empty)} of {len(classes)} classes in {folder} hold no image ({', '.join(EXTENSIONS)}): "
+            f"{_few(empty)}",
+            where=_KEY,
+        )
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(names) for names in listed])
+    return Files(folder, classes, np.array([name for names in listed for name in names]), labels)
+
+
+def _images(folder: Path) -> list[bytes]:
+    """Names of the images in a folder, sorted; told by the name alone, which asks the file system nothing more."""
+    with os.scandir(folder) as entries:
+        names = [name for entry in entries if (name := entry.name).lower().endswith(EXTENSIONS) and name[0] != "."]
+    return sorted(os.fsencode(name) for name in names)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"

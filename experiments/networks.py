@@ -1,0 +1,93 @@
+"""The small networks of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_Norm = Callable[[int], nn.Module]  # channels -> normalisation
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut (He et al. 2016, arXiv:1512.03385, figure 5, left).
+
+    Where the shape changes, the shortcut is a 1x1 convolution with normalisation (their option B).
+
+    Args:
+        inputs: Input channels.
+        outputs: Output channels.
+        stride: Stride of the first convolution and of the shortcut.
+        norm: Makes a normalisation of some channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: _Norm = nn.BatchNorm2d):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = norm(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = norm(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
+
+
+class ResNet8(nn.Module):
+    """A residual network small enough for a CPU: 77,754 parameters for ten classes of grey images.
+
+    A 3x3 stem of stride 2 (no pooling), one basic block each of 16, 32 and 64 channels, the latter two of stride 2,
+    global average pooling, a linear layer. Convolutions keep torch's default initialisation.
+
+    ``resnet8_gn`` has group normalisation in place of batch normalisation (Wu & He 2018, arXiv:1803.08494), with
+    equally many parameters: an image's logits then do not depend on its batch, so neither do a step's gradients on how
+    many ranks or micro-batches share the batch.
+    """
+
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: int, norm: _Norm = nn.BatchNorm2d):
+        super().__init__()
+        del image_size  # pooled away
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, stride=2, padding=1, bias=False)
+        self.bn1 = norm(16)
+        self.layer1 = BasicBlock(16, 16, stride=1, norm=norm)
+        self.layer2 = BasicBlock(16, 32, stride=2, norm=norm)
+        self.layer3 = BasicBlock(32, 64, stride=2, norm=norm)
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [N, in_channels, H, W] to logits [N, num_classes]."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.layer3(self.layer2(self.layer1(y)))
+        return self.fc(y.mean(dim=(2, 3)))
+
+
+class MlpBn(nn.Sequential):
+    """LeNet-300-100 with batch normalisation: 267,010 parameters for ten classes of 28x28 grey images.
+
+    The layers before a normalisation have no bias, since it would cancel.
+    """
+
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: int):
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.fc1 = nn.Linear(in_channels * image_size**2, 300, bias=False)
+        self.bn1 = nn.BatchNorm1d(300)
+        self.relu1 = nn.ReLU()
+        self.fc2 = nn.Linear(300, 100, bias=False)
+        self.bn2 = nn.BatchNorm1d(100)
+        self.relu2 = nn.ReLU()
+        self.fc3 = nn.Linear(100, num_classes)
+
+
+# eight groups: of two channels in the first layers, of eight in the last
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet8": ResNet8,
+    "resnet8_gn": partial(ResNet8, norm=partial(nn.GroupNorm, 8)),
+    "mlp_bn": MlpBn,
+}

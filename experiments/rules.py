@@ -1,0 +1,63 @@
+"""Rules between keys of a configuration, of different sections or of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from .messages import Problem
+from .schema import ScheduleSpec, Spec
+
+
+def contradictions(spec: Spec) -> list[Problem]:
+    """Find all keys that are valid alone and not together."""
+    return [*_optimizer(spec), *_schedule(spec.schedule), *_rest(spec)]
+
+
+def _optimizer(spec: Spec) -> Iterator[Problem]:
+    optimizer, key = spec.optimizer, ("optimizer", "nesterov")
+    if optimizer.nesterov and optimizer.name != "sgd":
+        yield Problem(key, f"only sgd has Nesterov momentum, not {optimizer.name}; write false")
+    elif optimizer.nesterov and optimizer.momentum == 0:
+        yield Problem(key, "Nesterov momentum needs optimizer.momentum > 0")
+
+
+def _schedule(schedule: ScheduleSpec) -> Iterator[Problem]:
+    warmup, key = schedule.warmup_epochs, ("schedule", "warmup_epochs")
+    if warmup >= schedule.epochs:
+        yield Problem(key, f"{warmup:g} is out of range: must be < schedule.epochs, which is {schedule.epochs}")
+    elif warmup and schedule.name == "triangular":
+        yield Problem(key, f"{warmup:g} is out of range: triangular has a warm-up of its own; write 0")
+    elif warmup % 1 and schedule.per == "epoch":
+        yield Problem(key, f"{warmup:g} is not a whole number, which schedule.per: epoch needs")
+    if schedule.name == "triangular" and schedule.per == "epoch":
+        yield Problem(("schedule", "per"), "triangular changes the rate each step; write step")
+    yield from _milestones(schedule)
+
+
+def _milestones(schedule: ScheduleSpec) -> Iterator[Problem]:
+    milestones, key = schedule.milestones, ("schedule", "milestones")
+    listed = ", ".join(f"{milestone:g}" for milestone in milestones)
+    if schedule.name != "multistep":
+        if milestones:
+            yield Problem(key, f"only multistep has milestones, not {schedule.name}; write []")
+    elif not milestones:
+        text = "multistep needs schedule.milestones, the epochs after which the rate falls, such as [30, 60]"
+        yield Problem(("schedule", "name"), text)
+    elif any(later <= earlier for earlier, later in pairwise(milestones)):
+        yield Problem(key, f"{listed} do not ascend")
+    elif milestones[0] < schedule.warmup_epochs or milestones[-1] >= schedule.epochs:
+        limits = f"schedule.warmup_epochs, {schedule.warmup_epochs:g}, and < schedule.epochs, {schedule.epochs}"
+        yield Problem(key, f"{listed} are out of range: must be >= {limits}")
+
+
+def _rest(spec: Spec) -> Iterator[Problem]:
+    from .networks import MODELS
+
+    if spec.data.evaluate_on == "validation" and spec.data.validation == 0:
+        yield Problem(("data", "evaluate_on"), "'validation' needs held-out images, but data.validation is 0")
+    if spec.model.options and spec.model.name in MODELS:
+        text = f"the suite's own model {spec.model.name!r} takes no options; write {{}}"
+        yield Problem(("model", "options"), text)
+    if spec.runtime.sync_batch_norm and spec.runtime.device == "cpu":
+        yield Problem(("runtime", "sync_batch_norm"), "batch statistics over all ranks need GPUs; write false")
