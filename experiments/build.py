@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 import sparsity
@@ -15,8 +16,13 @@ from sparsity.flops import layer_macs
 
 from . import data as datasets
 from . import models
-from .data.bundle import DataBundle
+from .average import Average
+from .data import Data
+from .data.bundle import check_divisible
+from .data.sampler import Shard
+from .distributed import ALONE, World
 from .errors import UserError
+from .reduction import mean_in_rank_order
 from .seeding import derived_seed
 from .spec import OptimizerSpec, Spec
 
@@ -27,16 +33,22 @@ class Run:
 
     Attributes:
         model: The network on its device, with its weights represented.
-        data: The data.
+        forward: What a training step calls: the network itself, or around it what makes ranks agree on gradients.
+        average: The exponential moving average of the network, or None.
+        data: The data, this rank's part of it.
         optimizer: The optimizer, HAM included.
+        scaler: The loss scaler of fp16, or None.
         sparse: The topology at work.
         macs: Multiply-adds a layer for one input.
         device: Where all of it lives.
     """
 
     model: nn.Module
-    data: DataBundle
+    forward: nn.Module
+    average: Average | None
+    data: Data
     optimizer: Optimizer
+    scaler: torch.amp.GradScaler | None
     sparse: SparseTraining
     macs: dict[str, int]
     device: torch.device
@@ -47,8 +59,8 @@ class Run:
         return self.sparse.total_steps
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one.
+def pick_device(name: str, world: World = ALONE) -> torch.device:
+    """``auto`` is the GPU where there is one; each rank of a node has its own.
 
     Raises:
         UserError: if a GPU is asked for and there is none.
@@ -57,25 +69,39 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("cuda is not available here; use auto or cpu", where="runtime.device")
+    if name == "cuda" and world.size > 1:
+        return torch.device(name, world.local_rank % torch.cuda.device_count())
     return torch.device(name)
 
 
-def build(spec: Spec) -> Run:
+def build(spec: Spec, world: World = ALONE) -> Run:
     """Build all objects of a run.
 
     All runs of one seed share initial weights, the mask of pruning at initialisation and the order of batches: each
     has its own seed, derived from the run's, and is drawn before any method could consume randomness.
 
+    Args:
+        spec: The resolved specification.
+        world: The ranks; all of them must call this.
+
     Raises:
-        UserError: if data, model or device are not to be had.
+        UserError: if data, model or device are not to be had, or ranks cannot share a batch evenly.
     """
-    device = pick_device(spec.runtime.device)
-    data = datasets.build(spec.data, spec.seed, device, spec.runtime.channels_last)
+    runtime = spec.runtime
+    device = pick_device(runtime.device, world)
+    check_divisible(spec.data.batch_size, world.size, runtime.accumulate)
+    shard = Shard(world.rank, world.size)
+    data = datasets.build(spec.data, spec.seed, device, runtime.channels_last, shard)
     model = build_model(spec, data)
     macs = layer_macs(model, (data.in_channels, data.image_size, data.image_size))
-    layout = torch.channels_last if spec.runtime.channels_last else torch.preserve_format
+    if runtime.sync_batch_norm:
+        model = _synchronised(model, device)
+    layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model = model.to(device=device, memory_format=layout)  # pyright: ignore[reportCallIssue]
     representation = sparsity.represent(model, spec.representation.name, **spec.representation.options)
+    decay = spec.optimizer.ema_decay
+    average = Average(model, representation, decay) if decay is not None else None
+    forward = _forward(model, device, world, compiled=runtime.compile)
     groups = representation.param_groups(spec.optimizer.weight_decay, decay=spec.optimizer.decay)
     optimizer = build_optimizer(spec.optimizer, groups)
     sparse = sparsity.attach(
@@ -89,15 +115,44 @@ def build(spec: Spec) -> Run:
         clip_grad_norm=spec.optimizer.clip_grad_norm,
         **spec.topology.options,
     )
-    return Run(model, data, optimizer, sparse, macs, device)
+    scaler = torch.amp.GradScaler(device.type) if runtime.amp == "fp16" else None
+    return Run(model, forward, average, data, optimizer, scaler, sparse, macs, device)
 
 
-def build_model(spec: Spec, data: DataBundle) -> nn.Module:
+def _synchronised(model: nn.Module, device: torch.device) -> nn.Module:
+    if device.type != "cuda":
+        raise UserError(
+            "batch statistics over all ranks need GPUs (torch has no other implementation); write false, or use a "
+            "network without batch normalisation such as resnet8_gn",
+            where="runtime.sync_batch_norm",
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def _forward(model: nn.Module, device: torch.device, world: World, *, compiled: bool) -> nn.Module:
+    """The network as a training step calls it; the model itself keeps its names."""
+    if compiled:
+        model.compile()
+    if world.size == 1:
+        return model
+    if device.type == "cuda":
+        return DistributedDataParallel(model, device_ids=[device.index])
+    parallel = DistributedDataParallel(model)
+    parallel.register_comm_hook(world.size, mean_in_rank_order)
+    return parallel
+
+
+def build_model(spec: Spec, data: Data) -> nn.Module:
     """The network with the initial weights of this seed, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(spec.seed, "init"))
         return models.build(
-            spec.model.name, num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size
+            spec.model.name,
+            options=spec.model.options,
+            init=spec.model.init,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            image_size=data.image_size,
         )
 
 

@@ -2,62 +2,144 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import zipfile
+import logging
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from .errors import RunFailure
 from .files import atomic
 
-FORMAT = "ham-suite checkpoint 1"
+FORMAT = "ham-suite checkpoint 2"
+FOLDER = "checkpoints"
+_NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
+
+log = logging.getLogger(__name__)
 
 
-def save(path: Path, identity: str, seed: int, state: dict[str, Any]) -> None:
-    """Write a checkpoint atomically.
+class Saved(NamedTuple):
+    """A checkpoint on the disk: its step, the first 16 hexadecimal digits of its SHA-256, its file."""
+
+    step: int
+    digest: str
+    path: Path
+
+
+def write(path: Path, identity: str, seed: int, state: dict[str, Any]) -> None:
+    """Write tensors, numbers, strings, lists and dicts of one run atomically."""
+    data = _pack(identity, seed, state)
+    with atomic(path) as file:
+        file.write(data)
+
+
+class Checkpoints:
+    """The newest checkpoints of a run; the checksum is part of a file's name, so both are there or neither is.
 
     Args:
-        path: The file; an older checkpoint there survives until the new one is whole on the disk.
+        folder: The run directory.
         identity: Identity hash of the run.
         seed: Seed of the run.
-        state: Tensors, numbers, strings, lists and dicts.
+        keep: Number of checkpoints kept.
     """
+
+    def __init__(self, folder: Path, identity: str, seed: int, keep: int = 1):
+        self._folder = folder / FOLDER
+        self._identity = identity
+        self._seed = seed
+        self._keep = keep
+
+    def save(self, step: int, state: dict[str, Any]) -> Saved:
+        """Write a checkpoint; older ones go once it is whole on the disk, not before."""
+        data = _pack(self._identity, self._seed, state)
+        digest = hashlib.sha256(data).hexdigest()[:16]
+        path = self._folder / f"step-{step:08}-{digest}.pt"
+        with atomic(path) as file:
+            file.write(data)
+        new = Saved(step, digest, path)
+        others = [saved for saved in found(self._folder.parent) if saved != new]
+        # what is ahead of the newest belongs to a later state that was found damaged
+        for saved in [s for s in others if s.step > step] + [s for s in others if s.step <= step][self._keep - 1 :]:
+            saved.path.unlink(missing_ok=True)
+        return new
+
+    def load(self) -> tuple[Saved, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, or None if there is none at all.
+
+        Raises:
+            RunFailure: if all are damaged, or one is of another program or run.
+            OSError: if a file cannot be read.
+        """
+        fault: RunFailure | None = None
+        for saved in found(self._folder.parent):
+            try:
+                return saved, self.read(saved)
+            except _Damaged as error:
+                fault = fault or error
+                log.error("%s; falling back to the checkpoint before it", error)
+        if fault is not None:
+            raise RunFailure(f"{fault.message}, and there is no older one that is whole; {_ADVICE}", where=fault.where)
+        return None
+
+    def read(self, saved: Saved) -> dict[str, Any]:
+        """The state in one checkpoint, without executing anything in it.
+
+        Raises:
+            RunFailure: if the file is damaged, of another program, or of another run.
+        """
+        data = saved.path.read_bytes()
+        if hashlib.sha256(data).hexdigest()[:16] != saved.digest:
+            raise _Damaged(
+                "this checkpoint is damaged (its content does not have the checksum in its name)", saved.path
+            )
+        content = _unpack(data, saved.path)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise RunFailure(f"this file is not a checkpoint of this suite; {_ADVICE}", where=str(saved.path))
+        if (content["identity"], content["seed"]) != (self._identity, self._seed):
+            other = f"{content['identity']}, seed {content['seed']}"
+            raise RunFailure(f"this checkpoint belongs to another run ({other}); {_ADVICE}", where=str(saved.path))
+        return content["state"]
+
+    def clear(self) -> None:
+        """Remove all: the run has its result."""
+        for saved in found(self._folder.parent):
+            saved.path.unlink(missing_ok=True)
+        if self._folder.is_dir() and not any(self._folder.iterdir()):
+            self._folder.rmdir()
+
+
+_ADVICE = f"remove the folder {FOLDER} to start this run anew"
+
+
+class _Damaged(RunFailure):
+    def __init__(self, message: str, path: Path):
+        super().__init__(message, str(path))
+
+
+def found(folder: Path) -> list[Saved]:
+    """The checkpoints of a run directory, newest first, by their names alone."""
+    try:
+        names = [path.name for path in (folder / FOLDER).iterdir()]
+    except FileNotFoundError:
+        return []
+    matches = [match for name in names if (match := _NAME.fullmatch(name))]
+    saved = [Saved(int(match[1]), match[2], folder / FOLDER / match[0]) for match in matches]
+    return sorted(saved, reverse=True)
+
+
+def _pack(identity: str, seed: int, state: dict[str, Any]) -> memoryview:
     # by way of memory, since torch hides what the disk says ("unexpected pos" for a full one)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "identity": identity, "seed": seed, "state": state}, buffer)
-    with atomic(path) as file:
-        file.write(buffer.getbuffer())
+    return buffer.getbuffer()
 
 
-def load(path: Path, identity: str, seed: int) -> dict[str, Any]:
-    """Read a checkpoint of this very run, without executing anything in it.
-
-    Raises:
-        RunFailure: if the file is damaged, of another program, or of another run.
-        OSError: if it cannot be read.
-    """
-    advice = "remove it to start this run anew"
-    data = io.BytesIO(path.read_bytes())
+def _unpack(data: bytes, path: Path) -> Any:
     try:
-        content = _read(data)
-    except Exception as error:  # whatever zipfile and torch make of a file that is none of ours
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever zipfile, pickle and torch make of a file that is none of ours
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise RunFailure(f"this checkpoint is damaged or foreign ({reason}); {advice}", where=str(path)) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RunFailure(f"this file is not a checkpoint of this suite; {advice}", where=str(path))
-    if (content["identity"], content["seed"]) != (identity, seed):
-        other = f"{content['identity']}, seed {content['seed']}"
-        raise RunFailure(f"this checkpoint belongs to another run ({other}); {advice}", where=str(path))
-    return content["state"]
-
-
-def _read(data: io.BytesIO) -> Any:
-    # torch does not look at the checksums it writes
-    with zipfile.ZipFile(data) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-    data.seek(0)
-    return torch.load(data, map_location="cpu", weights_only=True)
+        raise RunFailure(f"this file is not a checkpoint of this suite ({reason}); {_ADVICE}", str(path)) from None

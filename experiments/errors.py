@@ -35,6 +35,10 @@ class UserError(SuiteError):
     exit_code = 2
 
 
+class Busy(UserError):
+    """Another live process is writing this run."""
+
+
 class RunFailure(SuiteError):
     """A run could not be carried out as specified: a loss that is not a number, a sparsity that was missed."""
 
@@ -52,3 +56,9 @@ class Interrupted(SuiteError):
     """A run was asked to stop and left a checkpoint to go on from."""
 
     exit_code = 130
+
+
+class LostRank(SuiteError):
+    """Another rank died or no longer answers; the run goes on from its last checkpoint when it is started again."""
+
+    exit_code = 70

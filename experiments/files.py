@@ -37,8 +37,9 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed writers left beside their files; nobody may be writing into the folder."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink()
+    for pattern in (".*.tmp", "*/.*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -64,6 +65,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON atomically; NaN becomes null, since JSON has none."""
     write_text(path, json.dumps(_finite(value), indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None where it is absent or damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _finite(value: Any) -> Any:

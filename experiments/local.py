@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import runner
+from . import distributed, runner
 from .errors import Interrupted, RunFailure
 from .files import write_json
 from .outcome import read_result
@@ -16,17 +15,26 @@ from .pool import Listener, Task, run_all
 from .spec import Spec, from_mapping
 from .sweep import Sweep, manifest
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
 
 def default_jobs() -> int:
     """One worker a core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_here(spec: Spec, folder: Path, identity: str, progress: runner.Progress, threads: int) -> dict[str, Any]:
-    """Carry one run out in this process; Ctrl-C and SIGTERM leave a resumable run.
+def run_here(
+    spec: Spec, folder: Path, identity: str, progress: runner.Progress, threads: int
+) -> tuple[dict[str, Any], bool]:
+    """Carry one run out in this process, or as one of several ranks that torchrun or srun started.
+
+    Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 leave a resumable run.
+
+    Returns:
+        The result, and whether this is rank 0.
 
     Raises:
-        Interrupted, RunFailure, UserError: see `runner.run`.
+        Interrupted, RunFailure, LostRank, UserError: see `runner.run`.
     """
     import torch
 
@@ -38,16 +46,18 @@ def run_here(spec: Spec, folder: Path, identity: str, progress: runner.Progress,
         nonlocal requested
         requested = True
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request) for number in STOPPING}
     try:
-        return runner.run(spec, folder, identity, progress=progress, stop=lambda: requested)
+        with distributed.joined(folder, spec.runtime.device, spec.runtime.rank_timeout) as world:
+            result = runner.run(spec, folder, identity, progress=progress, stop=lambda: requested, world=world)
+        return result, world.leads
     finally:
         torch.set_flush_denormal(False)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, group: str, **hooks: Callable) -> dict[str, Any]:
+def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, group: str, **hooks: Any) -> dict[str, Any]:
     return runner.run(from_mapping(mapping), folder, identity, group=group, **hooks)
 
 

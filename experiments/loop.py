@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from .distributed import World
+
 
 class EpochMeter:
     """Sums of an epoch, kept on the device so that a step never waits for the host.
@@ -30,37 +32,49 @@ class EpochMeter:
         first = (self._bad < 0) & ~torch.isfinite(loss.detach())
         self._bad = torch.where(first, torch.full_like(self._bad, step), self._bad)
 
-    def result(self) -> tuple[float, float, int | None]:
-        """Mean loss, accuracy in [0, 1], and the step whose loss was not finite, or None."""
-        loss, correct, images = self._sums.tolist()
-        bad = int(self._bad)
-        return loss / images, correct / images, bad if bad >= 0 else None
+    def result(self, world: World) -> tuple[float, float, int | None]:
+        """Over all ranks: mean loss, accuracy in [0, 1], and the first step whose loss was not finite, or None."""
+        loss, correct, images = world.sum(self._sums).tolist()
+        bad = [step for step in world.gather(int(self._bad)) if step >= 0]
+        return loss / images, correct / images, min(bad) if bad else None
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums."""
-        return {"sums": self._sums, "bad": self._bad}
+        """The sums of this rank."""
+        return {"sums": self._sums.cpu(), "bad": self._bad.cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`."""
         self._sums.copy_(state["sums"])
         self._bad.copy_(state["bad"])
 
+    @staticmethod
+    def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
+        """The sums of several ranks as those of one."""
+        bad = [state["bad"] for state in states if state["bad"] >= 0]
+        return {"sums": sum(state["sums"] for state in states), "bad": min(bad) if bad else states[0]["bad"]}
+
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float, int]:
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], world: World) -> tuple[float, float, int]:
     """Evaluate in evaluation mode, counting every image once.
 
+    Args:
+        model: The network, the same on all ranks.
+        batches: This rank's share of the images.
+        world: The ranks.
+
     Returns:
-        Mean cross-entropy, accuracy in [0, 1], number of images.
+        Over all ranks: mean cross-entropy, accuracy in [0, 1], number of images.
     """
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64)
-    correct, images = 0, 0
+    # loss, correct and images; integers up to 2^53 are exact
+    sums = torch.zeros(3, dtype=torch.float64)
     for inputs, labels in batches:
         logits = model(inputs).float()
-        loss += cross_entropy(logits, labels, reduction="sum").double().cpu()
-        correct += int((logits.argmax(1) == labels).sum())
-        images += labels.numel()
+        correct = (logits.argmax(1) == labels).sum()
+        loss = cross_entropy(logits, labels, reduction="sum")
+        sums += torch.stack([loss.double(), correct.double(), torch.full_like(loss, labels.numel()).double()]).cpu()
     model.train(was_training)
-    return float(loss) / images, correct / images, images
+    loss, correct, images = world.sum(sums).tolist()
+    return loss / images, correct / images, int(images)

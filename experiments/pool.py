@@ -179,12 +179,16 @@ def run_all(
 
 
 def _start_server() -> None:
-    """Start the server process such that it ignores Ctrl-C from its first moment on, while it imports too."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Start the server process such that it ignores Ctrl-C from its first moment on, while it imports too.
+
+    SIGTERM as well, which a scheduler sends to all processes of a job: workers, which end with the server, handle it.
+    """
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _receive(

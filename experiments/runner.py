@@ -1,16 +1,20 @@
-"""One run by its directory: finished, resumable or new; its lock, its log and how it fails."""
+"""One run by its directory: finished, resumable or new; its claim, its log and how it fails."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import outcome
-from .errors import Interrupted, RunFailure, SuiteError
+from . import attempts, outcome
+from .attempts import Attempt
+from .distributed import ALONE, World, lost_ranks_named
+from .errors import Interrupted, LostRank, RunFailure, SuiteError
 from .files import remove_leftovers
-from .lock import RunLock
 from .log_file import logging_to
+from .numerics import switches
 from .spec import Spec
 from .training import Progress, Stop, Training
 
@@ -27,6 +31,7 @@ def run(
     group: str | None = None,
     progress: Progress = lambda done, total: None,
     stop: Stop = lambda: False,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Carry one run out, or go on with it, or return its result if it has one.
 
@@ -37,40 +42,79 @@ def run(
         group: W&B group; by default the identity.
         progress: Called after every step.
         stop: Asked after every step; True saves a checkpoint and ends the run resumable.
+        world: The ranks, all of which call this.
 
     Returns:
         The content of `result.json`.
 
     Raises:
-        UserError: if the specification cannot be built or another process holds the directory.
+        UserError: if the specification cannot be built.
+        Busy: if another process holds the directory.
         RunFailure: if the run fails; `failure.json` then says why.
+        LostRank: if another rank died.
         Interrupted: if `stop` said so.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with RunLock(folder):
-        (folder / "failure.json").unlink(missing_ok=True)
-        done = outcome.read_result(folder)
-        if done is not None:
-            return done
-        remove_leftovers(folder)
-        with logging_to(folder / "log.txt"):
+    with _claimed(folder, world) as held:
+        if not isinstance(held, Attempt):
+            return held
+        log_name = f"log-rank{world.rank}.txt" if world.rank else "log.txt"
+        with logging_to(folder / log_name), switches(spec.runtime):
             try:
-                return Training(spec, folder, identity, group or identity, progress, stop).carry_out()
+                with lost_ranks_named(world):
+                    return Training(spec, held, identity, group or identity, progress, stop, world).carry_out()
             except Interrupted:
                 raise
             except SuiteError as error:
                 log.error("%s", error)
-                outcome.write_failure(folder, error)
+                if not isinstance(error, LostRank):  # that is nobody's fault: it goes on when it is started again
+                    outcome.write_failure(folder, error)
                 raise
             except Exception as error:  # the disk's, a defect's, or that of a method of the user's own
-                failure = _failure(error, folder)
+                failure = _failure(error, folder / log_name)
                 log.error("%s", failure, exc_info=not isinstance(error, OSError))
                 outcome.write_failure(folder, failure)
                 raise failure from error
 
 
-def _failure(error: Exception, folder: Path) -> RunFailure:
+@contextmanager
+def _claimed(folder: Path, world: World) -> Iterator[Attempt | dict[str, Any]]:
+    """Rank 0 claims the directory; what comes of it, also an error, comes to all ranks. A finished run needs no claim.
+
+    Yields:
+        The attempt, or the result the run has already.
+    """
+    held: Attempt | dict[str, Any] | SuiteError | None = None
+    if world.leads:
+        try:
+            held = outcome.read_result(folder) or _claim(folder, world)
+        except SuiteError as error:
+            held = error
+        except OSError as error:
+            held = _failure(error, folder / "log.txt")
+    held = world.broadcast(held)
+    if isinstance(held, Exception):
+        raise held
+    assert held is not None
+    end = held.end if world.leads and isinstance(held, Attempt) else lambda reason: None
+    with attempts.ending(end):
+        yield held
+
+
+def _claim(folder: Path, world: World) -> Attempt | dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    attempt = attempts.claim(folder, world.size)
+    done = outcome.read_result(folder)  # another process may have finished it a moment ago
+    if done is not None:
+        attempt.end("done")
+        return done
+    (folder / "failure.json").unlink(missing_ok=True)
+    remove_leftovers(folder)
+    return attempt
+
+
+def _failure(error: Exception, log_path: Path) -> RunFailure:
+    folder = log_path.parent
     if isinstance(error, OSError):
         text = f"{error.strerror or error}; what was finished is kept"
         return RunFailure(text, where=error.filename or str(folder))
-    return RunFailure(f"{type(error).__name__}: {error} (traceback in {folder / 'log.txt'})", where=str(folder))
+    return RunFailure(f"{type(error).__name__}: {error} (traceback in {log_path})", where=str(folder))

@@ -1,29 +1,28 @@
-"""The state of one run under way, and the order of calls in its training."""
+"""One run under way: the order of calls in its training."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from sparsity.flops import inference_fraction
-
-from . import checkpoint, outcome
+from . import outcome, schedule, state
+from .attempts import Attempt, ending
 from .build import Run, build
+from .checkpoint import Checkpoints
+from .distributed import Ballot, World, lost_ranks_named
 from .errors import Interrupted, RunFailure
-from .files import JsonLines, read_json_lines, write_json, write_text
+from .files import write_json, write_text
+from .final import finish
 from .loop import EpochMeter, evaluate
-from .schedule import factor
+from .record import Record
 from .seeding import derived_seed
 from .spec import Spec
-from .tracking import WandbMirror
 from .yaml_io import dump
 
 log = logging.getLogger(__name__)
@@ -37,35 +36,45 @@ class Training:
 
     Args:
         spec: The resolved specification.
-        folder: The run directory; the caller holds its lock.
+        attempt: The claim on the run directory; on ranks other than 0 a claim of rank 0's.
         identity: Identity hash of the run.
         group: W&B group.
         progress: Called after every step.
-        stop: Asked after every step; True ends the run at a checkpoint.
+        stop: Asked after every step; True on any rank ends the run on all of them at a checkpoint.
+        world: The ranks.
     """
 
-    def __init__(self, spec: Spec, folder: Path, identity: str, group: str, progress: Progress, stop: Stop):
+    def __init__(
+        self,
+        spec: Spec,
+        attempt: Attempt,
+        identity: str,
+        group: str,
+        progress: Progress,
+        stop: Stop,
+        world: World,
+    ):
         self.spec = spec
-        self.folder = folder
+        self.folder = attempt.folder
         self.identity = identity
         self.progress = progress
         self.stop = stop
-        write_text(folder / "spec.yaml", dump(spec.model_dump()))
-        write_json(folder / "environment.json", outcome.environment())
-        torch.manual_seed(derived_seed(spec.seed, "train"))
-        self.objects: Run = build(spec)
+        self.world = world
+        if world.leads:
+            write_text(self.folder / "spec.yaml", dump(spec.model_dump()))
+            write_json(self.folder / "environment.json", outcome.environment())
+        torch.manual_seed(derived_seed(spec.seed, *(("train", world.rank) if world.rank else ("train",))))
+        self.objects: Run = build(spec, world)
         self.meter = EpochMeter(self.objects.device)
         self.step = 0
         self.seconds = 0.0
         self.empty_layers: list[str] = []
+        self._ballot = Ballot(world, questions=2)
         self._started = self._saved = time.monotonic()
-        kept = self._restore()
-        self.metrics = JsonLines(folder / "metrics.jsonl", keep=kept)
-        self.mirror = WandbMirror(spec, identity, folder, group)
-
-    @property
-    def _path(self) -> Path:
-        return self.folder / "checkpoint.pt"
+        self.checkpoints = Checkpoints(self.folder, identity, spec.seed, spec.checkpoint.keep)
+        kept, digest = state.restore(self)
+        self.record = Record(attempt, spec, identity, group, kept, leads=world.leads)
+        self.record.start(self.step, digest)
 
     def carry_out(self) -> dict[str, Any]:
         """Train to the end, evaluate once, write and return the result.
@@ -73,61 +82,81 @@ class Training:
         Raises:
             RunFailure: if the run diverges or its method did not act as it must.
             Interrupted: if `stop` said so.
+            LostRank: if another rank died.
         """
         try:
-            self._train()
-            return self._finish()
+            with ending(lambda reason: self.record.end(self.step, reason)), lost_ranks_named(self.world):
+                self._train()
+                return finish(self)
         finally:
-            self.mirror.close()
-            self.metrics.close()
+            self.objects.data.close()
 
     def _train(self) -> None:
         run, per_epoch = self.objects, self.objects.data.steps_per_epoch
-        self._drain_events()
+        self.drain_events()
         while self.step < run.total_steps:
             epoch, start = divmod(self.step, per_epoch)
             for images, labels in run.data.batches(epoch, start):
                 self._train_step(images, labels)
+                self.record.beat(self.step, run.total_steps)
                 self.progress(self.step, run.total_steps)
+                due = self._checkpoint_due()
                 if self.step % per_epoch == 0:
                     self._end_epoch()
-                    self._save()
-                elif self._checkpoint_due():
-                    self._save()
-                if self.stop() and self.step < run.total_steps:
+                    due = True
+                stop, late = self._ballot.cast(self.stop(), self._late())
+                if stop and self.step < run.total_steps:
+                    self._ballot.settle()
                     self._save()
                     raise Interrupted(
                         f"stopped at step {self.step} of {run.total_steps}; the same command resumes it",
                         where=str(self.folder),
                     )
+                if due or late:
+                    self._save()
+        self._ballot.settle()
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        run, schedule = self.objects, self.spec.schedule
-        warmup = round(schedule.warmup_epochs * run.data.steps_per_epoch)
-        share = factor(schedule.name, self.step, run.total_steps, warmup)
+        run, spec = self.objects, self.spec
+        share = schedule.share(spec.schedule, self.step, run.data.steps_per_epoch)
         for group in run.optimizer.param_groups:
-            group["lr"] = self.spec.optimizer.lr * share
+            group["lr"] = spec.optimizer.lr * share
         run.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            logits = run.model(images)
-            loss = cross_entropy(logits, labels)
-        loss.backward()
-        run.sparse.step()
-        self.meter.add(loss, logits, labels, self.step)
+        parts = spec.runtime.accumulate
+        for part, (inputs, targets) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True), 1):
+            with self._silent(until=part == parts):
+                with self.autocast():
+                    logits = run.forward(inputs)
+                    loss = cross_entropy(logits, targets, label_smoothing=spec.loss.label_smoothing)
+                scaled = loss if parts == 1 else loss / parts
+                (scaled if run.scaler is None else run.scaler.scale(scaled)).backward()
+            self.meter.add(loss, logits, targets, self.step)
+        run.sparse.step(scaler=run.scaler)
+        if run.average is not None:
+            run.average.update()
         self.step += 1
-        self._drain_events()
+        self.drain_events()
 
-    def _autocast(self) -> Any:
+    def _silent(self, *, until: bool) -> AbstractContextManager[Any]:
+        """Ranks exchange gradients in the last micro-batch only."""
+        return nullcontext() if until or self.world.size == 1 else self.objects.forward.no_sync()  # pyright: ignore
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of forward passes."""
         if self.spec.runtime.amp == "none":
             return nullcontext()
-        return torch.autocast(self.objects.device.type, dtype=torch.bfloat16)
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.spec.runtime.amp]
+        return torch.autocast(self.objects.device.type, dtype=dtype)
 
-    def _drain_events(self) -> None:
+    def drain_events(self) -> None:
+        """Record what the methods did, and make sure that all ranks did the same."""
         run = self.objects
         if not run.sparse.events:
             return
+        if self.world.size > 1:
+            self.world.check_equal(f"masks after step {self.step}", run.sparse.masks.digest())
         for event in run.sparse.events:
-            self._write({"kind": "event", **event})
+            self.record.write({"kind": "event", **event})
         run.sparse.events.clear()
         for name, density in run.sparse.densities().items():
             if density == 0 and name not in self.empty_layers:
@@ -136,7 +165,7 @@ class Training:
 
     def _end_epoch(self) -> None:
         run = self.objects
-        loss, accuracy, bad = self.meter.result()
+        loss, accuracy, bad = self.meter.result(self.world)
         if bad is not None:
             raise RunFailure(
                 f"the loss is not finite at step {bad}, in epoch {bad // run.data.steps_per_epoch + 1}: the run "
@@ -145,11 +174,12 @@ class Training:
             )
         self.meter = EpochMeter(run.device)
         validation = None
-        if len(run.data.validation):
-            with self._autocast():
-                validation = evaluate(run.model, run.data.evaluate_batches("validation"))
+        if run.data.count("validation"):
+            state.share_buffers(run.model, self.world)
+            with self.autocast():
+                validation = evaluate(run.model, run.data.evaluate_batches("validation"), self.world)
         densities, sizes = run.sparse.densities(), run.sparse.masks.sizes
-        self._write(
+        self.record.write(
             {
                 "kind": "epoch",
                 "epoch": self.step // run.data.steps_per_epoch,
@@ -161,105 +191,25 @@ class Training:
                 "lr": run.optimizer.param_groups[0]["lr"],
                 "density": sum(densities[n] * sizes[n] for n in sizes) / sum(sizes.values()),
                 "train_flops_fraction": run.sparse.cost.fraction(run.macs),
-                "seconds": round(self._elapsed(), 3),
+                "seconds": round(self.elapsed(), 3),
             }
         )
 
-    def _write(self, record: dict[str, Any]) -> None:
-        self.metrics.write(record)
-        self.mirror.log(record)
-
-    def _elapsed(self) -> float:
+    def elapsed(self) -> float:
+        """Seconds of training in all attempts."""
         return self.seconds + time.monotonic() - self._started
 
-    # ---- checkpoints ------------------------------------------------------------------------------------------------
-
     def _checkpoint_due(self) -> bool:
-        every, minutes = self.spec.checkpoint.every_steps, self.spec.checkpoint.every_minutes
-        late = minutes is not None and time.monotonic() - self._saved > 60 * minutes
-        return late or bool(every and self.step % every == 0)
+        every = self.spec.checkpoint.every_steps
+        return bool(every and self.step % every == 0)
+
+    def _late(self) -> bool:
+        """Whether this rank's clock says it is time; the ranks vote, since clocks differ."""
+        minutes = self.spec.checkpoint.every_minutes
+        return minutes is not None and time.monotonic() - self._saved > 60 * minutes
 
     def _save(self) -> None:
-        run = self.objects
-        state = {
-            "step": self.step,
-            "model": run.model.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
-            "sparse": run.sparse.state_dict(),
-            "meter": self.meter.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if run.device.type == "cuda" else [],
-            "metrics_bytes": self.metrics.sync(),
-            "seconds": self._elapsed(),
-            "empty_layers": self.empty_layers,
-        }
-        checkpoint.save(self._path, self.identity, self.spec.seed, state)
+        content = state.collect(self)  # all ranks give their part
+        if self.world.leads:
+            self.record.saved(self.checkpoints.save(self.step, content))
         self._saved = time.monotonic()
-
-    def _restore(self) -> int:
-        """Load the checkpoint, if any; return how much of the metrics it vouches for."""
-        if not self._path.exists():
-            log.info("started")
-            return 0
-        state = checkpoint.load(self._path, self.identity, self.spec.seed)
-        run = self.objects
-        try:
-            run.model.load_state_dict(state["model"])
-            run.optimizer.load_state_dict(state["optimizer"])
-            run.sparse.load_state_dict(state["sparse"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise RunFailure(
-                f"this checkpoint does not fit the run ({reason}); remove it to start anew", where=str(self._path)
-            ) from None
-        self.meter.load_state_dict(state["meter"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.empty_layers = list(state["empty_layers"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        log.info("resumed at step %d", self.step)
-        return state["metrics_bytes"]
-
-    # ---- the end ----------------------------------------------------------------------------------------------------
-
-    def _finish(self) -> dict[str, Any]:
-        run, spec = self.objects, self.spec
-        outcome.check_events(run.sparse, read_json_lines(self.folder / "metrics.jsonl"), spec, self.folder)
-        try:
-            nonzero = run.sparse.finalize()
-        except RuntimeError as error:  # a topology that holds another number of weights than it states
-            raise RunFailure(str(error), where=str(self.folder)) from None
-        self._drain_events()
-        with self._autocast():
-            loss, accuracy, images = evaluate(run.model, run.data.evaluate_batches(spec.data.evaluate_on))
-        sizes = run.sparse.masks.sizes
-        densities = {name: nonzero[name] / size for name, size in sizes.items()}
-        result = outcome.summarise(
-            spec,
-            self.identity,
-            read_json_lines(self.folder / "metrics.jsonl"),
-            {
-                "accuracy": accuracy,
-                "loss": loss,
-                "evaluated": images,
-                "sparsity": 1 - sum(nonzero.values()) / sum(sizes.values()),
-                "prunable_weights": sum(sizes.values()),
-                "nonzero": sum(nonzero.values()),
-                "inference_flops_fraction": inference_fraction(run.macs, densities),
-                "training_flops_fraction": run.sparse.cost.fraction(run.macs),
-                "layers": {name: {"size": size, "nonzero": nonzero[name]} for name, size in sizes.items()},
-                "events": run.sparse.event_counts,
-                "empty_layers": self.empty_layers,
-                "steps": self.step,
-                "seconds": round(self._elapsed(), 3),
-            },
-        )
-        if not math.isfinite(loss):
-            raise RunFailure("the final loss is not finite: the run diverged in its last steps", where=str(self.folder))
-        checkpoint.save(self.folder / "weights.pt", self.identity, spec.seed, {"model": run.model.state_dict()})
-        write_json(self.folder / "result.json", result)
-        self._path.unlink(missing_ok=True)
-        self.mirror.finish(result)
-        log.info("done: accuracy %.4f on %s, sparsity %.4f", accuracy, spec.data.evaluate_on, result["sparsity"])
-        return result

@@ -34,6 +34,7 @@ class SparseTraining:
         representation: The representation of the model.
         masks: Masks in force.
         events: What happened, in order; the owner may drain the list.
+        skipped: Steps that a loss scaler found non-finite.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SparseTraining:
         self.steps_per_epoch = steps_per_epoch
         self.events: list[Event] = []
         self.event_counts: dict[str, int] = {}
+        self.skipped = 0
         self._seed = seed
         self._clip = clip_grad_norm
         self._step = 0
@@ -186,6 +188,7 @@ class SparseTraining:
         if scaler is not None:
             scaler.update()
         self._step += 1
+        self.skipped += not finite
         if finite:
             self.cost.count_step(self._dense_grad_read)
             self.topology.after_step(self)
@@ -251,6 +254,7 @@ class SparseTraining:
             "representation": self.representation.state_dict(),
             "cost": self.cost.state_dict(),
             "event_counts": dict(self.event_counts),
+            "skipped": self.skipped,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -269,4 +273,5 @@ class SparseTraining:
         self.representation.load_state_dict(state["representation"])
         self.cost.load_state_dict(state["cost"])
         self.event_counts = dict(state["event_counts"])
+        self.skipped = state["skipped"]
         self.events = []

@@ -55,7 +55,7 @@ class RiGL(Topology):
 
     def __init__(self, options: Options):
         super().__init__(options)
-        self._last = -options.update_every
+        self._last = -1
 
     def initial_masks(self, ctx: Context) -> MaskSet:
         """The random mask that random pruning of this seed has."""
@@ -63,8 +63,9 @@ class RiGL(Topology):
 
     def after_backward(self, ctx: Context) -> bool:
         """Update the masks where due; the weight step is left out then."""
-        end = int(self.options.end * ctx.total_steps)
-        if ctx.sparsity == 0 or ctx.steps_done > end or ctx.steps_done < self._last + self.options.update_every:
+        end, every = int(self.options.end * ctx.total_steps), self.options.update_every
+        # an update that a non-finite step has put off does not put off the next one
+        if ctx.sparsity == 0 or ctx.steps_done > end or ctx.steps_done // every == self._last // every:
             return True
         self._last = ctx.steps_done
         fraction = cosine_fraction(self.options.fraction, ctx.steps_done, end)

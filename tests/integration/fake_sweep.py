@@ -55,6 +55,7 @@ def _write_run(folder: Path, row: str, hashed: str, seed: int, accuracy: float) 
         "seconds": 1.0,
     }
     _write(folder / "result.json", result)
+    (folder / "log.txt").write_text(f"{row}, seed {seed}: finished\n")
     _write(folder / "environment.json", {"python": "3.11.7", "torch": "2.14.1", "threads": 1})
     (folder / "spec.yaml").write_text(f"label: {row}\nseed: {seed}\ntopology: {{name: rigl, sparsity: {sparsity}}}\n")
     epochs: list[dict[str, Any]] = [

@@ -1,12 +1,14 @@
-"""Damaged files, foreign locks, full disks, diverging runs: one message, and nothing that was finished is lost."""
+"""Damaged files, foreign claims, full disks, diverging runs: one message, and nothing that was finished is lost."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import pickle
 import resource
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from small_runs import (
     STEPS,
     assert_same_run,
     contents,
+    records,
     result,
     resumptions,
     tiny_spec,
@@ -62,40 +65,62 @@ class Bomb:
 
 @pytest.mark.parametrize("kind", ["truncated", "empty", "foreign", "of another run", "pickle", "zipped pickle"])
 def test_a_checkpoint_that_is_none(ham: Ham, tmp_path: Path, half: Path, kind: str) -> None:
-    path, mark = half / "checkpoint.pt", tmp_path / "exploded"
+    mark, (older, path) = tmp_path / "exploded", sorted((half / "checkpoints").iterdir())
+    older.unlink()
     metrics, good = (half / "metrics.jsonl").read_bytes(), path.read_bytes()
+    path.unlink()
+    new = half / "checkpoints/new.pt"
     if kind == "truncated":
-        path.write_bytes(good[: len(good) // 2])
+        new.write_bytes(good[: len(good) // 2])
     elif kind == "empty":
-        path.write_bytes(b"")
+        new.write_bytes(b"")
     elif kind == "foreign":
-        torch.save({"model": {"weight": torch.zeros(3)}}, path)
+        torch.save({"model": {"weight": torch.zeros(3)}}, new)
     elif kind == "of another run":
-        checkpoint.save(path, "00000000", 3, {})
+        checkpoint.write(new, "00000000", 3, {})
     elif kind == "pickle":
-        path.write_bytes(pickle.dumps({"format": checkpoint.FORMAT, "state": Bomb(mark)}))
+        new.write_bytes(pickle.dumps({"format": checkpoint.FORMAT, "state": Bomb(mark)}))
     else:
-        torch.save({"format": checkpoint.FORMAT, "state": Bomb(mark)}, path)
-    bad = path.read_bytes()
+        torch.save({"format": checkpoint.FORMAT, "state": Bomb(mark)}, new)
+    bad = new.read_bytes()
+    # damage is told by the checksum in the name, the rest by what is in the file
+    name = path.name if kind in ("truncated", "empty") else f"step-00000010-{hashlib.sha256(bad).hexdigest()[:16]}.pt"
+    new = new.rename(new.with_name(name))
     called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
-    one_message(called, 1, str(path), "remove it to start this run anew")
+    one_message(called, 1, str(new), "remove the folder checkpoints to start this run anew")
     assert not mark.exists()
-    assert path.read_bytes() == bad
+    assert new.read_bytes() == bad
     assert (half / "metrics.jsonl").read_bytes() == metrics
     failure = json.loads((half / "failure.json").read_text())
-    assert "remove it to start this run anew" in failure["error"]
+    assert "remove the folder checkpoints" in failure["error"]
     # with the good one back it goes on, and the failure is forgotten
+    new.unlink()
     path.write_bytes(good)
     assert ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs").code == 0
     assert resumptions(half) == [10]
     assert not (half / "failure.json").exists()
 
 
+def test_a_damaged_newest_checkpoint_costs_its_steps_and_no_more(ham: Ham, tmp_path: Path, half: Path) -> None:
+    """One at each epoch's end and one where the run was stopped; the metrics are cut back with the state."""
+    spec = tiny_spec(tmp_path)
+    train(spec, tmp_path / "whole")
+    train_until(spec, half, 16, identity(spec, content_hash()))
+    older, newest = sorted((half / "checkpoints").iterdir())
+    assert (newest.name[:13], older.name[:13]) == ("step-00000016", "step-00000012")
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs").code == 0
+    assert resumptions(half) == [10, 12]
+    assert "falling back to the checkpoint before it" in (half / "log.txt").read_text()
+    assert differing_but_identity(half, tmp_path / "whole") == []
+    assert records(half) == records(tmp_path / "whole")
+
+
 def test_metrics_that_were_lost_are_missed(ham: Ham, tmp_path: Path, half: Path) -> None:
     (half / "metrics.jsonl").write_text("")
     called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
     one_message(called, 1, "metrics.jsonl", "remove the checkpoint to start this run anew")
-    (half / "checkpoint.pt").unlink()
+    shutil.rmtree(half / "checkpoints")
     assert ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs").code == 0
     assert result(half)["steps"] == STEPS
 
@@ -111,7 +136,7 @@ def test_a_damaged_result_is_made_again(ham: Ham, tmp_path: Path) -> None:
         assert result(folder) == whole
 
 
-# ---- locks -----------------------------------------------------------------------------------------------------------
+# ---- claims ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -123,7 +148,8 @@ def neighbour() -> Iterator[subprocess.Popen]:
 
 
 def test_a_run_that_another_process_writes(ham: Ham, tmp_path: Path, half: Path, neighbour: subprocess.Popen) -> None:
-    (half / "lock").write_text(json.dumps({"pid": neighbour.pid, "host": socket.gethostname(), "started": None}))
+    claimed = {"pid": neighbour.pid, "host": socket.gethostname(), "started": None}
+    (half / "attempts/0002.json").write_text(json.dumps(claimed))
     before = contents(half)
     called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
     one_message(called, 2, half.name, f"process {neighbour.pid}", "is writing this run")
@@ -132,7 +158,7 @@ def test_a_run_that_another_process_writes(ham: Ham, tmp_path: Path, half: Path,
     neighbour.wait()
     assert ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs").code == 0
     assert resumptions(half) == [10]
-    assert not (half / "lock").exists()
+    assert sorted(path.name for path in (half / "attempts").iterdir()) == ["0001.json", "0002.json", "0003.json"]
 
 
 # ---- disks and numbers -----------------------------------------------------------------------------------------------
@@ -142,7 +168,8 @@ def test_a_file_size_limit(ham: Ham, tmp_path: Path, half: Path) -> None:
     """The kernel's own refusal: the checkpoint does not fit, the metrics do."""
     whole = tmp_path / "whole"
     train(tiny_spec(tmp_path), whole)
-    good = (half / "checkpoint.pt").read_bytes()
+    path = max((half / "checkpoints").iterdir())
+    good = path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(good) // 2, limits[1]))
     try:
@@ -150,7 +177,7 @@ def test_a_file_size_limit(ham: Ham, tmp_path: Path, half: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     one_message(called, 1, half.name, "File too large", "what was finished is kept")
-    assert (half / "checkpoint.pt").read_bytes() == good
+    assert path.read_bytes() == good
     assert not list(half.glob("*.tmp")) + list(half.glob(".*"))
     assert "File too large" in json.loads((half / "failure.json").read_text())["error"]
     assert ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs").code == 0
@@ -182,14 +209,27 @@ def test_a_disk_that_is_full_at_any_moment(tmp_path: Path, monkeypatch: pytest.M
     train(spec, tmp_path / "whole")
     number = calls
     assert number > 15
+    complaints = []
     for broken in range(1, number + 1):
         calls, folder = 0, tmp_path / str(broken)
-        with pytest.raises(RunFailure, match="No space left on device; what was finished is kept"):
-            train(spec, folder)
-        assert not list(folder.glob(".*.tmp"))
+        complaints += complained(lambda folder=folder: train(spec, folder))
+        assert not list(folder.rglob(".*.tmp"))
         train(spec, folder)
         assert not (folder / "failure.json").exists()
         assert_same_run(folder, tmp_path / "whole")
+    # what only says how an attempt ended is not worth a run: the last lines of the ledger and of the claim, each in its
+    # file and then, for the claim, in its folder
+    assert len(complaints) >= number - 3
+    assert all("No space left on device; what was finished is kept" in text for text in complaints)
+
+
+def complained(call: Callable[[], Any]) -> list[str]:
+    """The failure a call ended with, if it did."""
+    try:
+        call()
+    except RunFailure as failure:
+        return [str(failure)]
+    return []
 
 
 def test_a_log_on_a_full_disk_costs_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str], half: Path) -> None:

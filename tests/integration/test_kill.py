@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -17,6 +16,8 @@ from commands import Ham
 from commands import command as call
 from processes import Command, wait_for
 from small_runs import contents, result, resumptions, write_config
+
+from experiments.attempts import newest
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="processes are followed through /proc"),
@@ -50,7 +51,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def times_of_checkpoints(runs: Path) -> dict[Path, int]:
     found = {}
-    for path in runs.glob("*/checkpoint.pt"):
+    for path in runs.glob("*/checkpoints/*.pt"):
         try:
             found[path] = path.stat().st_mtime_ns
         except FileNotFoundError:  # its run is done
@@ -74,13 +75,12 @@ def wait_for_checkpoints(command: Command, runs: Path, number: int) -> None:
 
 
 def workers(command: Command, runs: Path) -> dict[int, Path]:
-    """Process numbers of the workers, from the locks they hold."""
+    """Process numbers of the workers, from the attempts that are under way."""
     found = {}
-    for path in runs.glob("*/lock"):
-        try:
-            found[json.loads(path.read_text())["pid"]] = path.parent
-        except FileNotFoundError:
-            continue
+    for path in runs.glob("*/attempts"):
+        owner = newest(path.parent)
+        if owner is not None and "ended" not in owner:
+            found[owner["pid"]] = path.parent
     return {pid: found[pid] for pid in command.members() if pid in found}
 
 
@@ -128,7 +128,7 @@ def test_ten_kills_change_nothing(ham: Ham, undisturbed: Path, tmp_path: Path) -
     assert all(step > 0 for step in steps)
     assert 2 * after_a_checkpoint >= len(MOMENTS)
     assert 2 * resumed >= restarts
-    assert not list(runs.rglob("*.tmp")) + list(runs.rglob("lock"))
+    assert not list(runs.rglob("*.tmp")) + list(runs.rglob("checkpoints"))
     for form in ("text", "csv"):
         disturbed, reference = (ham("table", folder, "--format", form) for folder in (runs, undisturbed))
         assert (disturbed.code, disturbed.err) == (0, "")
@@ -157,7 +157,7 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(ham: Ham, undisturbed: Path, tmp_pat
         assert time.monotonic() - begun < 20
         assert command.err == f"error: {runs}: stopped; the same command goes on from here\n"
         wait_for(lambda: not command.members(), "the end of all its processes", 20)
-    assert not list(runs.rglob("failure.json")) + list(runs.rglob("lock"))
+    assert not list(runs.rglob("failure.json"))
     assert not any("Traceback" in line for line in lines_of_logs(runs))
     status = ham("status", runs).out
     assert "2 resumable" in status or "1 done, 1 resumable" in status
@@ -168,7 +168,7 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(ham: Ham, undisturbed: Path, tmp_pat
 def test_ctrl_c_leaves_a_run_that_goes_on(ham: Ham, tmp_path: Path) -> None:
     config = write_config(tmp_path / "one.yaml", **SIZES)
     with Command(tmp_path, "run", config, "--out", tmp_path / "runs") as command:
-        wait_for(lambda: list(tmp_path.glob("runs/*/checkpoint.pt")), "a checkpoint")
+        wait_for(lambda: list(tmp_path.glob("runs/*/checkpoints/*.pt")), "a checkpoint")
         begun = time.monotonic()
         assert command.ctrl_c() == 130
         assert time.monotonic() - begun < 20

@@ -103,7 +103,7 @@ def test_killed_between_checkpoints(whole: Whole, tmp_path: Path) -> None:
 
 def test_killed_after_the_last_step(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training is over and checkpointed, the result is not written yet."""
-    save = checkpoint.save
+    save = checkpoint.write
 
     def killed(path: Path, *arguments: object) -> None:
         if path.name == "weights.pt":
@@ -111,7 +111,7 @@ def test_killed_after_the_last_step(whole: Whole, tmp_path: Path, monkeypatch: p
         save(path, *arguments)  # pyright: ignore[reportArgumentType]
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", killed)
+        patch.setattr(checkpoint, "write", killed)
         with pytest.raises(KilledError):
             train(whole.spec, tmp_path / "run")
     train(whole.spec, tmp_path / "run")
@@ -127,4 +127,4 @@ def test_a_finished_run_is_not_touched(whole: Whole) -> None:
 
     train(whole.spec, whole.folder, progress=stepped)
     assert {path: path.stat().st_mtime_ns for path in whole.folder.iterdir()} == before
-    assert not (whole.folder / "checkpoint.pt").exists()
+    assert not (whole.folder / "checkpoints").exists()

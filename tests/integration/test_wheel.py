@@ -20,9 +20,12 @@ import sys
 
 import experiments, ham, results, sparsity
 from experiments import cli, config_files
+from slurm import snapshot
 
 print(experiments.__file__, ham.__file__, results.__file__, sparsity.__file__)
 print(config_files.configs_folder())
+files = snapshot.contents()
+print(*sorted({name.partition("/")[0] for name in files}), *[name for name in files if name.endswith("/base.yaml")])
 for arguments in (["sweep", "quickstart", "--dry-run"], ["run", "mine", "--out", "runs"]):
     sys.argv = ["ham", *arguments]
     try:
@@ -48,6 +51,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = folder.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "experiments/configs/base.yaml" in names
+    assert "slurm/profiles/default.yaml" in names
     assert "experiments/data/fashion_mnist_5k.npz" in names
     assert any(name.endswith("LICENSE.fashion-mnist") for name in names)
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
@@ -55,6 +59,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sparsity",
         "experiments",
         "results",
+        "slurm",
     }
     assert not [name for name in names if "__pycache__" in name or "tests" in name]
     pip("install", "--no-deps", "--target", folder / "site", wheel)
@@ -64,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def decoys(tmp_path: Path) -> Path:
     """An empty folder but for folders named like ours, which must not be taken for them."""
-    for name in ("configs", "experiments", "ham", "results", "sparsity"):
+    for name in ("configs", "experiments", "ham", "results", "slurm", "sparsity"):
         (tmp_path / name).mkdir()
     (tmp_path / "configs/base.yaml").write_text("decoy: true\n")
     (tmp_path / "configs/quickstart.yaml").write_text("decoy: true\n")
@@ -82,9 +87,10 @@ def test_the_wheel_finds_what_it_brought(site: Path, decoys: Path) -> None:
     command = [sys.executable, decoys / "probe/probe.py"]
     called = subprocess.run(command, cwd=decoys, env=env, capture_output=True, text=True, timeout=200, check=False)
     assert called.returncode == 0, called.stderr
-    files, configs, *planned, count, done = called.stdout.splitlines()
+    files, configs, copied, *planned, count, done = called.stdout.splitlines()
     assert all(Path(file).is_relative_to(site) for file in files.split())
     assert Path(configs) == site / "experiments/configs"
+    assert copied == "experiments ham results slurm sparsity experiments/configs/base.yaml"
     assert planned
     assert all(line.startswith("runs/quickstart/") for line in planned)
     assert count == f"{len(planned)} of {len(planned)} runs to do"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import random
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from experiments import checkpoint
+from experiments.checkpoint import Checkpoints, found
 from experiments.errors import RunFailure
 
 STATE: dict[str, Any] = {
@@ -25,11 +27,27 @@ STATE: dict[str, Any] = {
 }
 
 
+RUN = ("ab12cd34", 7)
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    path = tmp_path / "checkpoint.pt"
-    checkpoint.save(path, "ab12cd34", 7, STATE)
-    return path
+def kept(tmp_path: Path) -> Checkpoints:
+    """Keeps two checkpoints."""
+    return Checkpoints(tmp_path, *RUN, keep=2)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def at(step: int) -> dict[str, Any]:
+    return STATE | {"step": step}
+
+
+def renamed(path: Path) -> Path:
+    """Give a file the checksum of its content, as somebody who writes one by hand would."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return path.rename(path.with_name(f"step-00000003-{digest}.pt"))
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -40,54 +58,98 @@ def equal(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
-def test_it_comes_back(saved: Path) -> None:
-    assert equal(checkpoint.load(saved, "ab12cd34", 7), STATE)
-    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+def test_it_comes_back(kept: Checkpoints, tmp_path: Path) -> None:
+    assert kept.load() is None
+    saved = kept.save(3, STATE)
+    assert saved.path.parent == tmp_path / "checkpoints"
+    assert saved.digest == hashlib.sha256(saved.path.read_bytes()).hexdigest()[:16]
+    loaded = kept.load()
+    assert loaded is not None
+    assert loaded[0] == saved
+    assert equal(loaded[1], STATE)
+    assert names(tmp_path) == [f"step-00000003-{saved.digest}.pt"]
+
+
+def test_the_newest_are_kept(kept: Checkpoints, tmp_path: Path) -> None:
+    saved = [kept.save(step, at(step)) for step in (1, 5, 12, 123456789)]
+    assert found(tmp_path) == [saved[3], saved[2]]
+    assert [name[:13] for name in names(tmp_path)] == ["step-00000012", "step-12345678"]
+    kept.clear()
+    assert found(tmp_path) == []
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_one_written_again_at_the_same_step(kept: Checkpoints, tmp_path: Path) -> None:
+    kept.save(1, at(1))
+    kept.save(2, at(2))
+    kept.save(2, at(2))
+    assert [saved.step for saved in found(tmp_path)] == [2, 1]
 
 
 @pytest.mark.parametrize(("identity", "seed"), [("ab12cd35", 7), ("ab12cd34", 8)])
-def test_that_of_another_run_is_refused(saved: Path, identity: str, seed: int) -> None:
-    with pytest.raises(RunFailure, match=r"belongs to another run \(ab12cd34, seed 7\); remove it") as caught:
-        checkpoint.load(saved, identity, seed)
-    assert caught.value.where == str(saved)
+def test_that_of_another_run_is_refused(kept: Checkpoints, tmp_path: Path, identity: str, seed: int) -> None:
+    saved = kept.save(3, STATE)
+    match = r"belongs to another run \(ab12cd34, seed 7\); remove the folder checkpoints"
+    with pytest.raises(RunFailure, match=match) as caught:
+        Checkpoints(tmp_path, identity, seed).load()
+    assert caught.value.where == str(saved.path)
 
 
-def test_a_truncated_one_is_refused_at_every_length(saved: Path) -> None:
-    whole = saved.read_bytes()
-    for length in [*range(0, len(whole), 199), len(whole) - 1]:
-        saved.write_bytes(whole[:length])
-        with pytest.raises(RunFailure, match="damaged or foreign"):
-            checkpoint.load(saved, "ab12cd34", 7)
+def test_a_damaged_newest_falls_back_loudly(
+    kept: Checkpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cut at any length or with any bit flipped, also where only padding is hit."""
+    older, newer = kept.save(2, at(2)), kept.save(3, at(3))
+    whole, draw = newer.path.read_bytes(), random.Random(0)
+    damages = [whole[:length] for length in [*range(0, len(whole), 199), len(whole) - 1]]
+    for _ in range(50):
+        flipped = bytearray(whole)
+        flipped[draw.randrange(len(flipped))] ^= 1 << draw.randrange(8)
+        damages.append(bytes(flipped))
+    for damage in damages:
+        newer.path.write_bytes(damage)
+        caplog.clear()
+        loaded = kept.load()
+        assert loaded is not None
+        assert loaded[0] == older
+        assert equal(loaded[1], at(2))
+        (record,) = caplog.records
+        assert record.levelname == "ERROR"
+        assert f"{newer.path}: this checkpoint is damaged" in record.getMessage()
+        assert "falling back to the checkpoint before it" in record.getMessage()
+    # the next one takes the damaged one's place
+    kept.save(4, at(4))
+    assert [saved.step for saved in found(tmp_path)] == [4, 3]
+    newer.path.write_bytes(damages[3])
+    kept.save(1, at(1))
+    assert [saved.step for saved in found(tmp_path)] == [1], "what is ahead of the newest belongs to a lost state"
 
 
-def test_a_damaged_one_is_refused_or_whole_all_the_same(saved: Path) -> None:
-    """Bits of padding and of file names may change without a change of content; the content may not."""
-    whole, refused = saved.read_bytes(), 0
-    draw = random.Random(0)
-    for _ in range(150):
-        damaged = bytearray(whole)
-        damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
-        saved.write_bytes(damaged)
-        try:
-            assert equal(checkpoint.load(saved, "ab12cd34", 7), STATE)
-        except RunFailure:
-            refused += 1
-    assert refused > 75
+def test_all_damaged_is_a_failure(kept: Checkpoints) -> None:
+    for step in (2, 3):
+        path = kept.save(step, at(step)).path
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RunFailure, match="there is no older one that is whole; remove the folder checkpoints"):
+        kept.load()
 
 
-def test_foreign_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    for content in ({"state_dict": STATE["model"]}, STATE["model"]["weight"], [1, 2], "text"):
+def test_foreign_files_are_refused(kept: Checkpoints, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints/new.pt"
+    path.parent.mkdir()
+    for content in ({"state_dict": STATE["model"]}, STATE["model"]["weight"], [1, 2], torch.nn.Linear(2, 2)):
         torch.save(content, path)
-        with pytest.raises(RunFailure, match="not a checkpoint of this suite; remove it"):
-            checkpoint.load(path, "ab12cd34", 7)
-    torch.save(torch.nn.Linear(2, 2), path)
-    with pytest.raises(RunFailure, match="damaged or foreign"):
-        checkpoint.load(path, "ab12cd34", 7)
+        named = renamed(path)
+        with pytest.raises(RunFailure, match="not a checkpoint of this suite"):
+            kept.load()
+        named.unlink()
     for junk in (b"", b"PK\x03\x04", b"not a checkpoint", bytes(range(256)) * 9):
         path.write_bytes(junk)
-        with pytest.raises(RunFailure, match="damaged or foreign"):
-            checkpoint.load(path, "ab12cd34", 7)
+        named = renamed(path)
+        with pytest.raises(RunFailure, match="not a checkpoint of this suite"):
+            kept.load()
+        named.unlink()
+    path.write_bytes(b"other files are none of ours")
+    assert kept.load() is None
 
 
 class Bomb:
@@ -101,28 +163,32 @@ class Bomb:
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_code_in_a_pickle_does_not_run(tmp_path: Path, zipped: bool) -> None:
-    path, mark = tmp_path / "checkpoint.pt", tmp_path / "exploded"
-    content = {"format": checkpoint.FORMAT, "identity": "ab12cd34", "seed": 7, "state": Bomb(mark)}
+def test_code_in_a_pickle_does_not_run(kept: Checkpoints, tmp_path: Path, zipped: bool) -> None:
+    path, mark = tmp_path / "checkpoints/new.pt", tmp_path / "exploded"
+    path.parent.mkdir()
+    content = {"format": checkpoint.FORMAT, "identity": RUN[0], "seed": RUN[1], "state": Bomb(mark)}
     if zipped:
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content))
-    with pytest.raises(RunFailure, match="damaged or foreign"):
-        checkpoint.load(path, "ab12cd34", 7)
+    path = renamed(path)
+    with pytest.raises(RunFailure, match="not a checkpoint of this suite"):
+        kept.load()
     assert not mark.exists()
     torch.load(path, weights_only=False) if zipped else pickle.loads(path.read_bytes())
     assert mark.exists(), "the bomb is none"
 
 
-def test_an_unreadable_one_says_why(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.pt").mkdir()
+def test_an_unreadable_one_says_why(kept: Checkpoints, tmp_path: Path) -> None:
+    (tmp_path / f"checkpoints/step-00000003-{'0' * 16}.pt").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
-        checkpoint.load(tmp_path / "checkpoint.pt", "ab12cd34", 7)
+        kept.load()
 
 
-def test_a_failed_save_keeps_the_old_one(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = saved.read_bytes()
+def test_a_failed_save_keeps_the_old_ones(kept: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (2, 3):
+        kept.save(step, at(step))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -130,6 +196,5 @@ def test_a_failed_save_keeps_the_old_one(saved: Path, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr("experiments.files.os.fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            checkpoint.save(saved, "ab12cd34", 7, STATE | {"step": 4})
-    assert saved.read_bytes() == before
-    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+            kept.save(4, at(4))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before

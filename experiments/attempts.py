@@ -1,0 +1,188 @@
+"""One writer a run directory: each attempt claims the next number, and a number is never given back.
+
+A claim is an atomic hard link, since file locks fail on some network file systems. Because nothing is ever removed,
+there is no moment at which two processes could both take a dead one's place: the next number exists or it does not.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import Busy, Interrupted, LostRank
+from .files import read_json, write_json
+
+FOLDER = "attempts"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A claim on a run directory, held until `end`.
+
+    Attributes:
+        folder: The run directory.
+        number: Counted from 1.
+        owner: Who holds it: process, host, and the Slurm job if there is one.
+    """
+
+    folder: Path
+    number: int
+    owner: dict[str, Any]
+
+    @property
+    def job(self) -> str | None:
+        """The Slurm job in the form the scheduler prints, ``1234`` or ``1234_5``."""
+        return self.owner["job"]
+
+    def end(self, reason: str) -> None:
+        """Say that this attempt is over: ``done``, ``stopped``, ``failed`` or ``crashed``.
+
+        Where the disk is too full even for that, the end of the process has to say it.
+        """
+        for _ in range(2):
+            with suppress(OSError):
+                write_json(_path(self.folder, self.number), {**self.owner, "ended": time.time(), "reason": reason})
+                return
+
+
+@contextmanager
+def ending(say: Callable[[str], None]) -> Iterator[None]:
+    """Say how a block ended: ``done``, ``stopped`` at a checkpoint, ``failed``, or ``crashed`` with another rank."""
+    reason = "crashed"
+    try:
+        yield
+        reason = "done"
+    except Interrupted:
+        reason = "stopped"
+        raise
+    except LostRank:
+        raise
+    except Exception:
+        reason = "failed"
+        raise
+    finally:
+        say(reason)
+
+
+def claim(folder: Path, ranks: int = 1) -> Attempt:
+    """Claim a run directory for this process.
+
+    Args:
+        folder: The run directory; must exist.
+        ranks: Number of ranks that work on it.
+
+    Raises:
+        Busy: if the last attempt may still be alive.
+    """
+    (folder / FOLDER).mkdir(exist_ok=True)
+    mine = folder / FOLDER / f".{socket.gethostname()}.{os.getpid()}.tmp"
+    try:
+        while True:
+            last = newest(folder)
+            if last is not None and alive(last):
+                raise _busy(folder, last)
+            number = last["attempt"] + 1 if last is not None else 1
+            owner = _myself(number, ranks)
+            write_json(mine, owner)
+            try:
+                os.link(mine, _path(folder, number))
+            except (FileExistsError, FileNotFoundError):
+                continue  # somebody was faster, and may have cleaned up; look who
+            return Attempt(folder, number, owner)
+    finally:
+        mine.unlink(missing_ok=True)
+
+
+def newest(folder: Path) -> dict[str, Any] | None:
+    """What the last attempt says of itself, or None if there was none; a damaged file says nothing but its number."""
+    try:
+        numbers = [int(name[:-5]) for name in os.listdir(folder / FOLDER) if name[:-5].isdigit()]
+    except FileNotFoundError:
+        return None
+    if not numbers:
+        return None
+    content = read_json(_path(folder, max(numbers)))
+    return {**(content if isinstance(content, dict) else {}), "attempt": max(numbers)}
+
+
+def alive(owner: dict[str, Any]) -> bool:
+    """Whether an attempt may still be writing.
+
+    On this host its process is looked for. On another, its Slurm job is: the same job restarted, or one the scheduler
+    does not know as running, is over. Where neither can be asked, it counts as alive.
+    """
+    if "ended" in owner or "pid" not in owner:
+        return False
+    if owner.get("host") == socket.gethostname():
+        return process_alive(owner["pid"], owner.get("started"))
+    job, restarts = owner.get("job_id"), owner.get("restarts", 0)
+    if job is None:
+        return True
+    if job == os.environ.get("SLURM_JOB_ID"):
+        return restarts == _restarts()
+    from slurm.queue import may_be_running  # asks the scheduler, which most runs never need
+
+    return may_be_running(job, restarts)
+
+
+def process_alive(pid: int, started: str | None) -> bool:
+    """Whether a process of this host lives and is the one that started then (numbers are given again)."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return started in (None, _started(pid))
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in the kernel's own clock.
+
+    None for one that is over but that nobody has reaped: where a container's first process reaps none, it stays so.
+    """
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return rest[18] if state not in "ZX" else None
+    except (OSError, IndexError):
+        return None
+
+
+def _restarts() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+
+
+def _myself(number: int, ranks: int) -> dict[str, Any]:
+    env, pid = os.environ, os.getpid()
+    array, task = env.get("SLURM_ARRAY_JOB_ID"), env.get("SLURM_ARRAY_TASK_ID")
+    return {
+        "attempt": number,
+        "pid": pid,
+        "host": socket.gethostname(),
+        "started": _started(pid),
+        "node": env.get("SLURMD_NODENAME") or socket.gethostname(),
+        "job": f"{array}_{task}" if array else env.get("SLURM_JOB_ID"),
+        "job_id": env.get("SLURM_JOB_ID"),
+        "restarts": _restarts(),
+        "ranks": ranks,
+        "time": time.time(),
+    }
+
+
+def _busy(folder: Path, owner: dict[str, Any]) -> Busy:
+    job = f" (job {owner['job']})" if owner.get("job") else ""
+    return Busy(
+        f"process {owner['pid']} on {owner.get('host')}{job} is writing this run; wait for it or stop it "
+        f"(if it is gone for good, remove {_path(folder, owner['attempt'])})",
+        where=str(folder),
+    )
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / FOLDER / f"{number:04}.json"

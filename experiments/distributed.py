@@ -1,0 +1,227 @@
+"""Ranks: who takes part in a run, how they find each other, and how they agree."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
+from .errors import LostRank, RunFailure
+from .files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class World:
+    """The ranks of one run, as one of them sees them; by default there is one rank and nothing to agree on.
+
+    Attributes:
+        rank: This one, 0 to `size` - 1; rank 0 leads: it alone writes files.
+        size: Number of ranks.
+        local_rank: Position on this node, which picks the GPU.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        with lost_ranks_named(self):
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks in order, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with lost_ranks_named(self):
+            dist.all_gather_object(values, value)
+        return values
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Entry by entry over all ranks; a new tensor on the CPU."""
+        total = values.detach().cpu().clone()
+        if self.size > 1:
+            with lost_ranks_named(self):
+                dist.all_reduce(total)
+        return total
+
+    def check_equal(self, what: str, value: str) -> None:
+        """Make sure that all ranks hold the same value.
+
+        Raises:
+            RunFailure: on every rank, naming those that differ from rank 0.
+        """
+        values = self.gather(value)
+        others = [str(rank) for rank, other in enumerate(values) if other != values[0]]
+        if others:
+            raise RunFailure(f"the {what} of rank 0 and rank {', '.join(others)} differ: the ranks have come apart")
+
+
+ALONE = World()
+
+
+class Ballot:
+    """Agreement of all ranks at every step without a wait: a vote is counted while the next step computes.
+
+    With one rank a vote counts at once. With several, `cast` returns what was voted one step before, the same on all
+    ranks, so that all act at the same step.
+
+    Args:
+        world: The ranks.
+        questions: Number of yes-or-no questions in a vote.
+    """
+
+    def __init__(self, world: World, questions: int):
+        self._world = world
+        self._pending: tuple[Tensor, Any] | None = None
+        self._none = [False] * questions
+
+    def cast(self, *votes: bool) -> list[bool]:
+        """Vote; yes wins if any rank says yes."""
+        if self._world.size == 1:
+            return list(votes)
+        with lost_ranks_named(self._world):
+            counted = self.settle()
+            ballot = torch.tensor(votes, dtype=torch.int32)
+            self._pending = ballot, dist.all_reduce(ballot, op=dist.ReduceOp.MAX, async_op=True)
+        return counted
+
+    def settle(self) -> list[bool]:
+        """Wait for a vote that is still being counted and return it."""
+        if self._pending is None:
+            return self._none
+        (ballot, work), self._pending = self._pending, None
+        with lost_ranks_named(self._world):
+            work.wait()
+        return [bool(vote) for vote in ballot]
+
+
+@contextmanager
+def lost_ranks_named(world: World) -> Iterator[None]:
+    """Turn what collectives raise when a rank is gone into `LostRank`.
+
+    torch has no type of its own for it: gloo raises a bare RuntimeError from inside `backward`.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        text = str(error)
+        if world.size == 1 or not (isinstance(error, dist.DistError) or _of_transport(text)):
+            raise
+        reason = text.splitlines()[0][:160]
+        raise LostRank(
+            f"rank {world.rank} of {world.size} lost another rank ({reason}); the same command goes on from the last "
+            "checkpoint, and the log of the rank that died first says why"
+        ) from error
+
+
+def _of_transport(text: str) -> bool:
+    signs = ("gloo", "NCCL", "closed by peer", "pair closure", "Connection reset", "Broken pipe", "recvValue failed")
+    return any(sign in text for sign in signs)
+
+
+@contextmanager
+def joined(folder: Path, device: str, minutes: float) -> Generator[World]:
+    """Join the other ranks of this run for the time of a block, if it was started as several.
+
+    torchrun's variables are taken first, then those of a Slurm step with more than one task; else there is one rank.
+
+    Args:
+        folder: The run directory, on a file system that all ranks share; made if missing.
+        device: ``cpu``, ``cuda`` or ``auto``: NCCL carries what is on GPUs, gloo the rest.
+        minutes: How long a rank waits for one that does not answer.
+
+    Raises:
+        RunFailure: if the ranks do not find each other in that time.
+    """
+    found = _started_as()
+    if found is None:
+        yield ALONE
+        return
+    world, by_slurm = found
+    _join(folder, world, device, timedelta(minutes=minutes), by_slurm=by_slurm)
+    try:
+        yield world
+    except LostRank:
+        raise  # the group cannot be ended in order
+    except BaseException:
+        dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def _join(folder: Path, world: World, device: str, timeout: timedelta, *, by_slurm: bool) -> None:
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    if on_gpu:
+        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if by_slurm:
+            store = _slurm_store(folder, world, timeout)
+            dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
+        else:
+            dist.init_process_group(backend, timeout=timeout)
+        world.gather(None)  # connects all pairs, so that a missing rank shows here
+    except (RuntimeError, ValueError, LostRank) as error:
+        text = str(error).splitlines()[0]
+        raise RunFailure(f"rank {world.rank} of {world.size} did not find the others: {text}", str(folder)) from error
+    if by_slurm and world.leads:
+        _rendezvous(folder).unlink(missing_ok=True)
+
+
+def _started_as() -> tuple[World, bool] | None:
+    """The ranks by their environment, and whether Slurm started them; None for one rank."""
+    env = os.environ
+    if "RANK" in env and "WORLD_SIZE" in env and "MASTER_ADDR" in env:
+        world = World(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0)))
+        return (world, False) if world.size > 1 else None
+    # a batch script has SLURM_PROCID too, but only srun's tasks have a step
+    size = int(env.get("SLURM_STEP_NUM_TASKS", 1))
+    if size > 1 and "SLURM_PROCID" in env:
+        return World(int(env["SLURM_PROCID"]), size, int(env.get("SLURM_LOCALID", 0))), True
+    return None
+
+
+def _rendezvous(folder: Path) -> Path:
+    """Where rank 0 says how to reach it: a file of its own for each job, restart and step."""
+    parts = (os.environ.get(name, "0") for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID"))
+    return folder / f".rendezvous.{'.'.join(parts)}.json"
+
+
+def _slurm_store(folder: Path, world: World, timeout: timedelta) -> TCPStore:
+    """The store the ranks meet at. The system picks the port, so that jobs on one node cannot collide."""
+    path = _rendezvous(folder)
+    if world.leads:
+        host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+        store = TCPStore(host, 0, world.size, is_master=True, timeout=timeout, wait_for_workers=False)
+        write_json(path, {"host": host, "port": store.port})
+        return store
+    deadline = time.monotonic() + timeout.total_seconds()
+    while (place := read_json(path)) is None:
+        if time.monotonic() > deadline:
+            raise RunFailure(f"rank 0 has not written {path.name}: is this file system shared by all nodes?")
+        os.listdir(folder)  # makes network file systems look again
+        time.sleep(0.05)
+    return TCPStore(place["host"], place["port"], world.size, is_master=False, timeout=timeout)

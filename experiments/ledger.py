@@ -1,0 +1,106 @@
+"""What happened to a run, attempt by attempt: an append-only log, and a heartbeat that survives the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .attempts import Attempt
+
+NAME, HEARTBEAT = "ledger.jsonl", "heartbeat"
+_WIDTH = 80  # bytes of a heartbeat, so that a shorter line leaves nothing of a longer one behind
+
+
+class Beat(NamedTuple):
+    """The last sign of life: attempt, steps done, steps in all, unix seconds."""
+
+    attempt: int
+    step: int
+    total: int
+    time: float
+
+
+class Ledger:
+    """Writes the ledger of one attempt; nothing that is written is ever changed.
+
+    Events are ``start`` (with the first step), ``checkpoint``, ``end`` (with the last step and the reason) and, written
+    by the next attempt about one that died, ``lost`` (with the last step its heartbeat shows).
+
+    Args:
+        attempt: The attempt; its process holds the run directory.
+    """
+
+    def __init__(self, attempt: Attempt):
+        self.attempt = attempt
+        self._path = attempt.folder / NAME
+        self._descriptor = os.open(attempt.folder / HEARTBEAT, os.O_WRONLY | os.O_CREAT, 0o644)
+
+    def start(self, step: int, checkpoint: str | None) -> None:
+        """Note the first step, after what is known of attempts that died."""
+        records = read(self.attempt.folder)
+        ended = {record["attempt"] for record in records if record["event"] in ("end", "lost")}
+        beat = last_beat(self.attempt.folder)
+        for record in records:
+            number = record["attempt"]
+            if record["event"] == "start" and number not in ended:
+                seen = beat.step if beat is not None and beat.attempt == number else record["step"]
+                self._append({"attempt": number, "event": "lost", "step": max(seen, record["step"])})
+        owner = self.attempt.owner
+        where = {key: owner[key] for key in ("job", "node", "ranks")}
+        self._note("start", step=step, checkpoint=checkpoint, **where)
+
+    def checkpoint(self, step: int, digest: str) -> None:
+        """Note a checkpoint that is on the disk."""
+        self._note("checkpoint", step=step, checkpoint=digest)
+
+    def end(self, step: int, reason: str, checkpoint: str | None) -> None:
+        """Note the end of the attempt; if the disk is full, the next one notes that it was lost."""
+        with suppress(OSError):
+            self._note("end", step=step, reason=reason, checkpoint=checkpoint)
+
+    def beat(self, step: int, total: int) -> None:
+        """Show that a step is done; the page cache keeps it when the process is killed."""
+        text = f"{self.attempt.number} {step} {total} {time.time():.2f}"
+        with suppress(OSError):  # a sign of life is not worth a run
+            os.pwrite(self._descriptor, text.ljust(_WIDTH - 1).encode() + b"\n", 0)
+
+    def close(self) -> None:
+        """Close the heartbeat."""
+        os.close(self._descriptor)
+
+    def _note(self, event: str, **content: Any) -> None:
+        self._append({"attempt": self.attempt.number, "event": event, **content})
+
+    def _append(self, record: dict[str, Any]) -> None:
+        line = json.dumps({**record, "time": time.time()}).encode() + b"\n"
+        with self._path.open("a+b") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # a writer was killed in the middle of a line, or the disk was full
+                    line = b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All whole records of a run's ledger, in order."""
+    records = []
+    with suppress(FileNotFoundError):
+        for line in (folder / NAME).read_bytes().splitlines():
+            with suppress(ValueError):
+                records.append(json.loads(line))
+    return records
+
+
+def last_beat(folder: Path) -> Beat | None:
+    """The last sign of life of a run, or None."""
+    try:
+        attempt, step, total, seconds = (folder / HEARTBEAT).read_text().split()
+        return Beat(int(attempt), int(step), int(total), float(seconds))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,36 @@
+"""Global switches of torch that a run sets for itself and puts back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .schema import RuntimeSpec
+
+
+@contextmanager
+def switches(spec: RuntimeSpec) -> Iterator[None]:
+    """Deterministic algorithms and TF32 as a run asks for them."""
+    backends: Any = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # pyright: ignore[reportAttributeAccessIssue]
+    before = [backend.fp32_precision for backend in backends]
+    deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    if spec.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    if spec.deterministic != deterministic:  # the call imports torch's compiler, for seconds
+        torch.use_deterministic_algorithms(spec.deterministic)
+    # convolutions of fixed shapes gain from trying algorithms, whose choice differs from run to run
+    torch.backends.cudnn.benchmark = not spec.deterministic
+    for backend, on in zip(backends, (spec.tf32 != "none", spec.tf32 == "all"), strict=True):
+        backend.fp32_precision = "tf32" if on else "ieee"
+    try:
+        yield
+    finally:
+        if spec.deterministic != deterministic:
+            torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = benchmark
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

@@ -1,0 +1,211 @@
+"""Several ranks train what one rank trains, agree on when to stop, and notice when one of them is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import wait_for
+from ranks import Ended, die_at, freeze_at, on_ranks, stop_at, train_on
+from small_runs import assert_same_run, events, records, result, tiny_spec, train, weights
+from torch import nn
+
+from experiments.data.sampler import Shard
+from experiments.distributed import World
+from experiments.errors import Interrupted, LostRank, RunFailure, UserError
+from experiments.identity import identity
+from experiments.ledger import read
+from experiments.loop import evaluate
+
+pytestmark = pytest.mark.timeout(300)
+
+# group normalisation, so that a batch in two shares has the gradient of the whole; two mask events at least
+METHODS = {
+    "random": ["topology={name: random, sparsity: 0.9}", "optimizer.ham={alpha: 5.0}"],
+    "acdc": ["topology={name: acdc, criterion: erk, sparsity: 0.9}", "representation.name=sign_in"],
+    "rigl": ["topology={name: rigl, sparsity: 0.9, update_every: 4}", "optimizer.clip_grad_norm=1.0"],
+}
+ACTS = {"random": 1, "acdc": 6, "rigl": 2}
+SMALL = [
+    "model.name=resnet8_gn",
+    "data.batch_size=16",
+    "data.train_limit=160",
+    "schedule.epochs=2",
+    "optimizer.lr=0.05",
+]
+
+
+def assert_close(folder: Path, reference: Path) -> None:
+    """Equal masks (ties between floats are not to be expected), and weights equal up to the order of sums."""
+    expected = weights(reference)
+    for name, theta in weights(folder).items():
+        assert torch.equal(theta == 0, expected[name] == 0), name
+        # biases start at zero and are still small
+        assert (theta - expected[name]).norm() <= 2e-3 * expected[name].norm() + 5e-4, name
+
+
+def failed(ended: Ended, kind: type[Exception]) -> str:
+    assert isinstance(ended.error, kind), ended
+    return str(ended.error)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_ranks_of_half_the_batch_are_one_of_the_whole(tmp_path: Path, method: str) -> None:
+    spec = tiny_spec(tmp_path, *SMALL, *METHODS[method])
+    train(spec, tmp_path / "one")
+    ended = train_on(spec, tmp_path / "two", 2)
+    assert [one.error for one in ended] == [None, None]
+    assert ended[0].result | {"seconds": 0} == ended[1].result | {"seconds": 0}
+    two, one = result(tmp_path / "two"), result(tmp_path / "one")
+    assert (two.pop("ranks"), one.pop("ranks")) == (2, 1)
+    assert sum(two["events"].values()) >= ACTS[method]
+    assert two["events"] == one["events"]
+    assert two["layers"] == one["layers"]
+    assert two["evaluated"] == 100
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    assert_close(tmp_path / "two", tmp_path / "one")
+
+
+def test_micro_batches_are_one_batch(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, *SMALL, *METHODS["random"])
+    train(spec, tmp_path / "one")
+    four = tiny_spec(tmp_path, *SMALL, *METHODS["random"], "runtime.accumulate=4")
+    train(four, tmp_path / "four")
+    both = tiny_spec(tmp_path, *SMALL, *METHODS["random"], "runtime.accumulate=2")
+    assert [one.error for one in train_on(both, tmp_path / "both", 2)] == [None, None]
+    for folder in ("four", "both"):
+        assert_close(tmp_path / folder, tmp_path / "one")
+    assert result(tmp_path / "four")["train_loss"] == pytest.approx(result(tmp_path / "one")["train_loss"], rel=1e-4)
+
+
+BATCH_NORM = ["data.batch_size=48", "model.name=resnet8", "schedule.epochs=2"]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_in_pieces_is_in_one(tmp_path: Path, size: int) -> None:
+    """Also with batch statistics and three ranks, where the order of sums could differ after a resume."""
+    spec = tiny_spec(tmp_path, *BATCH_NORM, *METHODS["acdc"], "optimizer.ema_decay=0.9")
+    train_on(spec, tmp_path / "whole", size)
+    for which, at in ((size - 1, 3), (0, 8)):  # not only the leader may be asked
+        for ended in train_on(spec, tmp_path / "run", size, partial(stop_at, which, at)):
+            assert "stopped at step" in failed(ended, Interrupted)
+    assert [ended.error for ended in train_on(spec, tmp_path / "run", size)] == [None] * size
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    starts = [record["step"] for record in read(tmp_path / "run") if record["event"] == "start"]
+    # the vote is counted while the next step computes
+    assert starts == [0, 4, 9]
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_dead_rank_stops_the_others_and_nothing_is_lost(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, *BATCH_NORM, *METHODS["rigl"], "checkpoint.every_steps=4")
+    train_on(spec, tmp_path / "whole", 3)
+    for which in (2, 0):
+        begun = time.monotonic()
+        ended = train_on(spec, tmp_path / "run", 3, partial(die_at, which, 7))
+        assert time.monotonic() - begun < 45
+        assert ended[which].killed
+        for rank in {0, 1, 2} - {which}:
+            text = failed(ended[rank], LostRank)
+            assert f"rank {rank} of 3 lost another rank" in text
+            assert "goes on from the last checkpoint" in text
+    assert not (tmp_path / "run/failure.json").exists()
+    train_on(spec, tmp_path / "run", 3)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    ledger = read(tmp_path / "run")
+    assert [record["step"] for record in ledger if record["event"] == "start"] == [0, 6, 6]
+    assert [record["reason"] for record in ledger if record["event"] == "end"] == ["crashed", "done"]
+    assert [record["attempt"] for record in ledger if record["event"] == "lost"] == [2]
+
+
+def test_a_rank_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, *BATCH_NORM, "runtime.rank_timeout=0.1")
+    begun = time.monotonic()
+    ended = train_on(spec, tmp_path / "run", 2, partial(freeze_at, 1, 5), frozen=1)
+    assert time.monotonic() - begun < 30
+    assert "lost another rank" in failed(ended[0], LostRank)
+
+
+def test_another_number_of_ranks_goes_on_and_says_so(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, *SMALL, *METHODS["acdc"])
+    train(spec, tmp_path / "one")
+    train_on(spec, tmp_path / "run", 2, partial(stop_at, 0, 6))
+    train(spec, tmp_path / "run")
+    assert "goes on with 1 ranks where it had 2" in (tmp_path / "run/log.txt").read_text()
+    assert [record["ranks"] for record in read(tmp_path / "run") if record["event"] == "start"] == [2, 1]
+    assert_close(tmp_path / "run", tmp_path / "one")
+    # also the sums of the epoch it was stopped in
+    epochs = [[r["loss"] for r in records(tmp_path / f) if r["kind"] == "epoch"] for f in ("run", "one")]
+    assert epochs[0] == pytest.approx(epochs[1], rel=1e-4)
+    spec = tiny_spec(tmp_path, *SMALL)
+    for ended in train_on(spec, tmp_path / "three", 3):
+        assert "16 images a step cannot be shared evenly by 3 ranks" in failed(ended, UserError)
+
+
+def _diverging_masks(world: World, folder: Path) -> None:
+    from experiments import runner
+    from sparsity.topologies import random as module
+
+    draw = module.random_masks
+
+    def drawn(ctx: Any, distribution: str) -> Any:
+        masks = draw(ctx, distribution)
+        if world.rank == 1:  # one bit
+            first = next(iter(masks))
+            masks[first].view(-1)[0] ^= True
+        return masks
+
+    module.random_masks = drawn
+    spec = tiny_spec(folder / f"config{world.rank}", *SMALL, *METHODS["random"])
+    runner.run(spec, folder / "run", identity(spec), world=world)
+
+
+def test_masks_that_differ_between_ranks_fail_the_run(tmp_path: Path) -> None:
+    for ended in on_ranks(2, tmp_path, _diverging_masks, tmp_path):
+        assert "the masks after step 0 of rank 0 and rank 1 differ" in failed(ended, RunFailure)
+    assert "differ" in json.loads((tmp_path / "run/failure.json").read_text())["error"]
+
+
+def _evaluated(world: World) -> tuple[float, float, int]:
+    torch.manual_seed(0)
+    images, labels = torch.randn(2001, 7), torch.randint(3, (2001,))
+    model = nn.Linear(7, 3)
+    share = Shard(world.rank, world.size).of(2001)
+    batches = [(images[i : min(i + 100, share.stop)], labels[i : min(i + 100, share.stop)]) for i in share[::100]]
+    return evaluate(model, batches, world)
+
+
+def test_2001_images_on_three_ranks_count_2001(tmp_path: Path) -> None:
+    loss, accuracy, images = _evaluated(World())
+    assert images == 2001
+    for ended in on_ranks(3, tmp_path, _evaluated):
+        assert ended.result[1:] == (accuracy, 2001)
+        assert ended.result[0] == pytest.approx(loss, rel=1e-6)
+
+
+def test_torchrun_and_its_signals(tmp_path: Path) -> None:
+    """The command a user types; torchrun hands SIGTERM on to its ranks, which save together."""
+    overrides = ["data.batch_size=48", "schedule.epochs=40", *METHODS["rigl"]]
+    tiny_spec(tmp_path, *overrides)
+    ham = ["-m", "experiments.cli", "run", "tiny.yaml", *overrides]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *ham]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list(tmp_path.glob("runs/*/checkpoints/*.pt")) or first.poll() is not None, "a checkpoint")
+    first.send_signal(signal.SIGTERM)
+    assert "stopped at step" in first.communicate(timeout=60)[1]
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert json.loads((folder / "attempts/0001.json").read_text())["reason"] == "stopped"
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.count("accuracy") == 1, "one rank speaks"
+    assert result(folder)["ranks"] == 2
+    assert len(events(folder, "update")) == result(folder)["events"]["update"]
