@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 # Compute threads are the commands' business: one a process, as many processes as cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart test test-slurm slurm-up slurm-down lint clean
 
 help:
 	@echo "make quickstart   train the small table (some minutes), print it, write runs/quickstart/report.html"
 	@echo "make test         all tests (some minutes)"
+	@echo "make test-slurm   tests on a Slurm cluster that they start on this machine (some minutes)"
+	@echo "make slurm-up     such a cluster to try things on; make slurm-down ends it"
 	@echo "make lint         ruff and pyright"
 	@echo "make install      only make $(VENV)"
 	@echo "make clean        remove $(VENV) and caches; runs/ stays"
@@ -30,7 +32,17 @@ quickstart: install
 	$(BIN)/ham report runs/quickstart
 
 test: install
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "not slurm" -n auto --dist loadfile
+
+test-slurm: install
+	$(BIN)/python -m pytest -m slurm tests/slurm
+
+slurm-up:
+	@scripts/slurm-cluster.sh up
+	@scripts/slurm-cluster.sh env
+
+slurm-down:
+	@scripts/slurm-cluster.sh down
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import cli_read
 from .errors import SuiteError, UserError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_read.app)
 
 Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, such as quickstart.")]
 Overrides = Annotated[
@@ -31,18 +33,14 @@ Overrides = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder that run folders are written below.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes; default: one a core.")]
-Dir = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder, or one run's.")]
 RUNS = Path("runs")
 
 
-class Format(StrEnum):
-    """How a table is written."""
+class Cluster(StrEnum):
+    """Where a sweep runs."""
 
-    text = "text"
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-    html = "html"
+    local = "local"
+    slurm = "slurm"
 
 
 @app.command()
@@ -66,10 +64,13 @@ def run(
     spec, identity, folder = _single(loaded, out)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(folder.name, total=None)
-        result = run_here(
+        result, leads = run_here(
             spec, folder, identity, lambda done, total: bars.update(bar, completed=done, total=total), threads
         )
-    print(f"{folder}: accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}")
+    if leads:
+        print(
+            f"{folder}: accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}"
+        )
 
 
 @app.command()
@@ -78,13 +79,26 @@ def sweep(
     overrides: Overrides = None,
     jobs: Jobs = None,
     out: Out = RUNS,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, or batch scripts; do nothing.")] = False,
+    cluster: Annotated[
+        Cluster, typer.Option("--cluster", help="This machine, or jobs of a Slurm cluster.")
+    ] = Cluster.local,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="Slurm: a file or a name, see docs/slurm.md.")
+    ] = None,
 ) -> None:
     """Train all networks of a table that have no result yet: rows × columns × seeds."""
     from .local import default_jobs, pending, run_sweep
     from .terminal import SweepBars
 
     table = _expand(_load(config, overrides))
+    if cluster is Cluster.slurm:
+        from slurm import submit
+
+        print((submit.dry_run if dry_run else submit.submit)(table, out, profile or "default"))
+        return
+    if profile is not None:
+        raise UserError("belongs to --cluster slurm", "--profile")
     todo = pending(table, out)
     if dry_run:
         for cell in todo:
@@ -121,44 +135,6 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None) ->
 
 
 @app.command()
-def status(directory: Dir) -> None:
-    """Say of each run whether it is done, running, resumable, failed or not started."""
-    from results import status as reader
-
-    print(reader.render(directory))
-
-
-@app.command()
-def table(
-    directory: Dir,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.text,
-) -> None:
-    """Print the table of a sweep: mean ± sample standard deviation, paired differences, sparsity, FLOPs."""
-    from results import tables
-
-    print(tables.render(directory, format.value), end="")
-
-
-@app.command()
-def best(directory: Dir) -> None:
-    """Name the best setting of each row of a tuning sweep, by mean accuracy on the validation part."""
-    from results import best as chooser
-
-    print(chooser.render(directory))
-
-
-@app.command()
-def report(
-    directory: Dir,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR/report.html.")] = None,
-) -> None:
-    """Write one self-contained HTML page: table, curves, configuration, versions."""
-    from results import report as writer
-
-    print(writer.write_report(directory, output))
-
-
-@app.command()
 def methods(
     name: Annotated[str | None, typer.Argument(help="A topology or representation; default: list all.")] = None,
     imports: Annotated[
@@ -172,6 +148,22 @@ def methods(
 
     import_modules(imports or [], [Path()], "--import")
     print(listing.describe(name) if name else listing.overview())
+
+
+@app.command()
+def doctor(
+    what: Annotated[Cluster, typer.Argument(help="What to look at: slurm.")],
+    profile: Annotated[str | None, typer.Option("--profile", help="Try things as this profile says.")] = None,
+    profile_out: Annotated[Path | None, typer.Option("--profile-out", help="Write a first profile here.")] = None,
+    out: Out = RUNS,
+) -> None:
+    """Look at a cluster and try it out with one small job: requeueing, shared files, GPUs, accounting."""
+    from slurm import doctor
+
+    if what is not Cluster.slurm:
+        raise UserError("there is nothing to look at; allowed: slurm", "WHAT")
+    for line in doctor.examine(profile, profile_out, out):
+        print(line, flush=True)
 
 
 def _load(config: str, overrides: list[str] | None) -> Loaded:

@@ -1,27 +1,24 @@
-"""How far the runs of a directory are, from their folders and the manifest alone."""
+"""How far the runs of a directory are, from their folders, the manifest and the scheduler."""
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-from collections import Counter
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from .discover import read_spec
-from .notes import place
-from .schema import Sweep, is_number
-from .store import METRICS, read, read_json
+from experiments.attempts import newest, process_alive
+from slurm import queue
+from slurm.parse import Job
 
-State = Literal["done", "running", "elsewhere", "resumable", "failed", "not started"]
-STATES: tuple[State, ...] = ("done", "running", "elsewhere", "resumable", "failed", "not started")
-LISTED = 20
-"""Runs of one state that `render` lists one by one."""
-
-_TAIL = 1 << 16
+from .logs import clean, last_line, telling_log
+from .progress import Progress, newest_checkpoint, progress
+from .schema import Entry, Sweep
+from .states import STATES, Facts, Known, State, Verdict, judge
+from .store import FAILURE, RESULT, outcomes, read_plan
+from .submissions import Submissions, submissions
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,24 @@ class RunState:
         column: Column of the first cell that the run stands in.
         seed: Seed.
         path: The run's folder.
-        state: "done"; "running": a live process on this host holds its lock; "elsewhere": another host holds it, which
-            cannot be asked from here; "resumable": it stopped with a checkpoint; "failed"; "not started": there is
-            nothing to resume.
-        step: Optimizer steps up to the last finished epoch, None if unknown.
+        state: "done"; "running": a live process on this host, or a job that runs; "pending": its job waits;
+            "elsewhere": a process on another host holds it, which cannot be asked from here; "unknown": its job cannot
+            be asked for; "resumable": it stopped with a checkpoint; "failed"; "lost": it began or was submitted, nobody
+            works on it or will, and it left neither a result nor an error; "not started", which is "never submitted" in
+            a sweep that was submitted.
+        step: Optimizer steps done, None if unknown.
         total: Steps of the whole run, None if unknown.
-        note: The error of a failed run, the holder of a lock, or None.
+        left: Seconds to its end at the present rate, None unless it runs.
+        beat: Unix seconds of its last step, None if unknown.
+        node: Where it runs or ran last, None if unknown.
+        job: Its newest job, "1234_5", or None.
+        attempts: How often it was begun.
+        restarts: How often the scheduler requeued its job.
+        starts: Unix seconds at which its pending job is expected to start, None if unknown.
+        checkpoint: Step of its newest checkpoint, None if there is none.
+        note: Last line of the error of a failed run, why a pending one waits, what the scheduler says of a lost one;
+            or None.
+        log: The file to look into where something went wrong, or None.
     """
 
     row: str
@@ -48,131 +57,187 @@ class RunState:
     state: State
     step: int | None = None
     total: int | None = None
+    left: float | None = None
+    beat: float | None = None
+    node: str | None = None
+    job: str | None = None
+    attempts: int = 0
+    restarts: int = 0
+    starts: int | None = None
+    checkpoint: int | None = None
     note: str | None = None
+    log: Path | None = None
 
 
-def status(directory: str | Path) -> list[RunState]:
+@dataclass(frozen=True)
+class Report:
+    """The states of all runs of a directory.
+
+    Attributes:
+        sweep: The directory.
+        runs: One state a run folder, in table order.
+        time: Unix seconds of the look.
+        problem: What the scheduler said instead of answering; None if it answered or was not asked.
+        asked: Whether the scheduler was asked.
+    """
+
+    sweep: Sweep
+    runs: Sequence[RunState]
+    time: float
+    problem: str | None = None
+    asked: bool = False
+
+    def counts(self) -> dict[State, int]:
+        """Number of runs in each state that has any."""
+        states = [run.state for run in self.runs]
+        return {state: states.count(state) for state in STATES if state in states}
+
+
+def status(directory: str | Path) -> Report:
     """Look at every run of a directory.
+
+    The scheduler is asked once (twice if jobs have left the queue), and only if unfinished runs have jobs. It is asked
+    before the results are read: a run that ends meanwhile is then seen as done, not as lost.
 
     Args:
         directory: What `results.load` takes.
 
-    Returns:
-        One state a run folder, in table order.
-
     Raises:
         UserError: as `results.load` does.
     """
-    return _states(read(directory))
+    plan = read_plan(directory)
+    submitted = submissions(plan.directory)
+    known, asked = _ask(plan, submitted)
+    now = time.time()
+    begun = {run.path: _begun(run.path, submitted) for run in plan.runs}
+    sweep = outcomes(plan)  # after the attempts, so that one which ends meanwhile has left its result
+    facts = {run.path: _with_outcome(begun[run.path], run) for run in sweep.runs}
+    verdicts = {run.path: judge(facts[run.path], known, now) for run in sweep.runs if run.status != "done"}
+    if gone := [path for path, verdict in verdicts.items() if verdict.state == "lost"]:
+        known = Known(known.queue, queue.history({one for path in gone for one in facts[path].ids[:1]}))
+        verdicts |= {path: judge(facts[path], known, now) for path in gone}
+    runs = [_state(run, facts[run.path], verdicts.get(run.path, Verdict("done")), now) for run in sweep.runs]
+    return Report(sweep, runs, now, known.queue.problem if asked else None, asked)
 
 
-def render(directory: str | Path) -> str:
-    """The states as text: counts by row, then what runs, waits or failed."""
-    sweep = read(directory)
-    states = _states(sweep)
-    counts = Counter(run.state for run in states)
-    shown: list[State] = [state for state in STATES if counts[state] or state == "done"]
-    plural = "run" if len(states) == 1 else "runs"
-    head = f"{sweep.name}: {len(states)} {plural}, " + ", ".join(f"{counts[state]} {state}" for state in shown)
-    blocks = [head, _by_row(sweep, states, shown)]
-    for state in STATES:
-        if state not in ("done", "not started") and counts[state]:
-            blocks.append(_listing(sweep, state, [run for run in states if run.state == state]))
-    return "\n\n".join(blocks)
-
-
-def _states(sweep: Sweep) -> list[RunState]:
-    states = []
-    for run in sweep.runs:
-        if run.status == "done":
-            step = run.number("steps")
-            count = None if step is None else int(step)
-            states.append(RunState(run.row, run.column, run.seed, run.path, "done", count, count))
+def _ask(plan: Sweep, submitted: Submissions) -> tuple[Known, bool]:
+    """What squeue knows of the jobs of unfinished runs, and whether there was anything to ask."""
+    ids: set[str] = set()
+    names: set[str] = set()
+    for run in plan.runs:
+        if (run.path / RESULT).is_file():
             continue
-        state, note = _unfinished(run.path, run.error if run.status == "failed" else None)
-        step, total = (None, None) if state == "not started" else _progress(run.path)
-        states.append(RunState(run.row, run.column, run.seed, run.path, state, step, total, note))
-    return states
+        for task in submitted.by_run.get(run.path, ()):
+            ids.update([task.array] if task.array else ())
+            names.update(() if task.array else [task.name])
+        job = (newest(run.path) or {}).get("job")
+        ids.update([str(job)] if job is not None else ())
+    if not ids and not names:
+        return Known(), False
+    return Known(queue.queue(ids, names)), True
 
 
-def _unfinished(path: Path, error: str | None) -> tuple[State, str | None]:
-    lock, _ = read_json(path / "lock")
-    if lock and lock.get("host") == socket.gethostname():
-        if _alive(lock):
-            return "running", f"process {lock['pid']}"
-    elif lock and lock.get("host"):
-        return "elsewhere", f"locked by {lock['host']}, process {lock.get('pid')}"
-    if error is not None:
-        return "failed", error
-    return ("resumable" if (path / "checkpoint.pt").is_file() else "not started"), None
+def _begun(path: Path, submitted: Submissions) -> Facts:
+    attempt = newest(path)
+    here = attempt is not None and attempt.get("host") == socket.gethostname()
+    pid: Any = attempt.get("pid") if attempt is not None and "ended" not in attempt else None
+    whole = isinstance(pid, int) and not isinstance(pid, bool) and pid > 0
+    return Facts(
+        attempt=attempt,
+        here=here,
+        alive=here and whole and process_alive(pid, (attempt or {}).get("started")),
+        tasks=submitted.by_run.get(path, ()),
+        submitted=bool(submitted.tasks),
+    )
 
 
-def _alive(lock: Mapping[str, Any]) -> bool:
-    pid = lock.get("pid")
-    if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
-        return False
+def _with_outcome(facts: Facts, run: Entry) -> Facts:
+    failed = run.status == "failed"
+    return replace(
+        facts,
+        error=(_last(run.error) or "no reason given") if failed else None,
+        failed_at=_changed(run.path / FAILURE) if failed else 0.0,
+        checkpoint=None if run.status == "done" else newest_checkpoint(run.path),
+    )
+
+
+def _last(text: str | None) -> str | None:
+    lines = [line for one in (text or "").splitlines() if (line := clean(one))]
+    return lines[-1] if lines else None
+
+
+def _changed(path: Path) -> float:
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # somebody else's process: it lives
-        return True
-    return lock.get("started") in (None, _started(pid))
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, as the lock states it: tells a process from a later one of the same number."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
-def _progress(path: Path) -> tuple[int | None, int | None]:
-    """Step and total from the last epoch line; the total follows from the epochs of the configuration."""
-    for line in reversed(_tail(path / METRICS)):
-        try:
-            value = json.loads(line)
-        except ValueError:  # torn at the end of a killed run, or at the start of the tail
-            continue
-        if isinstance(value, dict) and value.get("kind") == "epoch":
-            step, epoch, epochs = value.get("step"), value.get("epoch"), read_spec(path).get("schedule.epochs")
-            if not is_number(step):
-                return None, None
-            if is_number(epoch) and is_number(epochs) and epoch > 0:
-                return int(step), round(step / epoch * epochs)
-            return int(step), None
-    return None, None
-
-
-def _tail(path: Path) -> list[bytes]:
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL))
-            return file.read().splitlines()
+        return path.stat().st_mtime
     except OSError:
-        return []
+        return 0.0
 
 
-def _by_row(sweep: Sweep, states: Sequence[RunState], shown: Sequence[State]) -> str:
-    width = max(len("Row"), *(len(row) for row in sweep.rows))
-    lines = ["  ".join(["Row".ljust(width), *shown, "of"])]
-    for row in sweep.rows:
-        counts = Counter(run.state for run in states if run.row == row)
-        numbers = [str(counts[state] or "-").rjust(len(state)) for state in shown]
-        lines.append("  ".join([row.ljust(width), *numbers, str(counts.total()).rjust(2)]))
-    return "\n".join(lines)
+def _state(run: Entry, facts: Facts, verdict: Verdict, now: float) -> RunState:
+    attempt, job, state = facts.attempt or {}, verdict.job, verdict.state
+    if state == "done":
+        steps = int(run.number("steps") or 0) or None
+        done = Progress(steps, steps)
+    else:
+        at_work = attempt.get("attempt") if state == "running" and facts.open else None
+        done = progress(run.path, at_work, now) if attempt else Progress()
+    note, log = _explained(run.path, facts, verdict)
+    active = job is not None and job.active
+    return RunState(
+        *(run.row, run.column, run.seed, run.path, state),
+        *(done.step, done.total, done.left, done.beat),
+        node=_node(facts, job),
+        job=job.id if job is not None else next(iter(facts.ids), None),
+        attempts=attempt.get("attempt", 0),
+        restarts=job.restarts if job is not None and active else attempt.get("restarts") or 0,
+        starts=job.started if job is not None and job.pending else None,
+        checkpoint=facts.checkpoint,
+        note=note,
+        log=log,
+    )
 
 
-def _listing(sweep: Sweep, state: State, runs: Sequence[RunState]) -> str:
-    lines = [f"{state}:"]
-    for run in runs[:LISTED]:
-        text = f"  {place(sweep, run.row, run.column)}, seed {run.seed}"
-        if run.step is not None:
-            share = f" of {run.total} ({100 * run.step / run.total:.0f} %)" if run.total else ""
-            text += f": step {run.step}{share}"
-        lines.append(text + (f": {' '.join(run.note.split())}" if run.note else ""))
-    if len(runs) > LISTED:
-        lines.append(f"  and {len(runs) - LISTED} more")
-    return "\n".join(lines)
+def _explained(path: Path, facts: Facts, verdict: Verdict) -> tuple[str | None, Path | None]:
+    """The note on a run, and the file to look into."""
+    note, job = verdict.note, verdict.job
+    if verdict.state not in ("failed", "lost"):
+        return note, None
+    log = telling_log(path, facts.tasks, of_job=verdict.state == "lost")
+    if verdict.state == "lost" and job is not None and job.state == "FAILED" and log is not None:
+        note = ": ".join(text for text in (note, last_line(log)) if text)
+    return note, log
+
+
+def _node(facts: Facts, job: Job | None) -> str | None:
+    """Where the run is: the attempt knows, unless its job has only just started anew."""
+    attempt = facts.attempt or {}
+    stale = job is not None and attempt.get("job") not in (job.id, job.raw)
+    return (
+        (job.node if job is not None and stale else None) or attempt.get("node") or (job.node if job else None) or None
+    )
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """The report as plain values: what ``ham status --json`` prints.
+
+    Returns:
+        ``name``, ``directory``, ``time`` (unix seconds), ``scheduler`` (``asked``, and ``problem``: what it said
+        instead of answering, or null), ``counts`` (state to number of runs) and ``runs``: a list of `RunState` in table
+        order, with paths as text.
+    """
+    return {
+        "name": report.sweep.name,
+        "directory": str(report.sweep.directory),
+        "time": report.time,
+        "scheduler": {"asked": report.asked, "problem": report.problem},
+        "counts": report.counts(),
+        "runs": [
+            {
+                **vars(run),
+                "column": dict(run.column),
+                "path": str(run.path),
+                "log": None if run.log is None else str(run.log),
+            }
+            for run in report.runs
+        ],
+    }

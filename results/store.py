@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import UserError
+from experiments.errors import UserError, nearest
 
 from .discover import SPEC, found_cells
 from .schema import Entry, Status, Sweep, column_id, is_number
@@ -76,7 +76,11 @@ def load(directory: str | Path) -> pandas.DataFrame:
 
 def read(directory: str | Path) -> Sweep:
     """Read a sweep with its results; see `load` for what a directory may be and for the errors raised."""
-    sweep = read_plan(directory)
+    return outcomes(read_plan(directory))
+
+
+def outcomes(sweep: Sweep) -> Sweep:
+    """Read the results of the runs that `read_plan` found."""
     finished: dict[Path, tuple[Status, Mapping[str, Any], str | None]] = {}
     entries = []
     for entry in sweep.entries:
@@ -108,7 +112,7 @@ def _absent(directory: Path) -> str:
     parent = directory.parent
     siblings = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
     near = f"; {parent} has: {', '.join(siblings[:8])}" if siblings else ""
-    return f"no such folder{near}"
+    return f"no such folder{nearest(directory.name, siblings)}{near}"
 
 
 def _empty(directory: Path) -> str:

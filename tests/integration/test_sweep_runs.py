@@ -206,7 +206,7 @@ def test_a_killed_worker_stops_no_other_and_is_retried_alone(ham: Ham, tmp_path:
     assert called.code == 1
     assert f"failed {doomed.name}: the worker process was killed by SIGKILL" in called.err
     assert f"1 of 3 runs failed ({doomed.name})" in called.err
-    assert "3 runs, 2 done, 1 resumable" in ham("status", tmp_path / "runs/small").out
+    assert "3 runs, 2 done, 1 lost" in ham("status", tmp_path / "runs/small").out
     done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     assert len(done) == 2
     assert ham(*arguments).code == 0

@@ -183,3 +183,55 @@ def fail(path: Path, error: str) -> None:
 def forget(path: Path) -> None:
     """Remove a run's folder: it never started."""
     shutil.rmtree(path)
+
+
+def write_attempt(path: Path, number: int = 1, **changes: Any) -> None:
+    """Write one attempt's claim, and the ledger's line about its start; ``changes`` replace or add keys."""
+    claim = {
+        "attempt": number,
+        "pid": 1,
+        "host": "login",
+        "started": None,
+        "node": "n0",
+        "job": None,
+        "job_id": None,
+        "restarts": 0,
+        "ranks": 1,
+        "time": 1000.0,
+    } | changes
+    write_json(path / "attempts" / f"{number:04}.json", claim)
+    start = {"attempt": number, "event": "start", "step": changes.get("step", 0), "time": claim["time"]}
+    with (path / "ledger.jsonl").open("a") as file:
+        file.write(json.dumps(start) + "\n")
+
+
+def write_heartbeat(path: Path, step: int, total: int = 124, attempt: int = 1, seconds: float = 1100.0) -> None:
+    """Write a run's last sign of life."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "heartbeat").write_text(f"{attempt} {step} {total} {seconds:.2f}".ljust(79) + "\n")
+
+
+def write_checkpoint(path: Path, step: int) -> None:
+    """Write the name of a checkpoint."""
+    (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (path / "checkpoints" / f"step-{step:08}-{'0' * 16}.pt").touch()
+
+
+def interrupt(path: Path, step: int = 31, **claim: Any) -> None:
+    """Turn a finished run into one that stopped at a checkpoint; ``claim`` goes to `write_attempt`."""
+    (path / "result.json").unlink(missing_ok=True)
+    write_checkpoint(path, step)
+    write_heartbeat(path, step)
+    write_attempt(path, **({"ended": 1100.0, "reason": "stopped"} | claim))
+
+
+def write_submission(
+    directory: Path, tasks: Sequence[Sequence[str]], job: str | None = "12", identifier: str = "ab12cd34", **more: Any
+) -> Path:
+    """Write the record of a submission of one array; the folder of its logs."""
+    array = {"name": f"ham-{directory.name}-{identifier}-0", "job": job, "tasks": [list(task) for task in tasks]}
+    record = {"id": identifier, "time": 900.0, "profile": "main", "snapshot": "code", "arrays": [array], **more}
+    write_json(directory / "submissions" / f"{identifier}.json", record)
+    folder = directory / "submissions" / identifier
+    folder.mkdir(exist_ok=True)
+    return folder

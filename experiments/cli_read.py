@@ -1,0 +1,246 @@
+"""The commands that read what runs left behind; none of them loads torch."""
+
+from __future__ import annotations
+
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .errors import SuiteError, UserError
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from results.status import Report
+
+app = typer.Typer()
+
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder, or one run's.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[WORD]...", help="Which runs: a row, a seed (s0), a state, a job, part of a folder's name."
+    ),
+]
+
+
+class Format(StrEnum):
+    """How a table is written."""
+
+    text = "text"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    html = "html"
+
+
+class Again(StrEnum):
+    """Runs that can be submitted again."""
+
+    failed = "failed"
+    lost = "lost"
+
+
+@app.command()
+def status(
+    directory: Dir,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again until nothing is under way.")] = False,
+    every: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Time between looks of --watch.")] = 10.0,
+    resubmit: Annotated[Again | None, typer.Option(help="Submit the runs in this state again.")] = None,
+) -> None:
+    """Say of each run whether it is done, running, pending, resumable, failed, lost or not started, and how far."""
+    from results import status as reader
+
+    if as_json + watch + (resubmit is not None) > 1:
+        raise UserError("--json, --watch and --resubmit exclude each other; give one")
+    if watch:
+        _watch(directory, every)
+        return
+    report = reader.status(directory)
+    if as_json:
+        print(json.dumps(reader.to_json(report), indent=1))
+    elif resubmit is not None:
+        print(_submit_again(report, resubmit.value))
+    else:
+        _print(report)
+
+
+def _print(report: Report) -> None:
+    from rich.console import Console
+
+    from results.status_text import render
+
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(_coloured(render(report, console.width)), soft_wrap=True)
+    else:
+        print(render(report))
+
+
+def _coloured(text: str) -> Text:
+    from rich.text import Text
+
+    coloured = Text(text)
+    coloured.highlight_regex(r"(?m)^(failed|lost|unknown):$|^The scheduler .*$", "red")
+    coloured.highlight_regex(r"(?m)^(running|pending|resumable|elsewhere):$", "bold")
+    return coloured
+
+
+def _watch(directory: Path, every: float) -> None:
+    """Look until nothing is under way or Ctrl-C; on a terminal in place, elsewhere whenever the text has changed."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from results.states import UNDER_WAY
+    from results.status import status as look
+    from results.status_text import render
+
+    console, before = Console(highlight=False), ""
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            try:
+                report = look(directory)
+                if console.is_terminal:
+                    text = _fitting(report, console.width, console.height - 2)
+                    live.update(_coloured(f"{text}\n\n{time.strftime('%H:%M:%S')}, every {every:g} s"), refresh=True)
+                elif (text := render(report)) != before:
+                    print(text, end="\n\n", flush=True)
+                    before = text
+                if not UNDER_WAY & report.counts().keys():
+                    return
+                time.sleep(every)
+            except KeyboardInterrupt:
+                return
+
+
+def _fitting(report: Report, width: int, height: int) -> str:
+    """The text with lists so short that it fits the terminal, as far as that can be."""
+    from results.status_text import LISTED, render
+
+    texts = (render(report, width, listed) for listed in range(LISTED, 0, -1))
+    text = ""
+    for text in texts:
+        if text.count("\n") + 1 < height:
+            break
+    return text
+
+
+def _submit_again(report: Report, state: str) -> str:
+    """Submit the failed or lost runs of a sweep again; what was submitted, in a line."""
+    from results.submissions import submissions
+
+    folder = report.sweep.directory
+    if report.problem is not None:
+        raise SuiteError(f"nothing was submitted; the scheduler says: {report.problem}", str(folder))
+    runs = [run.path for run in report.runs if run.state == state]
+    if not runs:
+        return f"no run is {state}; nothing was submitted"
+    submitted = submissions(folder)
+    known = [path for path in runs if path in submitted.by_run]
+    if not known:
+        raise UserError(f"{len(runs)} runs are {state}, but none was submitted: `ham sweep` goes on here", str(folder))
+    from slurm.submit import resubmit
+
+    done = resubmit(submitted.home, [str(path.relative_to(submitted.home)) for path in known])
+    left = len(runs) - len(known)
+    return f"{done}" + (f"; {left} were never submitted: `ham sweep` goes on with them" if left else "")
+
+
+@app.command()
+def logs(
+    directory: Dir,
+    words: Words = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the run ends.")] = False,
+    lines: Annotated[int | None, typer.Option("--lines", "-n", min=1, help="Only the last lines of each file.")] = None,
+    rank: Annotated[int, typer.Option(min=0, help="Output of this rank of the job.")] = 0,
+) -> None:
+    """Print a run's own log and the output of its newest job, or list the runs that the words fit."""
+    from results.logs import Follower, files_of
+    from results.select import select
+    from results.store import read_plan
+    from results.submissions import submissions
+
+    sweep = read_plan(directory)
+    submitted = submissions(sweep.directory)
+    runs = select(sweep, submitted, words or [])
+    if len(runs) > 1:
+        paths = {run.path for run in runs}
+        print(_choice(directory, paths))
+        return
+    path = runs[0].path
+    printed = Follower(lambda text: print(text, end="", flush=True))
+    some = printed.look(files_of(path, submitted.by_run.get(path, []), rank), lines)
+    if not some and not follow:
+        raise UserError("has no log yet: it has not begun, or its job has written nothing", str(path))
+    try:
+        while follow:
+            over = (path / "result.json").is_file() or (path / "failure.json").is_file()
+            tasks = submissions(sweep.directory).by_run.get(path, [])  # it may be submitted anew meanwhile
+            if not printed.look(files_of(path, tasks, rank)) and over:
+                return
+            time.sleep(1)
+    except KeyboardInterrupt:
+        return
+
+
+def _choice(directory: Path, paths: set[Path]) -> str:
+    """Runs to choose from: the ones in trouble first."""
+    from results.status import status as look
+
+    order = ("failed", "lost", "running", "resumable", "unknown", "elsewhere", "pending", "done")
+    runs = [run for run in look(directory).runs if run.path in paths]
+    runs.sort(key=lambda run: order.index(run.state) if run.state in order else len(order))
+    shown = [f"{run.state:<15}  {run.path.name}" for run in runs[:40]]
+    more = [f"and {len(runs) - 40} more"] if len(runs) > 40 else []
+    return "\n".join([*shown, *more, f"these are {len(runs)} runs: say which, as in `ham logs {directory} WORD`"])
+
+
+@app.command()
+def cancel(
+    directory: Dir,
+    words: Words = None,
+) -> None:
+    """Cancel the jobs of a sweep's runs, or of those that the words fit; runs that have begun can be resumed."""
+    from results.select import select
+    from results.store import read_plan
+    from results.submissions import submissions
+    from slurm.cancel import cancel as take_out
+
+    sweep = read_plan(directory)
+    submitted = submissions(sweep.directory)
+    print(take_out(submitted, [run.path for run in select(sweep, submitted, words or [])]))
+
+
+@app.command()
+def table(
+    directory: Dir,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.text,
+) -> None:
+    """Print the table of a sweep: mean ± sample standard deviation, paired differences, sparsity, FLOPs."""
+    from results import tables
+
+    print(tables.render(directory, format.value), end="")
+
+
+@app.command()
+def best(directory: Dir) -> None:
+    """Name the best setting of each row of a tuning sweep, by mean accuracy on the validation part."""
+    from results import best as chooser
+
+    print(chooser.render(directory))
+
+
+@app.command()
+def report(
+    directory: Dir,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR/report.html.")] = None,
+) -> None:
+    """Write one self-contained HTML page: table, curves, configuration, versions."""
+    from results import report as writer
+
+    print(writer.write_report(directory, output))

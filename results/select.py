@@ -1,0 +1,63 @@
+"""Pick runs of a sweep by words, as a person names them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from experiments.errors import UserError, nearest
+
+from .notes import place
+from .schema import Entry, Sweep
+from .states import STATES
+from .submissions import Submissions
+
+_SEED = re.compile(r"s(\d+)")
+
+
+def select(sweep: Sweep, submitted: Submissions, words: Sequence[str]) -> list[Entry]:
+    """The runs that all words fit; all runs where there are no words.
+
+    A word is the label of a row, a seed ("s3"), a state ("failed"), a job ("1234_5", "1234"), or a part of the run
+    folder's name or of the place in the table.
+
+    Args:
+        sweep: The sweep.
+        submitted: Its submissions, for jobs.
+        words: What the runs are to fit.
+
+    Raises:
+        UserError: if a word fits none of the runs that the words before it left.
+    """
+    found = list(sweep.runs)
+    for word in words:
+        fitting = _fitting(sweep, submitted, found, word)
+        if not fitting and word.casefold() in STATES:
+            raise UserError(f"no run is {word}", where=str(sweep.directory))
+        if not fitting:
+            names = [name.casefold() for name in (*sweep.rows, *(run.path.name for run in found), *STATES)]
+            raise UserError(f"no run fits {word!r}{nearest(word.casefold(), names)}", where=str(sweep.directory))
+        found = fitting
+    return found
+
+
+def _fitting(sweep: Sweep, submitted: Submissions, runs: Sequence[Entry], word: str) -> list[Entry]:
+    text = word.casefold()
+    # the most exact meaning of a word wins: "RiGL" is not "RiGL + HAM"
+    if exact := [run for run in runs if run.row.casefold() == text]:
+        return exact
+    if seed := _SEED.fullmatch(text):
+        return [run for run in runs if run.seed == int(seed[1])]
+    if text in STATES:
+        return _in_state(sweep, runs, text)
+    jobs = {task for task in submitted.tasks if word in (task.id, task.array)}
+    if jobs:
+        return [run for run in runs if any(run.path in task.runs for task in jobs)]
+    return [run for run in runs if text in f"{run.path.name} {place(sweep, run.row, run.column)}".casefold()]
+
+
+def _in_state(sweep: Sweep, runs: Sequence[Entry], state: str) -> list[Entry]:
+    from .status import status  # asks the scheduler, which other words do not need
+
+    paths = {run.path for run in status(sweep.directory).runs if run.state == state}
+    return [run for run in runs if run.path in paths]

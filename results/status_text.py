@@ -1,0 +1,136 @@
+"""The states of runs as a person reads them in the morning."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from .logs import near
+from .notes import place
+from .progress import QUIET
+from .schema import Sweep
+from .states import STATES, State
+from .status import Report, RunState
+
+LISTED = 20
+"""Runs of one state that `render` lists one by one."""
+
+_SILENT: frozenset[State] = frozenset({"done", "not started", "never submitted"})  # counted, not listed
+
+
+def render(report: Report, width: int | None = None, listed: int = LISTED) -> str:
+    """Counts by row, then what runs, waits, failed or was lost.
+
+    Args:
+        report: The states.
+        width: Columns of the terminal; None if there is none, and lines stay whole.
+        listed: Runs of one state that are listed one by one.
+    """
+    sweep, counts = report.sweep, report.counts()
+    shown: list[State] = [state for state in STATES if state in counts or state == "done"]
+    blocks = [_head(report, shown), _by_row(sweep, report.runs, shown, width)]
+    if report.problem:
+        blocks.insert(0, f"The scheduler could not be asked ({report.problem}): what only it can tell is unknown here.")
+    for state in shown:
+        if state not in _SILENT and state in counts:
+            blocks.append(_listing(report, state, listed))
+    return "\n\n".join(_wrap(block, width) for block in blocks)
+
+
+def _head(report: Report, shown: Sequence[State]) -> str:
+    counts = report.counts()
+    plural = "run" if len(report.runs) == 1 else "runs"
+    text = ", ".join(f"{counts.get(state, 0)} {state}" for state in shown)
+    requeued = sum(run.restarts > 0 for run in report.runs if run.state in ("running", "pending"))
+    text += f" ({requeued} requeued)" if requeued else ""
+    times = [run.left for run in report.runs if run.left is not None]
+    if times and counts.get("running", 0) == len(times):
+        text += f"; those that run end within {duration(max(times))}"
+    return f"{report.sweep.name}: {len(report.runs)} {plural}, {text}"
+
+
+def _by_row(sweep: Sweep, runs: Sequence[RunState], shown: Sequence[State], width: int | None) -> str:
+    counts = {row: Counter(run.state for run in runs if run.row == row) for row in sweep.rows}
+    first = max(len("Row"), *(len(row) for row in sweep.rows))
+    lines = ["  ".join(["Row".ljust(first), *shown, "of"])]
+    for row, count in counts.items():
+        numbers = [str(count[state] or "-").rjust(len(state)) for state in shown]
+        lines.append("  ".join([row.ljust(first), *numbers, str(count.total()).rjust(2)]))
+    if width is None or max(map(len, lines)) <= width:
+        return "\n".join(lines)
+    return "\n".join(
+        f"{row}: {', '.join(f'{count[state]} {state}' for state in shown if count[state])} of {count.total()}"
+        for row, count in counts.items()
+    )
+
+
+def _listing(report: Report, state: State, listed: int) -> str:
+    runs = [run for run in report.runs if run.state == state]
+    lines = [f"{state}:"]
+    for run in runs[:listed]:
+        text = f"  {place(report.sweep, run.row, run.column)}, seed {run.seed}"
+        parts = _parts(report, run)
+        lines.append(f"{text}: {'; '.join(parts)}" if parts else text)
+        if run.log is not None:
+            lines.append(f"    {near(run.log)}")
+    if len(runs) > listed:
+        rest = Counter(run.note for run in runs[listed:])
+        notes = ", ".join(f"{count} {note}" for note, count in rest.most_common(3) if note and state == "pending")
+        lines.append(f"  and {len(runs) - listed} more" + (f": {notes}" if notes else ""))
+    return "\n".join(lines)
+
+
+def _parts(report: Report, run: RunState) -> list[str]:
+    """What is worth saying of one run, in the order in which it is asked for."""
+    parts = [] if run.note is None else [run.note]
+    if run.step is not None:
+        share = f" of {run.total} ({100 * run.step / run.total:.0f} %)" if run.total else ""
+        parts.append(f"step {run.step}{share}")
+    if run.left is not None:
+        parts.append(f"{duration(run.left)} left")
+    if run.state == "running" and run.beat is not None and report.time - run.beat > QUIET:
+        parts.append(f"no step for {duration(report.time - run.beat)}")
+    if run.state == "pending" and run.starts is not None:
+        parts.append(f"expected to start {time.strftime('%a %H:%M', time.localtime(run.starts))}")
+    if run.state == "unknown" and run.beat is not None:
+        parts.append(f"last step {duration(report.time - run.beat)} ago")
+    if run.state == "lost" and run.checkpoint is not None:
+        parts.append(f"goes on from step {run.checkpoint}")
+    if run.restarts:
+        parts.append(f"requeued {run.restarts} time{'s' * (run.restarts > 1)}")
+    where = [f"job {run.job}"] if run.job else []
+    where += [f"on {run.node}"] if run.node and run.state in ("running", "lost", "failed", "unknown") else []
+    return parts + ([" ".join(where)] if where else [])
+
+
+def duration(seconds: float) -> str:
+    """A time span in the two units that matter: "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(0.0, seconds):.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def _wrap(block: str, width: int | None) -> str:
+    """Break lines that the terminal would break within words; paths stay whole, to be copied."""
+    if width is None:
+        return block
+    lines = []
+    for line in block.splitlines():
+        indent = len(line) - len(line.lstrip())
+        lines += textwrap.wrap(
+            line.strip(),
+            max(width, 20),
+            initial_indent=" " * indent,
+            subsequent_indent=" " * (indent + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return "\n".join(lines)

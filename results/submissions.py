@@ -1,0 +1,100 @@
+"""What was handed to the scheduler, from the records that a submission leaves in the sweep's folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .discover import SPEC
+
+log = logging.getLogger("results")
+
+FOLDER = "submissions"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a job array.
+
+    Attributes:
+        name: The array's job name, unique among all submissions.
+        array: The array's job number; None if the scheduler's answer was never noted.
+        index: Number of the task within the array.
+        runs: Run folders that it works on.
+        logs: Folder of its output.
+        time: Unix seconds of the submission.
+        alone: Whether it is the only task; the scheduler may then know it without "_0".
+    """
+
+    name: str
+    array: str | None
+    index: int
+    runs: tuple[Path, ...]
+    logs: Path
+    time: float
+    alone: bool
+
+    @property
+    def id(self) -> str | None:
+        """The job as the scheduler prints it, "1234_5"."""
+        return None if self.array is None else f"{self.array}_{self.index}"
+
+
+@dataclass(frozen=True)
+class Submissions:
+    """All submissions of a sweep.
+
+    Attributes:
+        home: The sweep's folder.
+        tasks: Newest submission first.
+    """
+
+    home: Path
+    tasks: tuple[Task, ...] = ()
+
+    @cached_property
+    def by_run(self) -> Mapping[Path, list[Task]]:
+        """The tasks of each run folder, newest first."""
+        found: dict[Path, list[Task]] = {}
+        for task in self.tasks:
+            for run in task.runs:
+                found.setdefault(run, []).append(task)
+        return found
+
+
+def submissions(directory: Path) -> Submissions:
+    """Read the submissions of a sweep; of a single run those of the sweep it stands in.
+
+    A record that cannot be read is reported and left out.
+
+    Args:
+        directory: The folder of the sweep or run.
+    """
+    home = directory.parent if (directory / SPEC).is_file() else directory
+    tasks: list[Task] = []
+    for path in (home / FOLDER).glob("*.json"):
+        try:
+            tasks += _tasks(home, json.loads(path.read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("%s: cannot be read (%s: %s)", path, type(error).__name__, error)
+    return Submissions(home, tuple(sorted(tasks, key=lambda task: (-task.time, task.name, task.index))))
+
+
+def _tasks(home: Path, record: Mapping[str, Any]) -> Iterator[Task]:
+    for array in record["arrays"]:
+        job = None if array.get("job") is None else str(array["job"])
+        for index, runs in enumerate(array["tasks"]):
+            yield Task(
+                name=str(array["name"]),
+                array=job,
+                index=index,
+                runs=tuple(home / run for run in runs),
+                logs=home / FOLDER / str(record["id"]),
+                time=float(record["time"]),
+                alone=len(array["tasks"]) == 1,
+            )

@@ -1,0 +1,1 @@
+"""Runs on a Slurm cluster: plan, submit, ask, cancel. Nothing here imports torch."""

@@ -1,0 +1,59 @@
+"""Telling a run that crashes again and again from one that gets on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+_LINES = 3
+_TAIL = 1 << 14
+
+
+def in_vain(
+    owners: Iterable[Mapping[str, Any]], records: Iterable[Mapping[str, Any]], job: str | None, restarts: int
+) -> int:
+    """How many starts of a job in a row, up to the last, have not brought its run to a new checkpoint.
+
+    Starts that left no trace count, such as one that was killed while Python was loading. So do starts that were
+    stopped before they could write a checkpoint; what other jobs did does not count.
+
+    Args:
+        owners: What the run's attempts say of themselves, `experiments.attempts`.
+        records: The run's ledger.
+        job: The job, ``1234`` or ``1234_5``.
+        restarts: How often the scheduler has restarted it, this start included.
+    """
+    start_of = {owner["attempt"]: owner.get("restarts", 0) for owner in owners if owner.get("job") == job}
+    first: dict[int, int] = {}
+    fruitful = -1
+    for record in records:
+        attempt, step = record["attempt"], record["step"]
+        if attempt not in start_of:
+            continue
+        if record["event"] == "start":
+            first[attempt] = step
+        elif record["event"] == "checkpoint" and step > first.get(attempt, step):
+            fruitful = max(fruitful, start_of[attempt])
+    return restarts - fruitful - 1
+
+
+def last_words(folder: Path) -> str:
+    """The last lines of a run's log and of its job's standard error, in one line."""
+    found = _tail(folder / "log.txt")
+    if "SUBMITIT_FOLDER" in os.environ:
+        import submitit
+
+        found += _tail(submitit.JobEnvironment().paths.stderr)
+    return " / ".join(found) or "none"
+
+
+def _tail(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip()][-_LINES:]

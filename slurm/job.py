@@ -1,0 +1,211 @@
+"""What a job's task does: join the other ranks, carry the runs out or on, and say how it ended.
+
+All state is in the run directory, so it does not matter what started the job, how often, or what ended it before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import attempts, ledger, outcome
+from experiments.errors import Busy, Interrupted, LostRank, RunFailure, SuiteError
+
+from .crashes import in_vain, last_words
+from .script import CRASHED, RUNNING, VERDICT
+from .signals import Signals
+
+if TYPE_CHECKING:
+    from experiments.spec import Spec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as a job needs it.
+
+    Attributes:
+        folder: The run directory.
+        identity: Identity hash.
+        row: Label of the table row, the W&B group.
+        spec: The resolved specification as a mapping.
+    """
+
+    folder: str
+    identity: str
+    row: str
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The function that submitit pickles; called on every rank.
+
+    Attributes:
+        runs: One run, or several that share the only rank of this job.
+        max_restarts: Attempts without progress after which a run counts as failed.
+        gpu: Whether each rank was given a GPU.
+        data_root: Staged folder in place of ``data.root``, may hold variables; None leaves it.
+    """
+
+    runs: tuple[Run, ...]
+    max_restarts: int
+    gpu: bool
+    data_root: str | None = None
+
+    def __call__(self) -> None:
+        """Carry the runs out.
+
+        Raises:
+            SystemExit: always, with the code that the batch script acts on; past submitit, which would pickle a result.
+        """
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        leads = os.environ.get("SLURM_PROCID", "0") == "0"
+        _tell(leads, RUNNING)
+        signals = Signals(interrupt=len(self.runs) > 1)
+        signals.install()
+        try:
+            code = self._carry_out(signals, leads)
+        except Exception:
+            log.exception("this attempt has crashed")
+            code = CRASHED
+        _tell(leads, code)
+        if not leads:
+            code = signals.let_lead_end(code)
+        raise SystemExit(code)
+
+    def _carry_out(self, signals: Signals, leads: bool) -> int:
+        runs = [run for run in self.runs if not leads or self._worth_trying(run)]
+        if not runs:
+            return 1
+        if len(self.runs) > 1:
+            return self._several(runs, signals)
+        return self._one(runs[0], signals)
+
+    def _worth_trying(self, run: Run) -> bool:
+        """Whether a run may be started (again); if it has crashed too often, `failure.json` says so."""
+        folder, job, restarts = Path(run.folder), _job(), _restarts()
+        if restarts == 0 or outcome.read_result(folder) is not None:
+            return True
+        if len(self.runs) > 1 and (folder / "failure.json").exists():
+            return False  # the others are what this job was restarted for
+        owners = [owner for path in sorted((folder / attempts.FOLDER).glob("*.json")) if (owner := _owner(path))]
+        if owners and attempts.alive(owners[-1]):
+            return True
+        count = in_vain(owners, ledger.read(folder), job, restarts)
+        if count < self.max_restarts:
+            return True
+        text = f"{count} attempts of job {job} in a row ended without progress; the last lines: {last_words(folder)}"
+        log.error("%s: %s", folder, text)
+        outcome.write_failure(folder, RunFailure(text))
+        return False
+
+    def _one(self, run: Run, signals: Signals) -> int:
+        import torch
+
+        from experiments import distributed, runner
+
+        torch.set_num_threads(1)  # as in the workers of a local sweep: equal results need equal threads
+        torch.set_flush_denormal(True)
+        folder, met = Path(run.folder), False
+        try:
+            spec = prepared(run, self.gpu, self.data_root)
+            with distributed.joined(folder, spec.runtime.device, spec.runtime.rank_timeout) as world:
+                met = True
+                runner.run(spec, folder, run.identity, group=run.row, stop=signals.received, world=world)
+        except Busy as error:
+            log.info("nothing to do: %s", error)
+        except Interrupted as error:
+            log.info("%s", error)
+            return signals.code
+        except LostRank as error:
+            log.error("%s", error)
+            return CRASHED
+        except SuiteError as error:
+            log.error("%s", error)
+            return error.exit_code if met else CRASHED
+        return 0
+
+    def _several(self, runs: Sequence[Run], signals: Signals) -> int:
+        from experiments.pool import Listener, Task, run_all
+
+        tasks = [
+            Task(run.folder, _packed, (run, self.gpu, self.data_root), Path(run.folder) / "log.txt") for run in runs
+        ]
+        try:
+            outcomes = run_all(tasks, len(tasks), Listener())
+        except KeyboardInterrupt:
+            return signals.code
+        for name, one in outcomes.items():
+            log.info("%s: %s", name, one.error or "done")
+        failed = [Path(name) for name, one in outcomes.items() if one.error and not one.interrupted]
+        if any(not (folder / "failure.json").exists() for folder in failed):
+            return CRASHED
+        if any(one.interrupted for one in outcomes.values()):
+            return signals.code
+        return 1 if failed or len(runs) < len(self.runs) else 0
+
+
+def prepared(run: Run, gpu: bool, data_root: str | None) -> Spec:
+    """The specification of a run as this node carries it out.
+
+    Raises:
+        RunFailure: if a variable of the staged folder is not set here, other data lie there, or torch sees no GPU.
+        UserError: if a module of the configuration's `imports` is not found.
+    """
+    from experiments.data import content_hash
+    from experiments.identity import identity
+    from experiments.spec import from_mapping
+
+    spec = from_mapping(run.spec)
+    if data_root is not None:
+        root = os.path.expandvars(data_root)
+        if "$" in root:
+            raise RunFailure(f"{data_root} holds a variable that is not set on this node", where="staging.root")
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"root": root})})
+        if identity(spec, content_hash(spec.data.name, root)) != run.identity:
+            raise RunFailure(f"the data staged to {root} are not those that the run was submitted with", "staging")
+    if gpu and spec.runtime.device == "auto":
+        import torch
+
+        if not torch.cuda.is_available():
+            node = os.environ.get("SLURMD_NODENAME", "this node")
+            raise RunFailure(f"the job has a GPU, but torch sees none on {node}", where="runtime.device")
+    return spec
+
+
+def _packed(run: Run, gpu: bool, data_root: str | None, **hooks: Any) -> None:
+    """One of several runs of a job, in a worker process of its own."""
+    from experiments import runner
+
+    try:
+        runner.run(prepared(run, gpu, data_root), Path(run.folder), run.identity, group=run.row, **hooks)
+    except Busy as error:
+        log.info("nothing to do: %s", error)
+
+
+def _tell(leads: bool, verdict: int | str) -> None:
+    path = os.environ.get(VERDICT)
+    if leads and path:
+        Path(path).write_text(f"{verdict}\n")
+
+
+def _job() -> str | None:
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
+
+
+def _restarts() -> int:
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+
+
+def _owner(path: Path) -> dict[str, Any] | None:
+    from experiments.files import read_json
+
+    content = read_json(path)
+    return content if isinstance(content, dict) and "attempt" in content else None

@@ -1,0 +1,80 @@
+"""Partitions of a cluster as sinfo prints them, and a first profile out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import cluster
+
+
+def partitions() -> tuple[list[dict[str, Any]], str | None]:
+    """The partitions, and None or what sinfo said instead."""
+    output, problem = cluster.ask("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G")
+    found: dict[str, dict[str, Any]] = {}
+    for line in output.splitlines():
+        name, state, limit, nodes, cpus, memory, gres = (*line.split("|"), *[""] * 7)[:7]
+        entry = {
+            "name": name.rstrip("*"),
+            "default": name.endswith("*"),
+            "up": state == "up",
+            "hours": hours(limit),
+            "nodes": int(nodes or 0),
+            "cpus": int(cpus.rstrip("+") or 0),
+            "memory": int(memory.rstrip("+") or 0),
+            "gpus": gpus(gres),
+        }
+        first = found.setdefault(entry["name"], entry)
+        if first is not entry:  # nodes of another kind in the same partition
+            first["nodes"] += entry["nodes"]
+            first["gpus"] = first["gpus"] or entry["gpus"]
+    return list(found.values()), problem
+
+
+def hours(limit: str) -> float | None:
+    """A time limit as sinfo prints it (``1-00:00:00``, ``30:00``, ``infinite``) in hours; None for no limit."""
+    days, _, clock = limit.rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdecimal() for part in parts) or not (days or "0").isdecimal():
+        return None
+    seconds = 0
+    for part in parts:
+        seconds = 60 * seconds + int(part)
+    return int(days or 0) * 24 + seconds / 3600
+
+
+def gpus(gres: str) -> dict[str, int]:
+    """GPUs of a node by type from sinfo's GRES, such as ``gpu:a100:4(S:0-1)``; the type may be empty."""
+    found: dict[str, int] = {}
+    for part in gres.replace("(S:", "(").split(","):
+        fields = part.partition("(")[0].split(":")
+        if fields[0] == "gpu" and fields[-1].isdecimal():
+            found[fields[1] if len(fields) == 3 else ""] = int(fields[-1])
+    return found
+
+
+def described(partition: Mapping[str, Any]) -> str:
+    """A partition in one line."""
+    limit = "no time limit" if partition["hours"] is None else f"up to {partition['hours']:g} h"
+    kinds = ", ".join(f"{count} GPUs {kind}".strip() for kind, count in partition["gpus"].items()) or "no GPUs"
+    mark = ", the default" if partition["default"] else ""
+    down = "" if partition["up"] else ", down"
+    return f"{partition['nodes']} nodes of {partition['cpus']} CPUs and {kinds}, {limit}{mark}{down}"
+
+
+def suggestion(partitions: list[dict[str, Any]]) -> dict[str, Any]:
+    """Keys of a first profile: a partition with GPUs if there is one, else the default; a GPU's share of its node."""
+    up = [partition for partition in partitions if partition["up"]]
+    ordered = sorted(up, key=lambda one: (not one["gpus"], not one["default"]))
+    if not ordered:
+        return {}
+    best = ordered[0]
+    count = sum(best["gpus"].values())
+    limit = best["hours"]
+    keys: dict[str, Any] = {"partition": best["name"], "hours": 4.0 if limit is None else min(4.0, limit)}
+    keys["gpus_per_rank"] = 1 if count else 0
+    if count and best["cpus"]:
+        keys["cpus_per_rank"] = max(1, best["cpus"] // count)
+    if count and best["memory"]:
+        keys["mem_per_rank_gb"] = round(0.9 * best["memory"] / 1024 / count, 1)
+    return keys

@@ -1,0 +1,141 @@
+"""What one cluster needs to be told, as a YAML file. Every key and its default stand in ``profiles/default.yaml``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from experiments.errors import UserError, nearest
+from experiments.messages import Problem, complain, validate
+from experiments.schema import Positive, Section, Text
+from experiments.yaml_io import read_mapping, shown
+
+SUFFIX = ".yaml"
+DEFAULT = "default"
+OURS = ("array", "error", "job-name", "nodes", "ntasks-per-node", "open-mode", "output", "requeue", "signal", "time")
+"""Parameters of sbatch on which the suite's own doings rest."""
+
+Amount = Annotated[float, Field(gt=0)]
+
+
+class StagingSpec(Section):
+    """Data brought to the node before the task starts.
+
+    Attributes:
+        command: Shell command, run once a node.
+        root: Folder that stands for ``data.root`` in the job; may hold variables of the job, such as ``$TMPDIR``.
+    """
+
+    command: Text
+    root: Text
+
+
+class Profile(Section):
+    """A cluster, or a part of one. None leaves a choice to the scheduler, or to its `setup`.
+
+    Attributes:
+        nodes: Nodes a run; ``resources.nodes`` of a configuration overrides it, as the two below.
+        ranks_per_node: Processes a run has on each node.
+        hours: Time limit of one job. A longer run goes on in the next.
+        gpus_per_rank: One task drives one GPU, or none.
+        gpu_type: GPU type as the scheduler names it.
+        mem_per_rank_gb: Memory of a rank in GiB.
+        signal_seconds: Time between the scheduler's warning and the end of a job, to write a checkpoint in.
+        setup: Shell lines that run in the job before Python.
+        srun_args: Arguments of srun, such as those of a container.
+        python: Command that starts Python in the job; None is the interpreter that submits.
+        staging: Data brought to the node, or None.
+        requeue: Whether a job that was stopped, or crashed, goes back into the queue by itself.
+        max_restarts: Attempts in a row without progress after which a run counts as failed.
+        max_running: Jobs of an array that run at a time.
+        runs_per_job: Runs that share the rank of one job; runs of several ranks always have a job each.
+        sbatch: Further parameters of sbatch by their long names, such as ``{mail-type: FAIL}``.
+    """
+
+    partition: Text | None
+    account: Text | None
+    qos: Text | None
+    reservation: Text | None
+    constraint: Text | None
+    nodes: Positive
+    ranks_per_node: Positive
+    hours: Amount
+    gpus_per_rank: Annotated[int, Field(ge=0, le=1)]
+    gpu_type: Text | None
+    cpus_per_rank: Positive | None
+    mem_per_rank_gb: Amount | None
+    signal_seconds: Annotated[int, Field(ge=0, le=65535)]
+    setup: list[Text]
+    srun_args: list[Text]
+    python: Text | None
+    staging: StagingSpec | None
+    requeue: bool
+    max_restarts: Positive
+    max_running: Positive | None
+    runs_per_job: Positive
+    sbatch: dict[Text, bool | int | float | str]
+
+
+def load(name: str) -> Profile:
+    """Read a profile; keys it leaves out are those of ``profiles/default.yaml``.
+
+    Args:
+        name: A path, or a name in one of `folders`.
+
+    Raises:
+        UserError: if there is none, with the nearest name, or with one line for each fault in it.
+    """
+    path = find(name)
+    tree = read_mapping(_packaged() / f"{DEFAULT}{SUFFIX}")
+    given = read_mapping(path)
+    tree.update(given)
+    tree.places.update(given.places)
+    profile, problems = validate(Profile, tree)
+    further = profile.sbatch if profile is not None else {}
+    ours = [key for key in further if key.replace("_", "-") in OURS]
+    problems += [Problem(("sbatch", key), "is set by the suite; see the other keys of a profile") for key in ours]
+    if profile is None or problems:
+        raise complain(problems, tree)
+    return profile
+
+
+def find(name: str) -> Path:
+    """The file of a profile.
+
+    Raises:
+        UserError: if there is none.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    found = known()
+    if name in found:
+        return found[name]
+    places = ", ".join(shown(folder) for folder in folders())
+    raise UserError(
+        f"no profile {name!r}: neither a file nor a name in {places}; known names: "
+        f"{', '.join(sorted(found))}{nearest(name, found)}; `ham doctor slurm` writes one for this cluster",
+        "--profile",
+    )
+
+
+def known() -> dict[str, Path]:
+    """All profiles by name; the first folder that has a name wins."""
+    found: dict[str, Path] = {}
+    for folder in folders():
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def folders() -> tuple[Path, Path, Path]:
+    """Where names are looked for: the project's ``profiles``, the user's configuration folder, the package."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return Path("profiles"), config / "ham-suite" / "profiles", _packaged()
+
+
+def _packaged() -> Path:
+    return Path(__file__).resolve().parent / "profiles"

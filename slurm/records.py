@@ -1,0 +1,112 @@
+"""What a submission leaves behind: the record that `results.submissions` reads, and the runs for another one.
+
+``submissions/<id>.json`` is written before sbatch is called and again once the scheduler has answered, so that a
+submission that is killed in between can be found by the names of its jobs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from experiments.files import read_json, write_json
+from experiments.methods import import_modules
+from experiments.spec import from_mapping
+from experiments.sweep import Cell, Sweep
+from experiments.yaml_io import shown
+
+from .plan import ArrayPlan
+
+FOLDER = "submissions"
+_RUNS = "runs.json"
+
+
+class Record:
+    """The record of one submission under way.
+
+    Args:
+        folder: Of the sweep.
+        content: `id`, `time`, `profile` and `snapshot`.
+        arrays: What is to be submitted.
+    """
+
+    def __init__(self, folder: Path, content: dict[str, Any], arrays: Sequence[ArrayPlan]):
+        self._path = folder / FOLDER / f"{content['id']}.json"
+        entries = [
+            {"name": array.name, "job": None, "tasks": [[cell.path for cell in task] for task in array.tasks]}
+            for array in arrays
+        ]
+        self._content: dict[str, Any] = {**content, "arrays": entries}
+        write_json(self._path, self._content)
+
+    def accepted(self, number: int, job: str) -> None:
+        """Note the job number of an array."""
+        self._content["arrays"][number]["job"] = job
+        write_json(self._path, self._content)
+
+    def refused(self) -> int:
+        """Forget the arrays that were not accepted, and all of the submission if none was; how many were."""
+        kept = [array for array in self._content["arrays"] if array["job"] is not None]
+        self._content["arrays"] = kept
+        if kept:
+            write_json(self._path, self._content)
+        else:
+            self._path.unlink(missing_ok=True)
+            shutil.rmtree(self._path.with_suffix(""), ignore_errors=True)
+        return len(kept)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one command at a time submit runs of a sweep; the run directories themselves have one writer in any case."""
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / FOLDER, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network file system that cannot lock a folder
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def keep_runs(folder: Path, identifier: str, sweep: Sweep, homes: Collection[Path]) -> None:
+    """Keep the specifications of all runs of a sweep beside a submission, for `recorded_runs`.
+
+    Args:
+        folder: Of the sweep.
+        identifier: Of the submission.
+        sweep: The sweep.
+        homes: Folders of modules of the user's own.
+    """
+    runs = [
+        {
+            "row": one.row,
+            "column": one.column,
+            "identity": one.identity,
+            "path": one.path,
+            "spec": one.spec.model_dump(),
+        }
+        for one in sweep.runs
+    ]
+    write_json(folder / FOLDER / identifier / _RUNS, {"folders": sorted(map(str, homes)), "runs": runs})
+
+
+def recorded_runs(folder: Path) -> dict[str, Cell]:
+    """The runs of a sweep by path, as its submissions kept them; the newest submission wins.
+
+    Raises:
+        UserError: if a module of the user's own is no longer there.
+    """
+    found: dict[str, Cell] = {}
+    for path in sorted((folder / FOLDER).glob(f"*/{_RUNS}"), key=lambda path: path.stat().st_mtime):
+        kept = read_json(path) or {"folders": [], "runs": []}
+        for run in kept["runs"]:
+            import_modules(run["spec"]["imports"], [Path(home) for home in kept["folders"]], shown(path))
+            spec = from_mapping(run["spec"])
+            found[run["path"]] = Cell(run["row"], run["column"], spec.seed, spec, run["identity"], run["path"])
+    return found

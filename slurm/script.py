@@ -1,0 +1,86 @@
+"""The shell around a job: environment, data staging, and the one place that puts a job back into the queue."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from .profile import Profile
+
+STOPPED, TERMINATED, CRASHED = 75, 76, 70
+"""Exit codes of a job's task, besides 0 (done) and 1, 2 (failed for good): stopped at a checkpoint after a warning; the
+same on SIGTERM; crashed. What is none of these is a crash too."""
+
+RUNNING = "running"
+"""What the verdict file holds until rank 0 has come to its end."""
+
+VERDICT = "HAM_VERDICT"
+"""Variable that names the file into which rank 0 writes its exit code."""
+
+# srun's own code is that of the worst task, and tasks that it kills because another has ended count too: so the code
+# of rank 0 decides, and srun's only where rank 0 did not come to an end by itself. A job that the scheduler has ended
+# (cancelled, requeued by somebody else) is left alone; one that still counts as running, or has met its time limit,
+# goes on. The plain number of an array's last task is that of the array: requeueing it would requeue all tasks.
+_END = """\
+ham_end() {
+  ham_code=$?
+  trap - EXIT
+  ham_verdict=$(cat "$HAM_VERDICT" 2> /dev/null)
+  rm -f "$HAM_VERDICT"
+  case "$ham_verdict" in
+    '') echo "the task did not start (exit code $ham_code); the log says why" >&2; exit "$ham_code" ;;
+    running) [ "$ham_code" -ne 0 ] || ham_code=70 ;;
+    *) ham_code=$ham_verdict ;;
+  esac
+  case "$ham_code" in 0 | 1 | 2) exit "$ham_code" ;; esac
+  ham_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}
+  for ham_try in %(tries)s; do
+    command -v scontrol > /dev/null || break
+    case "$(scontrol show job --oneliner "$ham_job")" in
+      *JobState=RUNNING* | *Reason=TimeLimit*) scontrol requeue "$ham_job" && exit 0 ;;
+      *JobState=*) exit 0 ;;
+    esac
+    sleep 5
+  done
+  echo "this job cannot put itself back into the queue; go on with: ham status %(sweep)s --resubmit lost" >&2
+  case "$ham_code" in 75 | 76) exit 0 ;; esac
+  exit "$ham_code"
+}"""
+
+
+def setup(profile: Profile, snapshot: Path, folder: Path, sweep: Path) -> list[str]:
+    """Lines of the batch script before srun.
+
+    Args:
+        profile: The cluster.
+        snapshot: Folder of the code.
+        folder: Of the submission.
+        sweep: Of the sweep.
+    """
+    lines = [
+        f'export {VERDICT}={shlex.quote(str(folder))}/"$SLURM_JOB_ID.verdict"',
+        f'rm -f "${VERDICT}"',
+        _END % {"tries": "1 2 3 4" if profile.requeue else "", "sweep": shlex.quote(str(sweep))},
+        "trap : TERM USR1 USR2  # srun has them too, and this shell waits for it",
+        "trap ham_end EXIT",
+        *profile.setup,
+        f'export PYTHONPATH={shlex.quote(str(snapshot))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+        "export PYTHONSAFEPATH=1  # or the folder the job was submitted from would come before the snapshot",
+    ]
+    if profile.staging is not None:
+        once = 'srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1'
+        lines.append(
+            f"{once} bash -c {shlex.quote(profile.staging.command)} || "
+            '{ echo "staging failed; the lines above say why" >&2; exit 1; }'
+        )
+    return lines
+
+
+def command(python: str) -> str:
+    """Start Python with the warning signals blocked until there are handlers, where `env` can do that.
+
+    What is blocked stays so in workers that decode data, which the scheduler signals as well.
+    """
+    blocked = "env --block-signal=USR1,USR2"
+    choice = f'if {blocked} true 2> /dev/null; then exec {blocked} "$@"; fi; exec "$@"'
+    return f"sh -c {shlex.quote(choice)} sh {python}"

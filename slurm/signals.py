@@ -1,0 +1,74 @@
+"""What the scheduler signals to a job's task."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+
+from .script import STOPPED, TERMINATED
+
+log = logging.getLogger(__name__)
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+_GRACE = 20.0
+
+
+class Signals:
+    """What the scheduler has signalled: a warning (SIGUSR1, SIGUSR2) or the end (SIGTERM).
+
+    The warnings stay blocked, also in worker processes, which the scheduler signals too; a thread waits for them. One
+    that came before counts: `slurm.script.command` has it blocked from the first moment on.
+
+    Args:
+        interrupt: Whether to raise KeyboardInterrupt in the main thread, once.
+    """
+
+    def __init__(self, interrupt: bool = False):
+        self.warned = False
+        self.terminated = False
+        self._interrupt = interrupt
+
+    def install(self) -> None:
+        """Take the place of submitit's handlers, which would requeue the job in the middle of a step."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (*WARNINGS, signal.SIGTERM):
+            signal.signal(number, lambda received, frame: self._note(received))
+        signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)
+        threading.Thread(target=self._wait, name="signals", daemon=True).start()
+
+    def received(self) -> bool:
+        """Whether the run is to stop."""
+        return self.warned or self.terminated
+
+    @property
+    def code(self) -> int:
+        """Exit code of a run that has stopped."""
+        return TERMINATED if self.terminated else STOPPED
+
+    def let_lead_end(self, code: int) -> int:
+        """Keep a rank from ending before rank 0, whose code counts: srun would kill that while it finishes.
+
+        Returns:
+            The rank's own exit code. One that failed alone waits in vain, and then takes the others along.
+        """
+        if code in (0, STOPPED, TERMINATED):
+            return 0
+        until = time.monotonic() + _GRACE
+        while time.monotonic() < until and not self.terminated:
+            time.sleep(0.1)
+        return code
+
+    def _wait(self) -> None:
+        while True:
+            self._note(signal.sigwait(WARNINGS))
+
+    def _note(self, number: int) -> None:
+        first = not self.received()
+        if number == signal.SIGTERM:
+            self.terminated = True
+        else:
+            self.warned = True
+        log.info("received %s", signal.Signals(number).name)
+        if first and self._interrupt and (main := threading.main_thread().ident) is not None:
+            signal.pthread_kill(main, signal.SIGINT)

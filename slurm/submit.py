@@ -1,0 +1,235 @@
+"""From a sweep to jobs in the queue. Nothing stays behind that watches them: all state is in the run directories."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Collection, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.errors import SuiteError, UserError
+from experiments.files import write_json
+from experiments.outcome import read_result
+from experiments.sweep import Cell, Sweep, manifest
+
+from . import cluster, profile, queue, records, script, snapshot
+from .job import Job, Run
+from .plan import ArrayPlan, Place, Task, plan
+from .plan import script as batch_script
+
+PATIENCE = 60.0
+"""Seconds that a scheduler may take to answer before a submission is given up."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What came of a submission.
+
+    Attributes:
+        arrays: What was submitted.
+        jobs: Its job numbers.
+        done: Runs that have a result.
+        under_way: Runs that are waiting or running already.
+    """
+
+    arrays: Sequence[ArrayPlan]
+    jobs: Sequence[str]
+    done: int
+    under_way: int
+
+    def __str__(self) -> str:
+        """One line."""
+        runs, jobs = sum(array.runs for array in self.arrays), sum(len(array.tasks) for array in self.arrays)
+        numbers = f" ({', '.join(self.jobs)})" if self.jobs else ""
+        return f"{runs} runs in {jobs} jobs submitted{numbers}, {self.done} done before, {self.under_way} under way"
+
+
+def submit(sweep: Sweep, root: Path, name: str, only: Collection[str] | None = None) -> Submitted:
+    """Submit the runs of a sweep that have no result and are not under way.
+
+    Args:
+        sweep: The sweep.
+        root: Folder of all sweeps; this one's is below it.
+        name: The cluster's profile, see `profile.load`.
+        only: Paths of the runs to consider; None is all.
+
+    Raises:
+        UserError: if the profile is not valid, Slurm is not there, or it refuses the jobs; with its words.
+        SuiteError: if the scheduler does not answer.
+    """
+    chosen = profile.load(name)
+    cluster.require("sbatch", "srun")
+    folder = (root / sweep.name).resolve()
+    with records.alone(folder):
+        write_json(folder / "sweep.json", manifest(sweep))
+        wanted = [cell for cell in sweep.runs if only is None or cell.path in only]
+        todo = [cell for cell in wanted if read_result(folder / cell.path) is None]
+        free = not_under_way(folder, todo)
+        if not free:
+            return Submitted([], [], len(wanted) - len(todo), len(todo))
+        arrays, jobs = _submit(sweep, folder, free, name, chosen)
+    return Submitted(arrays, jobs, len(wanted) - len(todo), len(todo) - len(free))
+
+
+def resubmit(folder: Path, paths: Collection[str], name: str | None = None) -> Submitted:
+    """Submit runs of a sweep again, with the specifications of their last submission and the code of today.
+
+    Args:
+        folder: Of the sweep.
+        paths: The runs, relative to it.
+        name: Profile; None is that of the last submission as it was then.
+
+    Raises:
+        UserError: if one of the runs was never submitted; and as `submit`.
+        SuiteError: if the scheduler does not answer.
+    """
+    known = records.recorded_runs(folder)
+    unknown = [path for path in paths if path not in known]
+    if unknown:
+        raise UserError(f"was never submitted: use `ham sweep CONFIG --cluster slurm` ({unknown[0]})", str(folder))
+    kept = sorted((folder / records.FOLDER).glob("*/profile.yaml"), key=lambda path: path.stat().st_mtime)
+    sweep = Sweep(folder.name, None, None, None, [], {}, list(known.values()))
+    chosen = name or str(kept[-1])
+    loaded = profile.load(chosen)
+    cluster.require("sbatch", "srun")
+    with records.alone(folder):
+        todo = [known[path] for path in paths if read_result(folder / path) is None]
+        free = not_under_way(folder, todo)
+        arrays, jobs = _submit(sweep, folder.resolve(), free, chosen, loaded) if free else ([], [])
+    return Submitted(arrays, jobs, len(paths) - len(todo), len(todo) - len(free))
+
+
+def dry_run(sweep: Sweep, root: Path, name: str) -> str:
+    """What `submit` would hand to sbatch, and how much it would ask for; writes nothing."""
+    chosen = profile.load(name)
+    folder = (root / sweep.name).resolve()
+    todo = [cell for cell in sweep.runs if read_result(folder / cell.path) is None]
+    done = len(sweep.runs) - len(todo)
+    if (folder / records.FOLDER).exists():
+        todo = not_under_way(folder, todo)
+    code = root.resolve() / snapshot.FOLDER / snapshot.name_of(snapshot.contents(_imports(todo)))
+    place = Place(folder / records.FOLDER / "DRY-RUN", folder, code, _python(chosen))
+    size = cluster.array_size(cluster.configuration())
+    arrays = plan(todo, chosen, place, name=f"ham-{sweep.name}-DRY-RUN", array_size=size)
+    scripts = [f"# {_ask_of(array)}\n{batch_script(array, place)}" for array in arrays]
+    hours = sum(array.gpu_hours for array in arrays)
+    jobs = sum(len(array.tasks) for array in arrays)
+    total = (
+        f"{len(todo)} of {len(sweep.runs)} runs in {jobs} jobs ({done} done, {len(sweep.runs) - done - len(todo)} "
+        f"under way); at most {hours:g} GPU-hours: GPUs × time limit × jobs, an upper bound for runs that one time "
+        "limit is enough for"
+    )
+    return "\n".join([*scripts, total])
+
+
+def _ask_of(array: ArrayPlan) -> str:
+    asked = array.resources
+    return (
+        f"{array.name}: {array.runs} runs in {len(array.tasks)} jobs, each of {asked.nodes} × {asked.ranks_per_node} "
+        f"ranks, {array.gpus} GPUs and {asked.minutes} minutes: at most {array.gpu_hours:g} GPU-hours"
+    )
+
+
+def not_under_way(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """The runs that nobody works on and that no job waits for.
+
+    Raises:
+        SuiteError: if the scheduler cannot be asked.
+    """
+    from results.states import UNDER_WAY
+    from results.status import status
+
+    until = time.monotonic() + PATIENCE
+    while True:
+        report = status(folder)
+        states = {run.path.name: run.state for run in report.runs}
+        unknown = [cell for cell in cells if states.get(cell.path) == "unknown"]
+        if not unknown:
+            return [cell for cell in cells if states.get(cell.path) not in UNDER_WAY]
+        if time.monotonic() > until:
+            raise SuiteError(f"cannot tell which runs are under way; the scheduler says: {report.problem}", str(folder))
+        time.sleep(1)
+
+
+def _submit(
+    sweep: Sweep, folder: Path, cells: Sequence[Cell], name: str, chosen: profile.Profile
+) -> tuple[list[ArrayPlan], list[str]]:
+    identifier = secrets.token_hex(4)
+    place = Place(
+        folder=folder / records.FOLDER / identifier,
+        sweep=folder,
+        snapshot=snapshot.take(folder.parent, snapshot.contents(_imports(cells))),
+        python=_python(chosen),
+    )
+    size = cluster.array_size(cluster.configuration())
+    arrays = plan(cells, chosen, place, name=f"ham-{sweep.name}-{identifier}", array_size=size)
+    about = {"id": identifier, "time": time.time(), "profile": name, "snapshot": str(place.snapshot)}
+    record = records.Record(folder, about, arrays)
+    jobs = []
+    try:
+        records.keep_runs(folder, identifier, sweep, snapshot.homes(_imports(cells)))
+        shutil.copyfile(profile.find(name), place.folder / "profile.yaml")
+        for number, array in enumerate(arrays):
+            jobs.append(_send(array, place, chosen, f"profile {name}"))
+            record.accepted(number, jobs[-1])
+    except (SuiteError, OSError):
+        record.refused()
+        raise
+    return arrays, jobs
+
+
+def _send(array: ArrayPlan, place: Place, chosen: profile.Profile, where: str) -> str:
+    """Submit one array, again where the scheduler does not answer; its job number."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _call(array, place, chosen)
+        except RuntimeError as error:  # submitit's errors
+            said = cluster.words(str(error)) or type(error).__name__
+        if not cluster.silent(said):
+            raise UserError(f"sbatch refused the job: {said}", where)
+        while (problem := _withdraw(array.name)) is not None and time.monotonic() < until:
+            time.sleep(1)
+        if problem is not None or time.monotonic() > until:
+            raise SuiteError(f"sbatch was given up, since the scheduler has not answered for {PATIENCE:g} s: {said}")
+
+
+def _call(array: ArrayPlan, place: Place, chosen: profile.Profile) -> str:
+    import submitit
+
+    executor = submitit.SlurmExecutor(place.folder, python=script.command(place.python))
+    executor.update_parameters(**array.parameters)
+    root = chosen.staging.root if chosen.staging else None
+    with redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what the error says as well
+        jobs = [
+            executor.submit(Job(_runs(task, place), chosen.max_restarts, array.gpus > 0, root)) for task in array.tasks
+        ]
+    return jobs[0].job_id.partition("_")[0]
+
+
+def _withdraw(name: str) -> str | None:
+    """Cancel what a call without answer may have left in the queue; None, or why that is not certain.
+
+    One that enters the queue even later finds no pickle and ends by itself.
+    """
+    answer = queue.queue(names=[name], patience=5)
+    active = [job.id for job in answer.jobs.values() if job.active]
+    return answer.problem or queue.cancel(active, patience=5)
+
+
+def _runs(task: Task, place: Place) -> tuple[Run, ...]:
+    return tuple(Run(str(place.sweep / one.path), one.identity, one.row, one.spec.model_dump()) for one in task)
+
+
+def _imports(cells: Sequence[Cell]) -> set[str]:
+    return {name for cell in cells for name in cell.spec.imports}
+
+
+def _python(chosen: profile.Profile) -> str:
+    return chosen.python or shlex.quote(sys.executable)

@@ -1,0 +1,198 @@
+"""`ham status`, `ham logs` and `ham cancel` with a scheduler that is a few lines of shell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Ham, one_message
+from fake_sweep import finished_sweep
+
+HAM = Path(sys.executable).with_name("ham")
+WIDTHS = (48, 24, 256, 24, 96, 12, 256, 24, 24, 24, 24, 12)
+Says = Callable[..., Path]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """A sweep of nine runs, four of them unfinished and submitted: two rows, packed by two in task 1."""
+    folder = finished_sweep(tmp_path / "runs" / "fake")
+    unfinished = [f"rigl-ham-0000000a-s{seed}" for seed in range(3)] + ["rigl-00000004-s0"]
+    for name in unfinished:
+        (folder / name / "result.json").unlink()
+        (folder / name / "log.txt").unlink()
+    array = {"name": "ham-fake-ab12cd34-0", "job": "12", "tasks": [unfinished[:1], unfinished[1:3], unfinished[3:]]}
+    record = {"id": "ab12cd34", "time": 900.0, "profile": "main", "snapshot": "code", "arrays": [array]}
+    (folder / "submissions" / "ab12cd34").mkdir(parents=True)
+    (folder / "submissions" / "ab12cd34.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture
+def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
+    """Set what the scheduler's commands do; the file of their calls."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("cat", "sleep"):
+        (folder / name).symlink_to(shutil.which(name) or name)
+    monkeypatch.setenv("PATH", str(folder))
+    (tmp_path / "calls").touch()
+
+    def write(**bodies: str) -> Path:
+        for name, body in bodies.items():
+            (folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/calls\n{body}\n')
+            (folder / name).chmod(0o755)
+        return tmp_path / "calls"
+
+    return write
+
+
+def squeue(folder: Path, *states: str) -> str:
+    """A body for squeue: the state of each task of array 12, "" for none."""
+    lines = []
+    for task, state in enumerate(states):
+        values = (f"12_{task}", "12", "ham-fake-ab12cd34-0", state, "Priority", "1", "n0", "1:00", "1", "2", "3", "0")
+        lines += ["".join(map(str.ljust, values, WIDTHS))] if state else []
+    (folder.parent / "queue").write_text("\n".join(lines) + "\n")
+    return f"exec cat {folder.parent}/queue"
+
+
+def test_text_and_json(sweep: Path, says: Says, ham: Ham) -> None:
+    says(squeue=squeue(sweep, "RUNNING", "PENDING", ""), sacct="echo '12_2|3|ham-fake-ab12cd34-0|TIMEOUT|0:0|n1|1|2|3'")
+    called = ham("status", sweep)
+    assert called.code == 0, called.err
+    assert called.out.splitlines()[0] == "fake: 9 runs, 5 done, 1 running, 2 pending, 1 lost (3 requeued)"
+    assert "  RiGL, seed 0: TIMEOUT; job 12_2 on n1" in called.out
+    assert "\x1b" not in called.out
+    value = json.loads(ham("status", sweep, "--json").out)
+    assert value["counts"] == {"done": 5, "running": 1, "pending": 2, "lost": 1}
+    assert value["scheduler"] == {"asked": True, "problem": None}
+
+
+def test_a_silent_scheduler_is_said_once(sweep: Path, says: Says, ham: Ham, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slurm.queue.queue.__defaults__", ((), (), 0.2))
+    says(squeue="echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1")
+    called = ham("status", sweep)
+    assert (called.code, called.err) == (0, "")
+    assert called.out.startswith("The scheduler could not be asked (Unable to contact slurm controller): ")
+    assert "fake: 9 runs, 5 done, 4 unknown" in called.out
+    assert " lost" not in called.out
+    one_message(ham("status", sweep, "--resubmit", "lost"), 1, "nothing was submitted", "Unable to contact slurm")
+    one_message(ham("cancel", sweep), 1, "nothing was cancelled", "Unable to contact slurm controller")
+
+
+def test_without_a_scheduler_here(sweep: Path, says: Says, ham: Ham) -> None:
+    called = ham("status", sweep)
+    assert called.out.startswith("The scheduler could not be asked (there is no squeue on this machine): ")
+
+
+def test_options_that_exclude_each_other(sweep: Path, ham: Ham) -> None:
+    one_message(ham("status", sweep, "--json", "--watch"), 2, "exclude each other")
+
+
+def test_a_folder_that_is_not_there(sweep: Path, ham: Ham) -> None:
+    for name in ("status", "logs", "cancel"):
+        one_message(ham(name, sweep.with_name("fkae")), 2, "no such folder; did you mean 'fake'?")
+
+
+def test_resubmit(sweep: Path, says: Says, ham: Ham, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(squeue=squeue(sweep, "RUNNING", "", ""), sacct="exit 1")
+    asked = []
+    monkeypatch.setattr("slurm.submit.resubmit", lambda *arguments: asked.append(arguments) or "3 runs submitted")
+    called = ham("status", sweep, "--resubmit", "lost")
+    assert called.out == "3 runs submitted\n", called.err
+    paths = ["rigl-00000004-s0", "rigl-ham-0000000a-s1", "rigl-ham-0000000a-s2"]
+    assert asked == [(sweep, paths)]
+    assert ham("status", sweep, "--resubmit", "failed").out == "no run is failed; nothing was submitted\n"
+    dense = sweep / "dense-00000005-s0"
+    (dense / "result.json").unlink()
+    (dense / "failure.json").write_text('{"status": "failed", "error": "no"}')
+    one_message(
+        ham("status", sweep, "--resubmit", "failed"), 2, "1 runs are failed, but none was submitted: `ham sweep`"
+    )
+
+
+def test_logs_of_one_run(sweep: Path, says: Says, ham: Ham) -> None:
+    says(squeue=squeue(sweep, "RUNNING", "PENDING", ""), sacct="exit 1")
+    run, logs = sweep / "rigl-ham-0000000a-s0", sweep / "submissions" / "ab12cd34"
+    one_message(ham("logs", run), 2, "has no log yet")
+    (run / "log.txt").write_text("epoch 1\nepoch 2\n")
+    (logs / "12_0_0_log.out").write_text("rank 0\n")
+    (logs / "12_0_1_log.out").write_text("rank 1\n")
+    (logs / "12_1_0_log.out").write_text("another\n")
+    text = f"==> {run}/log.txt <==\nepoch 1\nepoch 2\n==> {logs}/12_0_0_log.out <==\nrank 0\n"
+    for words in ([run], [sweep, "RiGL + HAM", "s0"], [sweep, "12_0"], [sweep, "0000000a-s0"], [sweep, "running"]):
+        assert ham("logs", *words).out == text, words
+    assert ham("logs", run, "--lines", "1").out == text.replace("epoch 1\n", "")
+    assert "rank 1" in ham("logs", run, "--rank", "1").out
+
+
+def test_logs_of_several_runs_are_a_choice(sweep: Path, says: Says, ham: Ham) -> None:
+    says(squeue=squeue(sweep, "RUNNING", "PENDING", ""), sacct="exit 1")
+    lines = ham("logs", sweep, "rigl").out.splitlines()
+    assert lines[0] == "lost             rigl-00000004-s0"
+    assert lines[-1] == f"these are 3 runs: say which, as in `ham logs {sweep} WORD`"
+    assert len(ham("logs", sweep).out.splitlines()) == 10
+    one_message(ham("logs", sweep, "rigel"), 2, "no run fits 'rigel'; did you mean 'rigl'?")
+    one_message(ham("logs", sweep, "failed"), 2, "no run is failed")
+    one_message(ham("logs", sweep, "rigl", "s7"), 2, "no run fits 's7'")
+
+
+def test_logs_are_followed_to_the_end_of_the_run(sweep: Path, says: Says, ham: Ham) -> None:
+    run = sweep / "rigl-ham-0000000a-s0"
+    (run / "log.txt").write_text("epoch 1\n")
+
+    def go_on() -> None:
+        time.sleep(1.5)
+        with (run / "log.txt").open("a") as file:
+            file.write("epoch 2\n")
+        (run / "result.json").write_text("{}")
+
+    writer = threading.Thread(target=go_on)
+    writer.start()
+    called = ham("logs", run, "--follow")
+    writer.join()
+    assert called.out == f"==> {run}/log.txt <==\nepoch 1\nepoch 2\n"
+
+
+def test_cancel(sweep: Path, says: Says, ham: Ham) -> None:
+    calls = says(squeue=squeue(sweep, "RUNNING", "PENDING", ""), scancel="exit 0", sacct="exit 1")
+    assert ham("cancel", sweep, "rigl").out == "nothing to cancel: no job of these runs waits or runs\n"
+    assert "scancel" not in calls.read_text()
+    called = ham("cancel", sweep, "RiGL + HAM", "s1")
+    assert called.out == (
+        "cancelled 1 job of 2 runs: 12_1\nalso stopped, since they shared a job: rigl-ham-0000000a-s2\n"
+    ), called.err
+    assert ham("cancel", sweep).out == "cancelled 2 jobs of 3 runs: 12_[0-1]; 1 that ran stops at a checkpoint\n"
+    assert [line for line in calls.read_text().splitlines() if "scancel" in line] == [
+        "scancel 12_1",
+        "scancel 12_[0-1]",
+    ]
+    says(scancel="echo scancel: error: Access/permission denied >&2; exit 1")
+    one_message(ham("cancel", sweep), 1, "not all was cancelled; the scheduler says: Access/permission denied")
+
+
+@pytest.mark.timeout(60)
+def test_watch_ends_when_nothing_is_under_way_or_on_ctrl_c(sweep: Path, says: Says, tmp_path: Path) -> None:
+    says(squeue=squeue(sweep, "RUNNING", "PENDING", "PENDING"), sacct="exit 1")
+    command = [str(HAM), "status", str(sweep), "--watch", "--every", "1"]
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watching.stdout is not None
+    assert "5 done, 1 running, 3 pending" in watching.stdout.readline()
+    squeue(sweep, "RUNNING", "PENDING", "RUNNING")
+    while "5 done, 2 running, 2 pending" not in (line := watching.stdout.readline()):
+        assert line, "it has ended"
+    watching.send_signal(signal.SIGINT)
+    _, errors = watching.communicate(timeout=30)
+    assert (watching.returncode, errors) == (0, "")
+    squeue(sweep, "", "", "")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.count("5 done, 4 lost") == 1

@@ -1,0 +1,217 @@
+"""A Slurm cluster for the tests, and what they ask of it. Every wait is bounded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.yaml_io import dump
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "slurm-cluster.sh"
+HAM = Path(sys.executable).with_name("ham")
+COMMANDS = ("slurmctld", "slurmd", "munged", "sbatch", "srun")
+PATIENCE = 120.0  # seconds: two cores start many jobs, each of which imports torch
+
+# 300 images to train on in batches of 50: 6 steps an epoch
+TINY: dict[str, Any] = {
+    "data": {"name": "synthetic", "validation": 100, "batch_size": 50, "evaluate_on": "validation"},
+    "model": {"name": "mlp_bn"},
+    "schedule": {"epochs": 2},
+    "runtime": {"device": "cpu"},
+    "tracking": {"wandb": "disabled"},
+}
+TABLE: dict[str, Any] = {
+    "rows": {"Dense": {}, "RiGL": {"topology": {"name": "rigl", "sparsity": 0.9, "update_every": 4}}},
+    "seeds": [0, 1],
+}
+PROFILE: dict[str, Any] = {"hours": 0.25, "cpus_per_rank": 1, "mem_per_rank_gb": 1.0}
+
+
+def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    """Ask again and again, or fail the test."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {patience:g} s in vain: {what}"
+        time.sleep(0.2)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that runs.
+
+    Attributes:
+        folder: All its files.
+        port: Its first port.
+        settings: Variables of the script, such as ``SLURM_CLUSTER_ARRAY_SIZE``.
+    """
+
+    folder: Path
+    port: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment in which commands talk to this cluster, and jobs are submitted."""
+        outer = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH", "PYTEST"))}
+        return {**outer, "SLURM_CONF": str(self.folder / "etc" / "slurm.conf"), "OMP_NUM_THREADS": "1"}
+
+    def control(self, *arguments: str) -> None:
+        """Call the cluster's script: ``up``, ``down``, ``kill-node 0``, ``stop-ctld``, ..."""
+        own = {"SLURM_CLUSTER_DIR": str(self.folder), "SLURM_CLUSTER_PORT": str(self.port), **self.settings}
+        called = subprocess.run(
+            [SCRIPT, *arguments], env={**self.env, **own}, capture_output=True, text=True, timeout=90, check=False
+        )
+        assert called.returncode == 0, f"{arguments}: {called.stdout}{called.stderr}"
+
+    def ask(self, *command: str) -> str:
+        """Output of a command of Slurm's."""
+        called = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=30, check=False)
+        assert called.returncode == 0, f"{command}: {called.stderr}"
+        return called.stdout
+
+    def ham(self, *arguments: object, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+        """Call the command line in a folder."""
+        return subprocess.run(
+            [HAM, *map(str, arguments)],
+            cwd=folder,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+
+    def submit(self, folder: Path, *arguments: object, **env: str) -> Path:
+        """``ham sweep table.yaml --cluster slurm`` with the profile that `prepare` wrote; the sweep's folder."""
+        called = self.ham(
+            *("sweep", "table.yaml", *arguments, "--cluster", "slurm", "--profile", "test"), folder=folder, **env
+        )
+        assert called.returncode == 0, called.stderr
+        return folder / "runs" / "table"
+
+    def states(self, sweep: Path) -> dict[str, str]:
+        """State of each job of a sweep by "1234_5", as long as the scheduler remembers it."""
+        lines = self.ask("squeue", "-h", "-r", "-t", "all", "-o", "%i %T %j").splitlines()
+        jobs = (line.split() for line in lines)
+        return {job: state for job, state, name in jobs if name in names(sweep)}
+
+    def wait_until_done(self, sweep: Path, patience: float = PATIENCE) -> None:
+        """Wait until all runs of a sweep have a result; fail as soon as one has failed."""
+
+        def finished() -> bool:
+            failures = [path.read_text() for path in sweep.glob("*/failure.json")]
+            assert not failures, failures
+            return all((run / "result.json").exists() for run in planned(sweep))
+
+        try:
+            wait_for(finished, "the runs of the table", patience)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.states(sweep)}\n{logs(sweep)}") from None
+
+    def reset(self) -> None:
+        """End all jobs, and bring controller and nodes back."""
+        self.control("start-ctld")
+        self.ask("scancel", "--user", self.ask("id", "-un").strip())
+        wait_for(lambda: not self.ask("squeue", "-h"), "an empty queue", 60)
+        for node in self.ask("sinfo", "-h", "-N", "-o", "%N").split():
+            self.control("start-node", node.removeprefix("n"))
+        if self.ask("sinfo", "-h", "-t", "drain,drng,down", "-o", "%N").strip():
+            self.ask("scontrol", "update", "nodename=ALL", "state=resume")
+
+
+def need(*commands: str) -> None:
+    """Skip, or fail where Slurm is demanded."""
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+    missing = [command for command in commands if shutil.which(command, path=path) is None]
+    if missing and os.environ.get("HAM_REQUIRE_SLURM") == "1":
+        pytest.fail(f"HAM_REQUIRE_SLURM=1, but these are not installed: {', '.join(missing)}")
+    if missing:
+        pytest.skip(f"there is no Slurm here: {', '.join(missing)} not installed")
+
+
+def free_ports(count: int) -> int:
+    """First of some neighbouring free ports."""
+    for start in range(21000 + 40 * (os.getpid() % 200), 32000, 40):
+        taken = False
+        for port in range(start, start + count):
+            with socket.socket() as probe:
+                taken = taken or probe.connect_ex(("127.0.0.1", port)) == 0
+        if not taken:
+            return start
+    raise AssertionError("no free ports")
+
+
+@contextmanager
+def running(**settings: str) -> Iterator[Cluster]:
+    """A cluster for the time of a block."""
+    need(*COMMANDS)
+    folder = Path(tempfile.mkdtemp(prefix="ham-slurm-"))  # short: munge's socket has a path of 107 bytes at most
+    cluster = Cluster(folder, free_ports(20), {f"SLURM_CLUSTER_{key}": value for key, value in settings.items()})
+    try:
+        cluster.control("up")
+        yield cluster
+    finally:
+        cluster.control("down")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def prepare(folder: Path, profile: Mapping[str, Any] | None = None, **sections: Any) -> Path:
+    """Write ``table.yaml`` (the tiny table with sections replaced) and the profile ``test`` into a folder."""
+    (folder / "profiles").mkdir(parents=True, exist_ok=True)
+    (folder / "profiles" / "test.yaml").write_text(dump({**PROFILE, **(profile or {})}))
+    (folder / "table.yaml").write_text(dump({**TINY, "sweep": TABLE, **sections}))
+    return folder
+
+
+def planned(sweep: Path) -> list[Path]:
+    """The run folders of a sweep."""
+    cells = json.loads((sweep / "sweep.json").read_text())["cells"]
+    return sorted({sweep / cell["path"] for cell in cells})
+
+
+def records(sweep: Path) -> list[dict[str, Any]]:
+    """The records of a sweep's submissions, oldest first."""
+    found = [json.loads(path.read_text()) for path in (sweep / "submissions").glob("*.json")]
+    return sorted(found, key=lambda record: record["time"])
+
+
+def names(sweep: Path) -> set[str]:
+    """Names of a sweep's jobs."""
+    return {array["name"] for record in records(sweep) for array in record["arrays"]}
+
+
+def attempts(run: Path) -> list[dict[str, Any]]:
+    """The attempts of a run, in order."""
+    return [json.loads(path.read_text()) for path in sorted((run / "attempts").glob("*.json"))]
+
+
+def ledger(run: Path, event: str | None = None) -> list[dict[str, Any]]:
+    """The ledger of a run, or its events of one kind."""
+    path = run / "ledger.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if event is None or line["event"] == event]
+
+
+def step(run: Path) -> int:
+    """The last step that a run has shown."""
+    path = run / "heartbeat"
+    return int(path.read_text().split()[1]) if path.exists() and path.read_text().strip() else 0
+
+
+def logs(sweep: Path) -> str:
+    """All output of a sweep's jobs."""
+    return "\n".join(f"{path.name}: {path.read_text()}" for path in sorted(sweep.glob("submissions/*/*_log.*")))

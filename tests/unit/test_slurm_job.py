@@ -1,0 +1,216 @@
+"""The job's side: crash loops, signals, exit codes; without a scheduler."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slurm_plans import cells
+
+from experiments.errors import LostRank, RunFailure
+from experiments.files import write_json
+from experiments.identity import identity
+from slurm.crashes import in_vain
+from slurm.job import Job, Run, prepared
+from slurm.script import command
+
+
+def start(attempt: int, step: int) -> dict[str, Any]:
+    return {"attempt": attempt, "event": "start", "step": step}
+
+
+def saved(attempt: int, step: int) -> dict[str, Any]:
+    return {"attempt": attempt, "event": "checkpoint", "step": step}
+
+
+def owner(attempt: int, restarts: int, job: str = "7_1") -> dict[str, Any]:
+    return {"attempt": attempt, "restarts": restarts, "job": job}
+
+
+@pytest.mark.parametrize(
+    ("owners", "records", "restarts", "expected"),
+    [
+        ([], [], 0, 0),
+        ([], [], 2, 2),  # died before Python could leave a trace
+        ([owner(1, 0)], [start(1, 0)], 1, 1),
+        ([owner(1, 0)], [start(1, 0), saved(1, 10)], 1, 0),
+        ([owner(1, 0), owner(2, 1)], [start(1, 0), saved(1, 10), start(2, 10)], 2, 1),
+        ([owner(1, 0), owner(2, 1)], [start(1, 0), saved(1, 10), start(2, 10), saved(2, 20)], 2, 0),
+        ([owner(1, 0), owner(2, 1)], [start(1, 0), saved(1, 10), start(2, 10), saved(2, 10)], 2, 1),
+        ([owner(1, 0), owner(2, 3)], [start(1, 0), saved(1, 10), start(2, 10)], 4, 3),  # two starts left no trace
+        ([owner(1, 5, "6_1"), owner(2, 0)], [start(1, 0), saved(1, 10), start(2, 10)], 1, 1),  # of another job
+    ],
+)
+def test_starts_without_a_new_checkpoint_are_counted(
+    owners: list[dict[str, Any]], records: list[dict[str, Any]], restarts: int, expected: int
+) -> None:
+    assert in_vain(owners, records, "7_1", restarts) == expected
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A tiny run, in a job's environment."""
+    (cell,) = cells(tmp_path, 1)
+    monkeypatch.setenv("HAM_VERDICT", str(tmp_path / "verdict"))
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    for name in (
+        "SLURM_PROCID",
+        "SLURM_ARRAY_JOB_ID",
+        "SLURM_RESTART_COUNT",
+        "SUBMITIT_FOLDER",
+        "SLURM_STEP_NUM_TASKS",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    return Run(str(tmp_path / "run"), cell.identity, cell.row, cell.spec.model_dump())
+
+
+@pytest.fixture(autouse=True)
+def own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handlers of a job stay out of the test process."""
+    monkeypatch.setattr("slurm.signals.Signals.install", lambda self: None)
+
+
+def ended(job: Job) -> int:
+    with pytest.raises(SystemExit) as left:
+        job()
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def test_a_finished_run_ends_with_zero_and_says_so(run: Run, tmp_path: Path) -> None:
+    job = Job((run,), max_restarts=3, gpu=False)
+    assert ended(job) == 0
+    result = json.loads(Path(run.folder, "result.json").read_text())
+    assert result["status"] == "done"
+    assert (tmp_path / "verdict").read_text() == "0\n"
+    written = Path(run.folder, "result.json").stat().st_mtime_ns
+    assert ended(job) == 0
+    assert Path(run.folder, "result.json").stat().st_mtime_ns == written
+
+
+def test_a_run_that_somebody_holds_is_left_alone(run: Run) -> None:
+    folder = Path(run.folder, "attempts")
+    folder.mkdir(parents=True)
+    mine = {"attempt": 1, "pid": os.getpid(), "host": os.uname().nodename, "started": None}
+    (folder / "0001.json").write_text(json.dumps(mine))
+    assert ended(Job((run,), max_restarts=3, gpu=False)) == 0
+    assert not Path(run.folder, "result.json").exists()
+    assert not Path(run.folder, "failure.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(RunFailure("the loss is not a number"), 1), (LostRank("rank 1 is gone"), 70), (ZeroDivisionError(), 70)],
+)
+def test_failures_are_for_good_and_crashes_are_not(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, tmp_path: Path
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("experiments.runner.run", broken)
+    assert ended(Job((run,), max_restarts=3, gpu=False)) == code
+    assert (tmp_path / "verdict").read_text() == f"{code}\n"
+
+
+def test_a_crash_loop_ends_with_the_reason(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(run.folder)
+    folder.mkdir()
+    (folder / "log.txt").write_text("first line\nillegal instruction in libfoo\n")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    monkeypatch.setattr("experiments.runner.run", lambda *_, **__: pytest.fail("was started again"))
+    assert ended(Job((run,), max_restarts=3, gpu=False)) == 1
+    failure = json.loads((folder / "failure.json").read_text())
+    assert "3 attempts of job 9 in a row ended without progress" in failure["error"]
+    assert "illegal instruction in libfoo" in failure["error"]
+
+
+def test_below_the_limit_a_crashed_run_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert ended(Job((run,), max_restarts=3, gpu=False)) == 0
+
+
+def test_a_restarted_job_leaves_out_what_has_failed_and_goes_on_with_the_others(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Run(str(tmp_path / "other"), run.identity, run.row, run.spec)
+    write_json(Path(other.folder, "failure.json"), {"status": "failed", "error": "a loss that is not a number"})
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    seen: list[str] = []
+    monkeypatch.setattr(Job, "_several", lambda self, runs, signals: seen.extend(one.folder for one in runs) or 0)
+    ended(Job((run, other), max_restarts=3, gpu=False))
+    assert seen == [run.folder]
+
+
+def test_staged_data_takes_the_place_of_the_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = {"/local/7/imagenet": "as submitted", "/local/8/imagenet": "something else"}
+    monkeypatch.setattr("experiments.data.content_hash", lambda name, root: hashed[root])
+    run = replace(run, identity=identity(prepared(run, False, None), "as submitted"))
+    monkeypatch.setenv("NODE_LOCAL", "/local/7")
+    assert prepared(run, False, "$NODE_LOCAL/imagenet").data.root == "/local/7/imagenet"
+    assert prepared(run, False, None).data.root is None
+    monkeypatch.setenv("NODE_LOCAL", "/local/8")
+    with pytest.raises(RunFailure, match="not those that the run was submitted with"):
+        prepared(run, False, "$NODE_LOCAL/imagenet")
+    monkeypatch.delenv("NODE_LOCAL")
+    with pytest.raises(RunFailure, match="NODE_LOCAL"):
+        prepared(run, False, "$NODE_LOCAL/imagenet")
+
+
+def test_a_gpu_job_does_not_quietly_train_on_the_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(RunFailure, match="torch sees none"):
+        prepared(run, True, None)
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from slurm.signals import Signals
+Path("loaded").touch()
+time.sleep(1)
+signals = Signals(interrupt=len(sys.argv) > 1)
+signals.install()
+Path("installed").touch()
+try:
+    until = time.monotonic() + 20
+    while time.monotonic() < until and not signals.received():
+        time.sleep(0.05)
+    time.sleep(0.5)
+except KeyboardInterrupt:
+    print("interrupted")
+print(signals.code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number", "when", "says"),
+    [
+        ([], signal.SIGUSR2, "installed", ["75"]),
+        ([], signal.SIGUSR1, "loaded", ["75"]),
+        ([], signal.SIGTERM, "installed", ["76"]),
+        (["packed"], signal.SIGUSR2, "installed", ["interrupted", "75"]),
+        (["packed"], signal.SIGTERM, "installed", ["interrupted", "76"]),
+    ],
+)
+def test_signals_are_kept_from_the_first_moment_on(
+    arguments: list[str], number: int, when: str, says: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING)
+    line = f"exec {command(sys.executable)} waiting.py {' '.join(arguments)}"
+    process = subprocess.Popen(["sh", "-c", line], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / when).exists():
+        assert time.monotonic() < deadline, "the script did not start"
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert out.splitlines() == says

@@ -1,0 +1,93 @@
+"""The copy of the code that jobs run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments.errors import UserError
+from experiments.methods import import_modules
+from slurm import snapshot
+
+PROBE = """
+import experiments, experiments.config_files, ham, results, slurm.job, sparsity
+print(experiments.__file__, experiments.config_files.configs_folder(), ham.__file__, slurm.job.__file__, sep="\\n")
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of one's own with a method module, what it imports, and what it does not."""
+    folder = tmp_path / "mine"
+    (folder / "helping_package" / "inner").mkdir(parents=True)
+    (folder / "my_methods.py").write_text("import my_helper\nimport helping_package.inner\n")
+    (folder / "my_helper.py").write_text("")
+    (folder / "helping_package" / "__init__.py").write_text("")
+    (folder / "helping_package" / "inner" / "__init__.py").write_text("VALUE = 1\n")
+    (folder / "unrelated.py").write_text("raise RuntimeError\n")
+    (folder / "data.bin").write_bytes(b"0" * 100)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    import_modules(["my_methods"], [folder], None)
+    yield folder
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_snapshot_stands_on_its_own(tmp_path: Path) -> None:
+    folder = snapshot.take(tmp_path / "runs", snapshot.contents())
+    assert folder.parent == tmp_path / "runs" / ".snapshots"
+    command = [sys.executable, "-P", "-c", PROBE]
+    done = subprocess.run(command, env={"PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines():
+        assert line.startswith(f"{folder}/"), line
+    assert (folder / "experiments" / "data" / "fashion_mnist_5k.npz").is_file()
+    assert not list((tmp_path / "runs" / ".snapshots").glob(".*.tmp"))
+
+
+def test_equal_code_is_one_snapshot_and_changed_code_another(tmp_path: Path) -> None:
+    files = snapshot.contents()
+    first = snapshot.take(tmp_path, files)
+    stamp = (first / "ham" / "rule.py").stat().st_mtime_ns
+    assert snapshot.take(tmp_path, snapshot.contents()) == first
+    assert (first / "ham" / "rule.py").stat().st_mtime_ns == stamp
+    changed = tmp_path / "rule.py"
+    changed.write_text((first / "ham" / "rule.py").read_text() + "\n# changed\n")
+    second = snapshot.take(tmp_path, {**files, "ham/rule.py": changed})
+    assert second != first
+    assert (second / "ham" / "rule.py").read_text().endswith("# changed\n")
+    moved = {("ham/other.py" if name == "ham/rule.py" else name): path for name, path in files.items()}
+    assert snapshot.name_of(moved) != snapshot.name_of(files)
+
+
+def test_modules_of_ones_own_go_along_with_what_they_import(mine: Path, tmp_path: Path) -> None:
+    own = set(snapshot.contents(["my_methods"])) - set(snapshot.contents())
+    assert own == {
+        "my_methods.py",
+        "my_helper.py",
+        "helping_package/__init__.py",
+        "helping_package/inner/__init__.py",
+    }
+    assert set(snapshot.contents(["numpy.linalg", "json"])) == set(snapshot.contents())
+
+
+def test_a_module_that_is_gone_is_named() -> None:
+    with pytest.raises(UserError, match="'no_such_module'"):
+        snapshot.contents(["no_such_module.methods"])
+
+
+def test_no_half_snapshot_is_left_behind(tmp_path: Path) -> None:
+    files = {**snapshot.contents(), "missing.py": tmp_path / "missing.py"}
+    with pytest.raises(FileNotFoundError):
+        snapshot.name_of(files)
+    (tmp_path / "missing.py").write_text("")
+    target = snapshot.name_of(files)
+    (tmp_path / "runs" / ".snapshots").mkdir(parents=True)
+    (tmp_path / "runs" / ".snapshots" / target).mkdir()  # somebody else was faster
+    assert snapshot.take(tmp_path / "runs", files).name == target
+    assert [path.name for path in (tmp_path / "runs" / ".snapshots").iterdir()] == [target]

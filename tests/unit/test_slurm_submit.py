@@ -1,0 +1,245 @@
+"""Submission against a scheduler made of shell scripts: what it says, when it does not answer, what stays behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slurm_plans import calls, cells, install
+
+from experiments.errors import SuiteError, UserError
+from experiments.files import write_json
+from experiments.sweep import Cell, Sweep
+from experiments.yaml_io import dump
+from slurm import profile, records, submit
+
+ACCEPTS = 'n=$(wc -l < "$(dirname "$0")/sbatch.calls"); echo "Submitted batch job $((100 + n))"'
+CONFIG = "echo 'MaxArraySize            = 1001'"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test waits long for a scheduler that will not answer."""
+    monkeypatch.setattr(submit, "PATIENCE", 3.0)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return Sweep("table", None, None, None, [], {}, cells(tmp_path, 3))
+
+
+def scheduler(folder: Path, monkeypatch: pytest.MonkeyPatch, **commands: str) -> Path:
+    known = {"sbatch": ACCEPTS, "srun": "", "squeue": "", "scancel": "", "scontrol": CONFIG, "sacct": ""}
+    return install(folder / "bin", monkeypatch, **{**known, **commands})
+
+
+def record(runs: Path) -> dict[str, Any]:
+    (path,) = (runs / "table" / "submissions").glob("*.json")
+    return json.loads(path.read_text())
+
+
+def leftovers(runs: Path) -> list[str]:
+    return [path.name for path in (runs / "table" / "submissions").iterdir()]
+
+
+def finish(runs: Path, cell: Cell) -> None:
+    write_json(runs / "table" / cell.path / "result.json", {"status": "done"})
+
+
+def test_what_is_submitted_is_on_record(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = scheduler(tmp_path, monkeypatch)
+    done = submit.submit(sweep, tmp_path / "runs", "default")
+    assert (done.jobs, done.done, done.under_way) == (["101"], 0, 0)
+    assert str(done) == "3 runs in 3 jobs submitted (101), 0 done before, 0 under way"
+    written = record(tmp_path / "runs")
+    (array,) = written["arrays"]
+    assert array == {"name": f"ham-table-{written['id']}-0", "job": "101", "tasks": [[one.path] for one in sweep.cells]}
+    assert Path(written["snapshot"], "slurm", "job.py").is_file()
+    folder = tmp_path / "runs" / "table" / "submissions" / written["id"]
+    for task in range(3):
+        assert (folder / f"101_{task}_submitted.pkl").is_file()
+    assert len(calls(fake, "sbatch")) == 1
+    assert sorted(json.loads((tmp_path / "runs/table/sweep.json").read_text())["cells"][0]) == [
+        *("column", "identity", "path", "row", "seed")
+    ]
+
+
+def test_the_record_stands_before_sbatch_is_called(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = f"cat {tmp_path}/runs/table/submissions/*.json > {tmp_path}/seen; {ACCEPTS}"
+    scheduler(tmp_path, monkeypatch, sbatch=look)
+    submit.submit(sweep, tmp_path / "runs", "default")
+    seen = json.loads((tmp_path / "seen").read_text())
+    (array,) = seen["arrays"]
+    assert array["job"] is None
+    assert array["name"] == record(tmp_path / "runs")["arrays"][0]["name"]
+
+
+def test_finished_runs_are_left_out(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler(tmp_path, monkeypatch)
+    finish(tmp_path / "runs", sweep.cells[1])
+    done = submit.submit(sweep, tmp_path / "runs", "default")
+    assert done.done == 1
+    assert record(tmp_path / "runs")["arrays"][0]["tasks"] == [[sweep.cells[0].path], [sweep.cells[2].path]]
+    only = submit.submit(sweep, tmp_path / "runs", "default", only=[sweep.cells[1].path])
+    assert (only.jobs, only.done) == ([], 1)
+
+
+def test_a_finished_table_calls_nobody(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = scheduler(tmp_path, monkeypatch)
+    for cell in sweep.cells:
+        finish(tmp_path / "runs", cell)
+    assert submit.submit(sweep, tmp_path / "runs", "default").done == 3
+    assert calls(fake, "sbatch") == []
+
+
+def test_runs_in_the_queue_are_not_submitted_again(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = scheduler(tmp_path, monkeypatch)
+    submit.submit(sweep, tmp_path / "runs", "default")
+    name = record(tmp_path / "runs")["arrays"][0]["name"]
+    waiting = ("101_0", "101", name, "PENDING", "Priority", "0", "", "INVALID", "1", "N/A", "N/A", "0")
+    line = "".join(text.ljust(width) for text, width in zip(waiting, queue_widths(), strict=True))
+    scheduler(tmp_path, monkeypatch, squeue=f"echo '{line}'", sbatch=ACCEPTS)
+    again = submit.submit(sweep, tmp_path / "runs", "default")
+    assert again.under_way == 1
+    assert [array.runs for array in again.arrays] == [2]
+    assert len(calls(fake, "sbatch")) == 2
+
+
+def queue_widths() -> list[int]:
+    from slurm.parse import QUEUE_FIELDS
+
+    return list(QUEUE_FIELDS.values())
+
+
+def test_a_queue_that_cannot_be_asked_stops_a_second_submission(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = scheduler(tmp_path, monkeypatch)
+    submit.submit(sweep, tmp_path / "runs", "default")
+    scheduler(tmp_path, monkeypatch, squeue="echo 'slurm_load_jobs error: the dog ate it' >&2; exit 1")
+    with pytest.raises(SuiteError, match="the dog ate it") as caught:
+        submit.submit(sweep, tmp_path / "runs", "default")
+    assert caught.value.exit_code == 1
+    assert len(calls(fake, "sbatch")) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "invalid partition specified: gpuu",
+        "Batch job submission failed: Invalid account or account/partition combination specified",
+        "Batch job submission failed: Requested node configuration is not available",
+    ],
+)
+def test_a_refusal_is_told_in_the_schedulers_words_and_leaves_nothing(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = scheduler(tmp_path, monkeypatch, sbatch=f"echo 'sbatch: error: {words}' >&2; exit 1")
+    with pytest.raises(UserError) as caught:
+        submit.submit(sweep, tmp_path / "runs", "default")
+    assert str(caught.value) == f"profile default: sbatch refused the job: {words}"
+    assert capsys.readouterr() == ("", "")
+    assert len(calls(fake, "sbatch")) == 1
+    assert leftovers(tmp_path / "runs") == []
+
+
+def test_without_slurm_there_is_one_message(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="there is no sbatch on the PATH"):
+        submit.submit(sweep, tmp_path / "runs", "default")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_scheduler_that_answers_late_gets_each_run_once(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call times out after the job was taken: it is cancelled before the second."""
+    silent = (
+        'n=$(wc -l < "$(dirname "$0")/sbatch.calls"); if [ "$n" = 1 ]; then touch "$(dirname "$0")/taken"; '
+        "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1; fi; "
+        "echo Submitted batch job 102"
+    )
+    fields = ("101_[0-2]", "101", "NAME", "PENDING", "Priority", "0", "", "INVALID", "1", "N/A", "N/A", "0")
+    fields = ("101_0", *fields[1:])
+    line = "".join(text.ljust(width) for text, width in zip(fields, queue_widths(), strict=True))
+    fake = scheduler(
+        tmp_path,
+        monkeypatch,
+        sbatch=silent,
+        squeue=f"""if [ -e "$(dirname "$0")/taken" ]; then echo '{line}'; fi""",
+        scancel='rm "$(dirname "$0")/taken"',
+    )
+    done = submit.submit(sweep, tmp_path / "runs", "default")
+    assert done.jobs == ["102"]
+    assert [call.split("_")[0] for call in calls(fake, "scancel")] == ["101"]
+    assert f"--name {record(tmp_path / 'runs')['arrays'][0]['name']}" in " ".join(calls(fake, "squeue"))
+    assert len(calls(fake, "sbatch")) == 2
+
+
+def test_a_scheduler_that_never_answers_is_given_up(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = "echo 'sbatch: error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+    scheduler(tmp_path, monkeypatch, sbatch=silent, squeue=silent)
+    with pytest.raises(SuiteError, match="Unable to contact slurm controller") as caught:
+        submit.submit(sweep, tmp_path / "runs", "default")
+    assert caught.value.exit_code == 1
+    assert leftovers(tmp_path / "runs") == []
+
+
+def test_what_was_accepted_before_a_refusal_stays_on_record(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = 'n=$(wc -l < "$(dirname "$0")/sbatch.calls"); [ "$n" = 1 ] || { echo "no more jobs" >&2; exit 1; }'
+    scheduler(tmp_path, monkeypatch, sbatch=f"{second}; {ACCEPTS}", scontrol="echo 'MaxArraySize = 2'")
+    with pytest.raises(UserError, match="no more jobs"):
+        submit.submit(sweep, tmp_path / "runs", "default")
+    (array,) = record(tmp_path / "runs")["arrays"]
+    assert array["job"] == "101"
+    assert array["tasks"] == [[sweep.cells[0].path], [sweep.cells[1].path]]
+
+
+def test_runs_are_submitted_again_as_they_were(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = scheduler(tmp_path, monkeypatch)
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.yaml").write_text(dump({"hours": 7.0}))
+    submit.submit(sweep, tmp_path / "runs", "mine")
+    (tmp_path / "profiles" / "mine.yaml").unlink()
+    folder = tmp_path / "runs" / "table"
+    kept = records.recorded_runs(folder)
+    assert kept == {cell.path: cell for cell in sweep.cells}
+    done = submit.resubmit(folder, [sweep.cells[2].path])
+    assert [array.runs for array in done.arrays] == [1]
+    assert done.arrays[0].parameters["time"] == 7 * 60
+    assert len(calls(fake, "sbatch")) == 2
+    with pytest.raises(UserError, match="was never submitted"):
+        submit.resubmit(folder, ["other-0a1b2c3d-s0"])
+
+
+def test_a_dry_run_prints_scripts_and_totals_and_writes_nothing(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = scheduler(tmp_path, monkeypatch)
+    (tmp_path / "gpu.yaml").write_text(dump({"gpus_per_rank": 1, "hours": 2.5}))
+    finish(tmp_path / "runs", sweep.cells[0])
+    before = sorted(tmp_path.rglob("*"))
+    text = submit.dry_run(sweep, tmp_path / "runs", "gpu.yaml")
+    assert "#SBATCH --array=0-1%2" in text
+    assert "2 of 3 runs in 2 jobs (1 done, 0 under way); at most 5 GPU-hours" in text
+    assert "an upper bound" in text.splitlines()[-1]
+    assert calls(fake, "sbatch") == []
+    assert sorted(path for path in tmp_path.rglob("*") if not path.name.endswith(".calls")) == before
+
+
+def test_profiles_are_checked_before_anything_is_written(sweep: Sweep, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no profile 'defualt'"):
+        submit.submit(sweep, tmp_path / "runs", "defualt")
+    assert not (tmp_path / "runs").exists()
+    assert profile.load("default").requeue
