@@ -35,7 +35,7 @@ test: install
 	$(BIN)/python -m pytest -m "not slurm" -n auto --dist loadfile
 
 test-slurm: install
-	$(BIN)/python -m pytest -m slurm tests/slurm
+	$(BIN)/python -m pytest -m slurm -n 2 --dist loadfile tests/slurm
 
 slurm-up:
 	@scripts/slurm-cluster.sh up

@@ -6,14 +6,15 @@ submission that is killed in between can be found by the names of its jobs.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
+import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from experiments import attempts
+from experiments.errors import Busy
 from experiments.files import read_json, write_json
 from experiments.methods import import_modules
 from experiments.spec import from_mapping
@@ -23,6 +24,8 @@ from experiments.yaml_io import shown
 from .plan import ArrayPlan
 
 FOLDER = "submissions"
+PATIENCE = 120.0
+"""Seconds to wait for another command that submits runs of the same sweep: it may wait a minute for the scheduler."""
 _RUNS = "runs.json"
 
 
@@ -63,15 +66,25 @@ class Record:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Let one command at a time submit runs of a sweep; the run directories themselves have one writer in any case."""
+    """Let one command at a time submit runs of a sweep; the run directories themselves have one writer in any case.
+
+    Raises:
+        Busy: if another command is at it for longer than `PATIENCE`.
+    """
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / FOLDER, os.O_RDONLY)
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            held = attempts.claim(folder)
+            break
+        except Busy:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
     try:
-        with suppress(OSError):  # a network file system that cannot lock a folder
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        held.end("done")
 
 
 def keep_runs(folder: Path, identifier: str, sweep: Sweep, homes: Collection[Path]) -> None:

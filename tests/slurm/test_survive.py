@@ -196,7 +196,7 @@ def test_each_of_many_deaths(cluster: Cluster, table: Any) -> None:
     assert [record["step"] for record in ledger(made.run("torn"), "lost")] == [22]
     assert len({attempt["job"] for attempt in attempts(made.run("cancelled"))}) == 2
     # Slurm warns up to a minute early and looks every 30 s, so it may have warned before step 7, too
-    assert reasons(made.run("limit"))[:-1] in (["stopped"], ["stopped", "stopped"])
+    assert set(reasons(made.run("limit"))[:-1]) == {"stopped"}
     assert 8 in [record["step"] for record in ledger(made.run("limit"), "start")]
     assert all(attempt["node"] in ("n0", "n1") for run in planned(made.sweep) for attempt in attempts(run))
 
