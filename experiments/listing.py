@@ -1,40 +1,187 @@
-"""What methods there are, as text for the terminal."""
+"""What methods there are: as text for the terminal, and as the page docs/methods.md, from one description."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from sparsity import registry
 from sparsity.options import MISSING, describe_options
 
 from .errors import UserError, nearest
 
+if TYPE_CHECKING:
+    from results.paper import Figure
+
+REGENERATE = "ham methods --markdown > docs/methods.md"
+
+KINDS = {
+    "topology": "topologies: which weights exist",
+    "representation": "representations: how an existing weight is parametrised",
+}
+HEAD = ("name", "family", "title", "options", "paper")
+FIGURES = ("row", "data", "sparsity %: top-1 %", "epochs", "layers", "source", "known", "to compare")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One registered method.
+
+    Attributes:
+        kind: ``topology`` or ``representation``.
+        name: Registered name.
+        cls: Its class.
+    """
+
+    kind: str
+    name: str
+    cls: Any
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Its row of the overview, see `HEAD`."""
+        family = getattr(self.cls, "family", "")
+        return (self.name, family, self.cls.title, str(len(fields(self.cls.Options))), self.cls.paper)
+
+    @property
+    def text(self) -> str:
+        """Paper, rule and deviations: the class's docstring."""
+        return inspect.cleandoc(self.cls.__doc__ or "")
+
+    @property
+    def facts(self) -> list[str]:
+        """What the class states about itself and its docstring need not."""
+        if self.kind == "representation":
+            return ["weights can come back at zero" if self.cls.revivable else "refused with topologies that regrow"]
+        stated = {
+            "regrows": "weights can come back",
+            "needs_probe": "looks at data before training",
+            "repeats": "a run consists of several trainings",
+        }
+        return [text for attribute, text in stated.items() if getattr(self.cls, attribute)]
+
+    def options(self) -> list[tuple[str, ...]]:
+        """Name, type, default, range and meaning of each option."""
+        return [
+            (row["name"], row["type"], _default(row["default"]), row["allowed"], row["doc"])
+            for row in describe_options(self.cls.Options)
+        ]
+
+
+def methods() -> list[Method]:
+    """All registered methods."""
+    tables = {"topology": registry.topologies(), "representation": registry.representations()}
+    return [Method(kind, name, cls) for kind, table in tables.items() for name, cls in table.items()]
+
 
 def overview() -> str:
     """One line a method."""
-    lines = ["topologies: which weights exist"]
-    for name, cls in registry.topologies().items():
-        lines.append(f"  {name:<14}{cls.family:<7}{cls.title:<12}{cls.paper}")
-    lines.append("representations: how an existing weight is parametrised")
-    for name, cls in registry.representations().items():
-        lines.append(f"  {name:<14}{'':<7}{cls.title:<12}{cls.paper}")
+    known = methods()
+    widths = _widths([HEAD, *(method.head for method in known)])
+    lines = []
+    for kind, group in groupby(known, lambda method: method.kind):
+        lines += [KINDS[kind], f"  {_aligned(HEAD, widths)}"]
+        lines += [f"  {_aligned(method.head, widths)}" for method in group]
     lines.append("optimizers: any of optimizer.name, with optimizer.ham around it")
+    lines.append("`ham methods NAME` says what one does, its options and published figures")
     return "\n".join(lines)
 
 
-def describe(name: str) -> str:
-    """Docstring and options of one method.
+def describe(name: str, figures: Sequence[Figure] = ()) -> str:
+    """Docstring, options and published figures of one method.
+
+    Args:
+        name: A topology or representation.
+        figures: The figures that others published of it.
 
     Raises:
         UserError: if there is no such method.
     """
-    known = {**registry.representations(), **registry.topologies()}
+    known = {method.name: method for method in methods()}
     if name not in known:
         raise UserError(f"{name!r} is not a method; allowed: {', '.join(sorted(known))}{nearest(name, sorted(known))}")
-    cls = known[name]
-    lines = [f"{name}: {inspect.cleandoc(cls.__doc__ or '')}", "", "options:"]
-    for row in describe_options(cls.Options):
-        default = "required" if row["default"] is MISSING else f"default {row['default']}"
-        allowed = f"; {row['allowed']}" if row["allowed"] else ""
-        lines.append(f"  {row['name']} ({row['type']}, {default}{allowed}): {row['doc']}")
-    return "\n".join(lines if len(lines) > 3 else [*lines[:-1], "no options"])
+    method = known[name]
+    lines = [f"{name}: {method.text}", ""]
+    lines += [f"{method.kind}; {'; '.join(method.facts)}" if method.facts else method.kind, ""]
+    options = method.options()
+    lines.append("options:" if options else "no options")
+    for option, kind, default, allowed, doc in options:
+        stated = default if default == "required" else f"default {default}"
+        lines.append(f"  {option} ({kind}, {stated}{f'; {allowed}' if allowed else ''}): {doc}")
+    if figures:
+        lines += ["", "published figures (top-1 in %; none of them was computed here):"]
+        table = [FIGURES, *figure_rows(figures)]
+        lines += [f"  {_aligned(row, _widths(table))}" for row in table]
+    return "\n".join(lines)
+
+
+def figure_rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
+    """Published figures as text, see `FIGURES`: one line a row of a source, whatever its sparsities."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for figure in figures:
+        head = (figure.row, f"{figure.dataset}, {figure.model}")
+        epochs = "" if figure.epochs is None else str(figure.epochs)
+        rest = (epochs, figure.layers or "", figure.source, figure.known, figure.note)
+        spread = "" if figure.spread is None else f" ± {figure.spread:.2f}"
+        number = (
+            f"{figure.top1:.2f}{spread}" if round(figure.top1, 1) != figure.top1 or spread else f"{figure.top1:.1f}"
+        )
+        lines.setdefault((*head, *rest), []).append(f"{round(100 * figure.sparsity, 2):g}: {number}")
+    return [(*key[:2], ", ".join(found), *key[2:]) for key, found in lines.items()]
+
+
+def markdown(figures_of: Callable[[str], Sequence[Figure]]) -> str:
+    """The page docs/methods.md.
+
+    Args:
+        figures_of: Name of a method to the figures that others published of it.
+    """
+    known = methods()
+    parts = [_INTRODUCTION]
+    for kind, group in groupby(known, lambda method: method.kind):
+        rows = [(f"[{method.name}](#{method.name})", *method.head[1:]) for method in group]
+        parts += [f"## {KINDS[kind].capitalize()}", _table(HEAD, rows)]
+    for method in known:
+        parts += [f"## {method.name}", f"*{'; '.join([method.kind, *method.facts])}*", method.text]
+        if options := method.options():
+            parts.append(_table(("option", "type", "default", "allowed", "meaning"), options))
+        if figures := figures_of(method.name):
+            parts += ["Published figures:", _table(FIGURES, figure_rows(figures))]
+    return "\n\n".join(parts)
+
+
+_INTRODUCTION = f"""# Methods
+
+What is registered, in the words of the code: this page is written by `{REGENERATE}` and
+a test says when it is out of date. `ham methods NAME` prints one of its sections.
+
+A row of a table is a topology, a representation and an optimizer; HAM goes around any optimizer
+(`optimizer.ham`). Published figures are what the sources state, top-1 in per cent; none of them was computed here.
+"unconfirmed" ones are recalled from the literature, "second-hand" ones come from notes or reviews, not from the source
+itself. Epochs and layer densities are left empty where they are not stated."""
+
+
+def _default(value: Any) -> str:
+    """As it is written in a configuration."""
+    if value is MISSING:
+        return "required"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[i]) for row in rows) + 2 for i in range(len(rows[0]) - 1)]
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    *first, last = cells
+    return "".join(f"{cell:<{width}}" for cell, width in zip(first, widths, strict=True)) + last
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines: list[Sequence[str]] = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

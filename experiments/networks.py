@@ -11,26 +11,43 @@ from torch.nn import functional as F
 _Norm = Callable[[int], nn.Module]  # channels -> normalisation
 
 
+class PaddedShortcut(nn.Module):
+    """Every `stride`-th pixel, and zeros for the new channels, half on either side (He et al.'s option A)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.before = (outputs - inputs) // 2
+        self.after = outputs - inputs - self.before
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, inputs, H, W] to [N, outputs, H / stride, W / stride]; it has no weights."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut (He et al. 2016, arXiv:1512.03385, figure 5, left).
 
-    Where the shape changes, the shortcut is a 1x1 convolution with normalisation (their option B).
+    Where the shape changes, the shortcut is a 1x1 convolution with normalisation (their option B), or `PaddedShortcut`.
 
     Args:
         inputs: Input channels.
         outputs: Output channels.
         stride: Stride of the first convolution and of the shortcut.
         norm: Makes a normalisation of some channels.
+        padded: Whether the shortcut has no weights (their option A).
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: _Norm = nn.BatchNorm2d):
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: _Norm = nn.BatchNorm2d, *, padded: bool = False):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn1 = norm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = norm(outputs)
         self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
+        if padded and (stride != 1 or inputs != outputs):
+            self.shortcut = nn.Sequential(PaddedShortcut(inputs, outputs, stride))
+        elif stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norm(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,6 +84,59 @@ class ResNet8(nn.Module):
         return self.fc(y.mean(dim=(2, 3)))
 
 
+class CifarResNet(nn.Module):
+    """Residual networks for images of 32x32 pixels: a 3x3 stem of stride 1, no pooling, stages that halve the image.
+
+    ``resnet20`` is that of He et al. 2016, section 4.2: three stages of three blocks, 16, 32 and 64 channels, shortcuts
+    without weights (option A); 269,722 parameters for ten classes of colour images.
+
+    ``resnet18_cifar`` is ResNet-18 of their table 1 with the stem of CIFAR's networks in place of the 7x7 convolution
+    and the pooling, as is usual: four stages of two blocks, 64 to 512 channels, option B; 11,220,132 parameters for a
+    hundred classes of colour images.
+
+    Both end in global average pooling and a linear layer. Convolutions keep torch's default initialisation; He et al.
+    draw from a normal distribution (``model.init: kaiming_fan_in``).
+
+    Args:
+        num_classes: Number of logits.
+        in_channels: Channels of an image.
+        image_size: Not used, since the image is pooled away.
+        widths: Channels of the stages; the first is the stem's too.
+        blocks: Blocks a stage.
+        padded: Whether shortcuts have no weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: int,
+        image_size: int,
+        widths: tuple[int, ...],
+        blocks: int,
+        padded: bool,
+    ):
+        super().__init__()
+        del image_size
+        self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        inputs = widths[0]
+        stages = []
+        for stage, width in enumerate(widths):
+            strides = [1 if stage == 0 else 2, *[1] * (blocks - 1)]
+            sizes = [inputs, *[width] * (blocks - 1)]
+            pairs = zip(sizes, strides, strict=True)
+            stages.append(nn.Sequential(*(BasicBlock(size, width, step, padded=padded) for size, step in pairs)))
+            inputs = width
+        self.layers = nn.Sequential(*stages)
+        self.fc = nn.Linear(inputs, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [N, in_channels, H, W] to logits [N, num_classes]."""
+        y = self.layers(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        return self.fc(y.mean(dim=(2, 3)))
+
+
 class MlpBn(nn.Sequential):
     """LeNet-300-100 with batch normalisation: 267,010 parameters for ten classes of 28x28 grey images.
 
@@ -90,4 +160,6 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": ResNet8,
     "resnet8_gn": partial(ResNet8, norm=partial(nn.GroupNorm, 8)),
     "mlp_bn": MlpBn,
+    "resnet20": partial(CifarResNet, widths=(16, 32, 64), blocks=3, padded=True),
+    "resnet18_cifar": partial(CifarResNet, widths=(64, 128, 256, 512), blocks=2, padded=False),
 }

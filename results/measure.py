@@ -29,7 +29,8 @@ class Measured:
         sparsity: Realised sparsity, a fraction.
         target: Target sparsity, None for a row without one.
         inference: FLOPs of inference as a fraction of the dense network's.
-        training: FLOPs of training as a fraction of dense training of the same length.
+        training: FLOPs of training as a fraction of dense training of the same length; of one such training for a run
+            that trains several times.
         difference: Accuracy minus that of the plain row, paired by seed; None for plain rows and without a pair.
         off_target: Realised minus target sparsity of the worst seed if beyond `TOLERANCE`, else None.
         comparable: Whether neither this cell nor that of its plain row is off target.

@@ -35,16 +35,56 @@ def caption(sweep: Sweep) -> tuple[str, ...]:
         parts.append(f"Tuning: {sweep.tuning_cells} {plural} tried for each row.")
     parts.append(
         "Sparsity: the share of zeros among the weights of all convolutional and linear layers; biases and"
-        " normalisation parameters are not counted."
+        " normalisation parameters are not counted." + _left_dense(sweep)
     )
     parts.append(
         "FLOPs: multiply-adds of those layers, counted and not measured: f for inference, f forward and 2f backward"
         " for a training step; as fractions of the dense network's inference and of dense training of the same"
         " length. Masks simulate sparsity: no speed-up is claimed."
     )
+    parts += [*_levels(sweep), *_started(sweep)]
     if sweep.notes:
         parts.append(" ".join(sweep.notes.split()))
     return tuple(parts)
+
+
+_DENSE = {"first": "the first layer", "last": "the last layer", "first_last": "first and last layer"}
+
+
+def _left_dense(sweep: Sweep) -> str:
+    """Name the rows that keep layers dense, and over what the sparsity asked for then holds."""
+    found: dict[str, set[str]] = {}
+    for run in sweep.runs:
+        layers = _DENSE.get(str(run.result.get("dense_layers")))
+        if layers:
+            over = "all weights, the other layers paying" if run.result.get("rebudget", True) else "the others alone"
+            found.setdefault(f"{layers} (the sparsity asked for is over {over})", set()).add(run.row)
+    rows = {text: ", ".join(row for row in sweep.rows if row in names) for text, names in found.items()}
+    return f" Left dense: {'; '.join(f'{names}: {text}' for text, names in rows.items())}." if rows else ""
+
+
+def _started(sweep: Sweep) -> list[str]:
+    """Say which rows start from trained weights, since they have been trained for longer than the others."""
+    found = {run.row for run in sweep.runs if run.result.get("initial_weights")}
+    rows = ", ".join(row for row in sweep.rows if row in found)
+    return [f"Started from the weights of another run: {rows}; FLOPs of that run are not counted."] if rows else []
+
+
+def _levels(sweep: Sweep) -> list[str]:
+    """Say which rows train several times, since their cost is then that of all trainings."""
+    found: dict[str, set[int]] = {}
+    for run in sweep.runs:
+        levels = run.number("levels")
+        if levels is not None and levels > 1:
+            found.setdefault(run.row, set()).add(int(levels))
+    if not found:
+        return []
+    named = ", ".join(f"{row} ({_span(numbers)})" for row, numbers in found.items())
+    return [f"Several trainings a run: {named}. FLOPs of training are those of all, against one dense training."]
+
+
+def _span(numbers: set[int]) -> str:
+    return f"{min(numbers)}" if len(numbers) == 1 else f"{min(numbers)} to {max(numbers)}"
 
 
 def accuracy_definition(sweep: Sweep) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from experiments.errors import UserError, nearest
 
-from . import fashion_mnist, synthetic
+from . import cifar, fashion_mnist, synthetic
 from .arrays import Arrays
 from .imagenet import ImageNet
 from .source import ArraySource, Data, DataSpec, Placement, Source
@@ -36,6 +36,8 @@ __all__ = [
 DATASETS: dict[str, Source] = {
     "fashion_mnist": ArraySource(fashion_mnist.load, fashion_mnist.NUM_CLASSES, fashion_mnist.MEAN, fashion_mnist.STD),
     "synthetic": ArraySource(synthetic.load, synthetic.NUM_CLASSES, synthetic.MEAN, synthetic.STD),
+    "cifar10": ArraySource(cifar.load_10, 10, cifar.MEAN_10, cifar.STD_10, cifar.PAD),
+    "cifar100": ArraySource(cifar.load_100, 100, cifar.MEAN_100, cifar.STD_100, cifar.PAD),
     "imagenet": ImageNet(),
 }
 

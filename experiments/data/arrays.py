@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Arrays:
-    """A labelled set of grey images with a training and a test part.
+    """A labelled set of images, all of one size, with a training and a test part.
 
     Attributes:
-        train_images: uint8, shape [N, H, W], 0 to 255.
+        train_images: uint8, shape [N, H, W] (grey) or [N, C, H, W], 0 to 255.
         train_labels: int64, shape [N], 0 to classes - 1.
-        test_images: uint8, shape [M, H, W].
+        test_images: uint8, shape [M, H, W] or [M, C, H, W].
         test_labels: int64, shape [M].
     """
 

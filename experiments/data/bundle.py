@@ -14,20 +14,11 @@ from torch import Tensor
 from experiments.errors import UserError
 
 from .arrays import Arrays
+from .augment import CropFlip
+from .part import Part, Scale, make_part, normalised
 from .sampler import WHOLE, SeekableSampler, Shard
 
 EVALUATION_BATCH = 1000
-
-
-@dataclass(frozen=True)
-class Part:
-    """Images float32 [N, 1, H, W], normalised, and labels int64 [N], both on the device."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -43,6 +34,8 @@ class DataBundle:
         train: The images trained on.
         validation: The images held out of the training part; may be empty.
         test: The test images.
+        positions: Place of each training image in the file, int64 [N].
+        augment: What is done to training images, or None.
     """
 
     num_classes: int
@@ -53,6 +46,8 @@ class DataBundle:
     train: Part
     validation: Part
     test: Part
+    positions: Tensor
+    augment: CropFlip | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -71,14 +66,21 @@ class DataBundle:
             start: Batches of this epoch that are over already, 0 to `steps_per_epoch`.
 
         Returns:
-            Pairs of images [batch_size / ranks, 1, H, W] and labels [batch_size / ranks].
+            Pairs of images [batch_size / ranks, C, H, W] and labels [batch_size / ranks].
 
         Raises:
             ValueError: if epoch or start is out of range.
         """
+        chosen = self.sampler.batches(epoch, start)
+        draws = self.augment.draws(epoch) if self.augment is not None else None
+        return (self._batch(index, draws) for index in chosen)
+
+    def _batch(self, index: Tensor, draws: Tensor | None) -> tuple[Tensor, Tensor]:
         images, labels = self.train.images, self.train.labels
-        chosen = (index.to(labels.device) for index in self.sampler.batches(epoch, start))
-        return ((images[index], labels[index]) for index in chosen)
+        here = index.to(labels.device)
+        if self.augment is None or draws is None:
+            return images[here], labels[here]
+        return self.augment.apply(images[here], draws[self.positions[index]]), labels[here]
 
     def evaluate_batches(self, part: Literal["validation", "test"]) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate once over this rank's share of a part, in file order; each image is in one rank's share.
@@ -144,37 +146,13 @@ def _per_class(count: int, num_classes: int, where: str) -> int:
     return count // num_classes
 
 
-def make_part(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    *,
-    mean: float,
-    std: float,
-    device: str | torch.device,
-    channels_last: bool,
-) -> Part:
-    """Turn pixels 0 to 255 into (pixel / 255 - mean) / std on the device.
-
-    Args:
-        images: uint8 [N, H, W].
-        labels: int64 [N].
-        mean: Mean of the pixels on the scale 0 to 1.
-        std: Their standard deviation.
-        device: Where the tensors live.
-        channels_last: Store images channel by channel for each pixel, which convolutions on CPUs like better.
-    """
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    pixels = torch.tensor(images, device=device).unsqueeze(1).float()
-    scaled = pixels.div_(255).sub_(mean).div_(std)
-    return Part(scaled.to(memory_format=layout), torch.tensor(labels, device=device))
-
-
 def make_bundle(
     arrays: Arrays,
     *,
     num_classes: int,
-    mean: float,
-    std: float,
+    mean: Scale,
+    std: Scale,
+    pad: int | None = None,
     validation: int,
     train_limit: int | None,
     batch_size: int,
@@ -183,7 +161,7 @@ def make_bundle(
     channels_last: bool,
     shard: Shard = WHOLE,
 ) -> DataBundle:
-    """Split, normalise and place a data set; see `split` and `make_part` for the arguments.
+    """Split, normalise and place a data set; see `split`, `make_part` and `ArraySource` for the arguments.
 
     Raises:
         UserError: if the split is impossible or not even one batch fits into the training part.
@@ -194,15 +172,22 @@ def make_bundle(
     def part(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Part:
         return make_part(images, labels, mean=mean, std=std, device=device, channels_last=channels_last)
 
+    channels = 1 if arrays.train_images.ndim == 3 else arrays.train_images.shape[1]
+    augment = None
+    if pad is not None:
+        black = normalised(torch.zeros(1, channels, 1, 1), mean, std).flatten()
+        augment = CropFlip(len(arrays.train_labels), pad, black, seed)
     return DataBundle(
         num_classes=num_classes,
-        in_channels=1,
+        in_channels=channels,
         image_size=arrays.train_images.shape[-1],
         content_hash=arrays.content_hash,
         sampler=SeekableSampler(len(train), batch_size, seed, shard),
         train=part(arrays.train_images[train], arrays.train_labels[train]),
         validation=part(arrays.train_images[held], arrays.train_labels[held]),
         test=part(arrays.test_images, arrays.test_labels),
+        positions=torch.from_numpy(train),
+        augment=augment,
     )
 
 

@@ -154,19 +154,22 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class ArraySource:
-    """A set of grey images that is held in memory, and how it is normalised.
+    """A set of images that is held in memory, how it is normalised and augmented.
 
     Attributes:
         load: Root folder or None to arrays.
         num_classes: Number of classes.
-        mean: Mean of the training pixels on the scale 0 to 1.
+        mean: Mean of the training pixels on the scale 0 to 1; of each channel, where there are several.
         std: Their standard deviation.
+        pad: Training images are cropped at random after so many pixels are added on each side, and mirrored at
+            random; None leaves them as they are.
     """
 
     load: Callable[[str | Path | None], Arrays]
     num_classes: int
-    mean: float
-    std: float
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
+    pad: int | None = None
 
     def content_hash(self, root: str | None) -> str:
         """See `Source`."""
@@ -188,6 +191,7 @@ class ArraySource:
             num_classes=self.num_classes,
             mean=self.mean,
             std=self.std,
+            pad=self.pad,
             validation=spec.validation,
             train_limit=spec.train_limit,
             batch_size=spec.batch_size,

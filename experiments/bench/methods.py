@@ -1,0 +1,228 @@
+"""The cost of mask work: a training step and a mask update of every method, beside a step of plain SGD.
+
+All of it runs on random weights and gradients; no network is evaluated and no mask is any good.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from experiments.build import pick_device
+from experiments.errors import UserError, nearest
+from sparsity import registry
+
+from .memory import Peak
+from .trial import SPARSITY, Trial, build_network
+
+# The training whose steps are sampled: ImageNet, 512 images a step.
+EPOCHS, STEPS_PER_EPOCH, BATCH = 100, 1_281_167 // 512, 512
+STEPS = EPOCHS * STEPS_PER_EPOCH
+Calendar = dict[int, list[str]]  # index of a step -> kinds of its events
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one method costs; times in steps of the plain optimizer, memory in copies of the weights.
+
+    Attributes:
+        kind: ``topology`` (on plain weights) or ``representation`` (without a topology).
+        name: Registered name.
+        step: What an ordinary step costs beyond the optimizer's.
+        updates: What a step with an event costs beyond the optimizer's, by the kind of event; an update that stands
+            in place of the weight step saves that step.
+        share: Mean cost beyond the optimizer's step over a whole training, updates included.
+        per_training: Number of events of each kind in such a training.
+        memory: Peak beyond that of plain training, in copies of the prunable weights.
+        initial_seconds: Time to set it up, initial masks included; measured once.
+    """
+
+    kind: str
+    name: str
+    step: float | None
+    updates: Mapping[str, float]
+    share: float | None
+    per_training: Mapping[str, int]
+    memory: float
+    initial_seconds: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that was measured.
+
+    Attributes:
+        model: Network whose shapes were taken.
+        device: Where.
+        weights: Number of prunable weights.
+        sparsity: Share of zeros.
+        optimizer_ms: Milliseconds of a step of SGD with momentum.
+        costs: One a method.
+    """
+
+    model: str
+    device: str
+    weights: int
+    sparsity: float
+    optimizer_ms: float
+    costs: Sequence[Cost] = field(default_factory=tuple)
+
+
+def methods(names: Sequence[str] = (), *, model: str, device: str = "cpu", rounds: int = 5) -> Found:
+    """Measure methods one after the other, each against a plain step that alternates with its own.
+
+    Args:
+        names: Topologies and representations; empty for all.
+        model: Network whose shapes are taken, as in ``model.name``.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        rounds: Repetitions, of which the median counts.
+
+    Raises:
+        UserError: for a name that is not registered or a device that is not there.
+    """
+    known = [("topology", name) for name in registry.topologies()]
+    known += [("representation", name) for name in registry.representations()]
+    every = [name for _, name in known]
+    for name in names:
+        if name not in every:
+            raise UserError(f"{name!r} is not a method; allowed: {', '.join(every)}{nearest(name, every)}", "NAME")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(
+            f"{device!r} is not one of auto, cpu, cuda{nearest(device, ('auto', 'cpu', 'cuda'))}", "--device"
+        )
+    place = pick_device(device)
+    plain = _Plain(model, place)
+    costs = []
+    for kind, name in known:
+        if not names or name in names:
+            print(f"{kind} {name}", file=sys.stderr, flush=True)
+            costs.append(_measure(kind, name, model, plain, rounds))
+    return Found(model, str(place), plain.weights, SPARSITY, 1e3 * median(plain.seconds), tuple(costs))
+
+
+class _Plain:
+    """Plain training, and what it needs: the measure of all others."""
+
+    def __init__(self, model: str, device: torch.device):
+        self.device = device
+        self.seconds: list[float] = []
+        before = Peak.before(device)
+        self._trial = Trial("dense", "plain", build_network(model, device), steps=1, steps_per_epoch=1)
+        self.weights = sum(theta.numel() for _, theta in self._trial.rep.weights())
+        self._trial.backward()
+        self._optimizer = self._trial.sparse.optimizer
+        self._optimizer.step()  # makes the momentum
+        masks = list(self._trial.sparse.masks.values())
+        with Peak(device, before) as peak:
+            self._trial.backward()
+            self._optimizer.step()
+            # the masks of dense training, which it does not need
+            self.peak = peak.bytes - sum(mask.nbytes for mask in masks)
+
+    def step(self) -> float:
+        """Seconds of a step of the plain optimizer."""
+        self._trial.backward()  # gradients as fresh in the caches as they are for the others
+        self.seconds.append(self._trial.timed(self._optimizer.step))
+        return self.seconds[-1]
+
+
+def _measure(kind: str, name: str, model: str, plain: _Plain, rounds: int) -> Cost:
+    topology, representation = (name, "plain") if kind == "topology" else ("dense", name)
+    calendar = _calendar(topology, representation)
+    before = Peak.before(plain.device)
+    network = build_network(model, plain.device)
+    trial = Trial(topology, representation, network, steps=STEPS, steps_per_epoch=STEPS_PER_EPOCH)
+    memory = (_peak(trial, before, calendar) - plain.peak) / (4 * plain.weights)
+    ordinary, updates = _timed(trial, plain, calendar, rounds)
+    numbers = _per_training(trial)
+    steps = trial.sparse.total_steps
+    costs = {event: median(found) for event, found in updates.items()}
+    step = median(ordinary) if ordinary else None
+    share = None
+    if numbers.keys() <= costs.keys():
+        rates = {event: number / steps for event, number in numbers.items()}
+        rest = max(0.0, 1 - sum(rates.values()))
+        share = (step or 0.0) * rest + sum(rates[event] * costs[event] for event in rates)
+    return Cost(kind, name, step, costs, share, numbers, memory, trial.initial_seconds)
+
+
+def _peak(trial: Trial, before: Any, calendar: Calendar) -> int:
+    """Most bytes alive in an event of each kind and in the ordinary step after it."""
+    trial.step()  # the momenta come into being
+    saved, most = trial.save(), 0
+    for step in _visited(calendar, 1):
+        trial.jump(step)
+        with Peak(trial.device, before) as peak:
+            trial.step()
+            trial.step()
+            most = max(most, peak.bytes)
+    trial.load(saved)
+    return most - sum(leaf.nbytes for leaf in tree_leaves(saved) if getattr(leaf, "device", None) == trial.device)
+
+
+def _calendar(topology: str, representation: str) -> Calendar:
+    """When something happens, by a tiny network that looks in at the end of every epoch.
+
+    An update that was due meanwhile happens there, since methods make up for steps that a loss scaler leaves out.
+    """
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.Flatten(), nn.Linear(256, 10))
+    trial = Trial(topology, representation, network, steps=STEPS, steps_per_epoch=STEPS_PER_EPOCH)
+    found: Calendar = {}
+    for step in range(STEPS_PER_EPOCH - 1, trial.sparse.total_steps, STEPS_PER_EPOCH):
+        trial.jump(step)
+        _, events = trial.step()
+        if events:
+            found[step] = events
+    return found
+
+
+def _visited(calendar: Calendar, rounds: int) -> list[int]:
+    """The first steps in which each kind of event happens, so many times; a step in between where nothing does."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for step, kinds in sorted(calendar.items()):
+        if any(seen[kind] < rounds for kind in kinds):
+            chosen.append(step)
+            seen.update(kinds)
+    return chosen or [1]
+
+
+def _timed(trial: Trial, plain: _Plain, calendar: Calendar, rounds: int) -> tuple[list[float], dict[str, list[float]]]:
+    """Costs of ordinary steps and of events by kind, each beyond a plain step beside it and in such steps."""
+    ordinary: list[float] = []
+    updates: dict[str, list[float]] = {}
+    visited = _visited(calendar, rounds)
+    following = 1 + math.ceil(rounds / len(visited))
+
+    def sample(start: int) -> None:
+        trial.jump(start)
+        for step in range(start, min(start + 1 + following, trial.sparse.total_steps)):
+            if step > start and step in calendar:
+                break
+            beside = plain.step()
+            seconds, kinds = trial.step()
+            cost = seconds / beside - 1
+            for kind in set(kinds):
+                updates.setdefault(kind, []).append(cost)
+            if not kinds:
+                ordinary.append(cost)
+
+    for step in visited:
+        sample(step)
+    if not ordinary:  # all that happens, happens in the last step
+        sample(1)
+    return ordinary, updates
+
+
+def _per_training(trial: Trial) -> dict[str, int]:
+    """Number of events by kind in the whole training, by the methods' own word."""
+    return {kind: number for kind, number in trial.sparse.expected_events().items() if kind != "initial" and number}

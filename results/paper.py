@@ -1,0 +1,123 @@
+"""Figures that others have published, as data: ``published/figures.csv`` and the sources it names.
+
+A figure is what a source states and no result of this suite. How well it is known stands beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("published")
+
+# how a figure is known -> what a table says about it
+PROVENANCE: Mapping[str, str] = {
+    "repo": "in its repository",
+    "paper": "in the paper",
+    "note": "second-hand",  # from a note about the paper, not the paper
+    "review": "second-hand, a review",
+    "memory": "unconfirmed",  # recalled from the literature
+    "untagged": "unconfirmed",  # written down without saying where it was read
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published accuracy.
+
+    Attributes:
+        method: Name in the source's table.
+        topology: The suite's topology of this name, or None where it has none.
+        representation: The suite's representation, or None.
+        addition: What the row adds to the method, such as ``HAM`` or ``Sign-In``; empty for none.
+        dataset: Data set, as in ``data.name``.
+        model: Network.
+        layers: How the density is shared among layers, or None where it is not stated.
+        sparsity: Share of zeros in [0, 1), by the source's own count.
+        top1: Accuracy in per cent.
+        spread: Half-width that the source gives, in per cent, or None.
+        epochs: Length of training, or None where it is not stated.
+        provenance: A key of `PROVENANCE`.
+        source: Citation.
+        note: What has to be known to compare it.
+    """
+
+    method: str
+    topology: str | None
+    representation: str | None
+    addition: str
+    dataset: str
+    model: str
+    layers: str | None
+    sparsity: float
+    top1: float
+    spread: float | None
+    epochs: int | None
+    provenance: str
+    source: str
+    note: str
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether it was read in the source itself."""
+        return self.provenance in ("repo", "paper")
+
+    @property
+    def known(self) -> str:
+        """How well it is known, in a word."""
+        return PROVENANCE[self.provenance]
+
+    @property
+    def row(self) -> str:
+        """Name of its row: the method and what it adds."""
+        return f"{self.method} + {self.addition}" if self.addition else self.method
+
+
+@cache
+def figures() -> tuple[Figure, ...]:
+    """All published figures, in the order of the file."""
+    sources = {row["key"]: row["citation"] for row in _rows("sources.csv")}
+    return tuple(_figure(row, sources) for row in _rows("figures.csv"))
+
+
+def of_method(name: str) -> tuple[Figure, ...]:
+    """The figures of one topology or representation.
+
+    Those of ``dense`` are of plain dense training, for dense with a representation is that representation's row.
+    """
+    return tuple(figure for figure in figures() if name != "plain" and _is_of(figure, name))
+
+
+def _is_of(figure: Figure, name: str) -> bool:
+    if name == "dense":
+        return figure.topology == "dense" and figure.representation == "plain"
+    return name in (figure.topology, figure.representation)
+
+
+def _rows(name: str) -> Iterator[dict[str, str]]:
+    with (FOLDER / name).open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _figure(row: dict[str, str], sources: Mapping[str, str]) -> Figure:
+    if row["provenance"] not in PROVENANCE:
+        raise ValueError(f"{row['provenance']!r} is not one of {', '.join(PROVENANCE)}")
+    return Figure(
+        method=row["method"],
+        topology=row["topology"] or None,
+        representation=row["representation"] or None,
+        addition=row["addition"],
+        dataset=row["dataset"],
+        model=row["model"],
+        layers=row["layers"] or None,
+        sparsity=float(row["sparsity"]),
+        top1=float(row["top1"]),
+        spread=float(row["spread"]) if row["spread"] else None,
+        epochs=int(row["epochs"]) if row["epochs"] else None,
+        provenance=row["provenance"],
+        source=sources[row["source"]],
+        note=row["note"],
+    )

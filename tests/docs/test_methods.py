@@ -1,0 +1,79 @@
+"""What `ham methods` says, and the page that is made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from experiments import listing
+from experiments.cli import app
+from experiments.errors import UserError
+from results import paper
+from sparsity import registry
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
+ALL = {**registry.topologies(), **registry.representations()}
+
+
+def said(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["methods", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_page_is_up_to_date():
+    current = listing.markdown(paper.of_method) + "\n"
+    assert PAGE.read_text(encoding="utf-8") == current, f"docs/methods.md is out of date: {listing.REGENERATE}"
+
+
+def test_the_command_writes_the_page():
+    assert said("--markdown") == listing.markdown(paper.of_method) + "\n"
+
+
+def test_the_overview_has_a_line_for_every_method():
+    words = {line.split()[0]: line for line in said().splitlines() if line.startswith("  ")}
+    assert set(words) == {*ALL, "name"}
+    for name, cls in ALL.items():
+        assert cls.title in words[name]
+        assert cls.paper in words[name]
+        assert f" {len(dataclasses.fields(cls.Options))} " in f"{words[name]} "
+    assert " DST " in words["rigl"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_description_holds_everything_that_is_declared(name: str):
+    text, page = said(name), listing.markdown(paper.of_method)
+    section = page[page.index(f"\n## {name}\n") :].split("\n## ")[1]
+    for field in dataclasses.fields(ALL[name].Options):
+        assert f"  {field.name} (" in text
+        assert f"| {field.name} | " in section
+        assert field.metadata["doc"] in text
+    for figure in paper.of_method(name):
+        for shown in (text, section):
+            assert figure.source in shown
+            assert f"{figure.top1:.1f}" in shown or f"{figure.top1:.2f}" in shown
+            assert figure.known in shown
+    assert ("published figures" in text) == bool(paper.of_method(name))
+
+
+def test_options_are_shown_as_they_are_written():
+    text = said("rigl")
+    assert "  fraction (float, default 0.3; > 0 and <= 1): share of a layer's active weights" in text
+    assert "  also_step (bool, default false): " in text
+    assert "  batch_reference (int | None, default null; >= 1): " in text
+
+
+def test_one_line_holds_the_sparsities_of_a_row():
+    line = next(line for line in said("rigl").splitlines() if line.startswith("  RiGL + HAM "))
+    assert "80: 76.22 ± 0.07, 90: 74.83 ± 0.08, 95: 72.93 ± 0.10" in line
+    assert "80: 75.1, 90: 73.0, 95: 69.7, 96.5: 67.2" in said("rigl")
+    assert said("grasp").splitlines()[-1].split("  ")[-1] == ""  # nothing has to be known to compare it
+    assert "unconfirmed" in said("grasp").splitlines()[-1]
+
+
+def test_an_unknown_name_is_one_message():
+    with pytest.raises(UserError, match="'rgl' is not a method; allowed: acdc, .*did you mean 'rigl'"):
+        listing.describe("rgl")
