@@ -44,6 +44,11 @@ class Average:
         for name in now.keys() - floats:  # counts of batches
             self._tensors[name].copy_(now[name])
 
+    def restart(self) -> None:
+        """A training begins: forget the one before."""
+        for name, tensor in self._model.state_dict().items():
+            self._tensors[name].copy_(tensor)
+
     @torch.no_grad()
     def network(self, folded: nn.Module, masks: MaskSet) -> nn.Module:
         """A plain network with the averaged weights, zero where the final masks are.

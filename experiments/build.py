@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,15 +14,17 @@ import sparsity
 from ham import HAM
 from sparsity.engine import SparseTraining
 from sparsity.flops import layer_macs
+from sparsity.options import Infeasible
 
 from . import data as datasets
-from . import models
+from . import models, weights
 from .average import Average
 from .data import Data
 from .data.bundle import check_divisible
 from .data.sampler import Shard
 from .distributed import ALONE, World
 from .errors import UserError
+from .probe import make_probe
 from .reduction import mean_in_rank_order
 from .seeding import derived_seed
 from .spec import OptimizerSpec, Spec
@@ -98,25 +101,35 @@ def build(spec: Spec, world: World = ALONE) -> Run:
         model = _synchronised(model, device)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model = model.to(device=device, memory_format=layout)  # pyright: ignore[reportCallIssue]
-    representation = sparsity.represent(model, spec.representation.name, **spec.representation.options)
+    representation = sparsity.represent(
+        model, spec.representation.name, seed=derived_seed(spec.seed, "factors"), **spec.representation.options
+    )
     decay = spec.optimizer.ema_decay
     average = Average(model, representation, decay) if decay is not None else None
     forward = _forward(model, device, world, compiled=runtime.compile)
     groups = representation.param_groups(spec.optimizer.weight_decay, decay=spec.optimizer.decay)
     optimizer = build_optimizer(spec.optimizer, groups)
-    sparse = sparsity.attach(
-        spec.topology.name,
+    sparse = _attach(
+        spec,
         model,
         optimizer,
+        probe=make_probe(spec, data, device, world),
         sparsity=spec.topology.sparsity,
         total_steps=spec.schedule.epochs * data.steps_per_epoch,
         steps_per_epoch=data.steps_per_epoch,
         seed=derived_seed(spec.seed, "mask"),
         clip_grad_norm=spec.optimizer.clip_grad_norm,
-        **spec.topology.options,
+        sparse_opt=spec.optimizer.sparse_opt,
     )
     scaler = torch.amp.GradScaler(device.type) if runtime.amp == "fp16" else None
     return Run(model, forward, average, data, optimizer, scaler, sparse, macs, device)
+
+
+def _attach(spec: Spec, model: nn.Module, optimizer: Optimizer, **settings: Any) -> SparseTraining:
+    try:
+        return sparsity.attach(spec.topology.name, model, optimizer, **settings, **spec.topology.options)
+    except Infeasible as error:
+        raise UserError(str(error), where="topology") from error
 
 
 def _synchronised(model: nn.Module, device: torch.device) -> nn.Module:
@@ -143,10 +156,10 @@ def _forward(model: nn.Module, device: torch.device, world: World, *, compiled: 
 
 
 def build_model(spec: Spec, data: Data) -> nn.Module:
-    """The network with the initial weights of this seed, on the CPU."""
+    """The network with the initial weights of this seed or of a file, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(spec.seed, "init"))
-        return models.build(
+        model = models.build(
             spec.model.name,
             options=spec.model.options,
             init=spec.model.init,
@@ -154,6 +167,9 @@ def build_model(spec: Spec, data: Data) -> nn.Module:
             in_channels=data.in_channels,
             image_size=data.image_size,
         )
+    if spec.model.weights is not None:
+        weights.load(model, spec.model.weights)
+    return model
 
 
 def build_optimizer(spec: OptimizerSpec, groups: list[dict]) -> Optimizer:

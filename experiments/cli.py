@@ -43,6 +43,12 @@ class Cluster(StrEnum):
     slurm = "slurm"
 
 
+class BenchWhat(StrEnum):
+    """What can be measured."""
+
+    methods = "methods"
+
+
 @app.command()
 def run(
     config: Config,
@@ -141,13 +147,35 @@ def methods(
         list[str] | None,
         typer.Option("--import", metavar="MODULE", help="Module with methods of your own; may be repeated."),
     ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", hidden=True, help="The page docs/methods.md.")] = False,
 ) -> None:
-    """List the methods, or describe one: paper, rule, deviations, options."""
+    """List the methods, or describe one: paper, rule, deviations, options, published figures."""
+    from results import paper
+
     from . import listing
     from .methods import import_modules
 
     import_modules(imports or [], [Path()], "--import")
-    print(listing.describe(name) if name else listing.overview())
+    if markdown:
+        print(listing.markdown(paper.of_method))
+    else:
+        print(listing.describe(name, paper.of_method(name)) if name else listing.overview())
+
+
+@app.command()
+def bench(
+    what: Annotated[BenchWhat, typer.Argument(help="What to measure: methods.")],
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which of them; default: all.")] = None,
+    model: Annotated[str, typer.Option(help="Network whose shapes are taken.")] = "torchvision:resnet50",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions; medians are shown.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Measure what the mask work of each method costs beside the optimizer's step, on random weights."""
+    from . import bench as benchmark
+
+    found = benchmark.methods(names or [], model=model, device=device, rounds=rounds)
+    print(benchmark.to_json(found) if as_json else benchmark.table(found))
 
 
 @app.command()

@@ -1,8 +1,9 @@
 """The identity of a run: a short hash of what it computes.
 
-Left out are the seed (it stands beside the hash), names, bookkeeping and where files lie. A key that was added after
-the first release is left out while it stands at its fixed *neutral* value, what the code did before the key existed,
-whatever the default in `configs/base.yaml` is: a new key orphans no finished run, a changed default reuses none.
+Left out are the seed (it stands beside the hash), names, bookkeeping and where files lie: the content of data and of
+initial weights stands for it. A key that was added after the first release is left out while it stands at its fixed
+*neutral* value, what the code did before the key existed, whatever the default in `configs/base.yaml` is: a new key
+orphans no finished run, a changed default reuses none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from . import weights
 from .methods import neutral_options
 from .schema import MethodSpec, Spec
 
@@ -68,6 +70,8 @@ def _canonical(section: BaseModel, above: str) -> dict[str, Any]:
 
 
 def _plain(value: Any, name: str) -> Any:
+    if name == weights.KEY and value is not None:
+        return weights.content_hash(value)
     if isinstance(value, BaseModel):
         return _canonical(value, f"{name}.")
     if isinstance(value, dict):

@@ -146,6 +146,25 @@ def aims_at_sparsity(tree: Mapping[str, Any]) -> bool:
     return any(method_class(kind, tree[kind]["name"]).uses_sparsity for kind in KINDS)
 
 
+def settle(topology: Mapping[str, Any], batch_size: int) -> tuple[dict[str, Any], list[Problem]]:
+    """Put times of a complete topology section that are given at another batch size into steps of this run.
+
+    Returns:
+        The section, and what is wrong with its options at its sparsity and batch size.
+    """
+    from sparsity.options import OptionError, build_options
+
+    cls = method_class("topology", topology["name"])
+    given = {key: value for key, value in topology.items() if key not in _OWN_KEYS["topology"]}
+    try:
+        options = cls.in_steps(build_options(cls.Options, given), batch_size=batch_size)
+        if topology["sparsity"] > 0:
+            cls.check(options, topology["sparsity"])
+    except OptionError as error:
+        return dict(topology), [Problem(("topology", error.key), error.reason)]
+    return {**topology, **dataclasses.asdict(options)}, []
+
+
 def neutral_options(kind: str, name: str) -> dict[str, Any]:
     """The options of a method that have a neutral value, and that value."""
     fields = dataclasses.fields(method_class(kind, name).Options)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import weights
 from .errors import RunFailure, SuiteError
 from .files import write_json
 
@@ -118,9 +119,23 @@ def check_events(sparse: SparseTraining, records: list[dict[str, Any]], spec: Sp
             )
 
 
+def _terms(spec: Spec) -> dict[str, Any]:
+    """What a table must say about how the run was meant, where it is not the usual."""
+    terms: dict[str, Any] = {}
+    if spec.topology.sparsity > 0 and spec.topology.options.get("dense", "none") != "none":
+        terms |= {"dense_layers": spec.topology.options["dense"], "rebudget": spec.topology.options["rebudget"]}
+    if spec.model.weights is not None:
+        terms["initial_weights"] = weights.content_hash(spec.model.weights)
+    return terms
+
+
 def summarise(spec: Spec, identity: str, records: list[dict[str, Any]], measured: dict[str, Any]) -> dict[str, Any]:
-    """The content of `result.json`: the headline is the last epoch's; the best validation epoch stands apart."""
+    """The content of `result.json`: the headline is the last epoch's; the best validation epoch stands apart.
+
+    Of a run that trains several times, only the last training has the target sparsity and counts for the best epoch.
+    """
     epochs = [record for record in records if record["kind"] == "epoch"]
+    epochs = [record for record in epochs if record.get("level") == epochs[-1].get("level")]
     best = max(epochs, key=lambda r: (r["validation_accuracy"] or 0.0, -r["epoch"]))
     validated = best["validation_accuracy"] is not None
     target = spec.topology.sparsity
@@ -133,6 +148,6 @@ def summarise(spec: Spec, identity: str, records: list[dict[str, Any]], measured
         "best_validation_epoch": best["epoch"] if validated else None,
         "train_loss": epochs[-1]["loss"],
         "target_sparsity": target if target > 0 else None,
-        "epochs": spec.schedule.epochs,
+        **_terms(spec),
         **measured,
     }

@@ -31,7 +31,9 @@ def _neutral(value: Any) -> Any:
 
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
-Event = Literal["initial", "update", "compress", "decompress", "threshold", "reset"]
+Event = Literal[
+    "initial", "update", "compress", "decompress", "threshold", "projection", "reset", "penalty", "cut", "prune"
+]
 
 
 class Section(BaseModel):
@@ -57,11 +59,15 @@ class DataSpec(Section):
 
 
 class ModelSpec(Section):
-    """Network: one of the suite's, ``torchvision:NAME`` or ``timm:NAME``, with arguments of that library's builder."""
+    """Network: one of the suite's, ``torchvision:NAME`` or ``timm:NAME``, with arguments of that library's builder.
+
+    `weights` is a file to start from instead of fresh weights; its content counts for the identity, not its place.
+    """
 
     name: str
     options: Annotated[dict[str, bool | int | float | str | None], _neutral({})]
     init: Annotated[Literal["default", "kaiming_fan_in", "kaiming_fan_out"], _neutral("default")]
+    weights: Annotated[Text | None, _neutral(None)]
 
 
 class MethodSpec(Section):
@@ -112,6 +118,7 @@ class OptimizerSpec(Section):
     clip_grad_norm: Annotated[float, Field(gt=0)] | None
     ham: HamSpec | None
     ema_decay: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, _neutral(None)]
+    sparse_opt: Annotated[Literal["layer", "network"] | None, _neutral(None)]
 
 
 class LossSpec(Section):

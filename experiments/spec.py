@@ -115,8 +115,9 @@ def _build(tree: Mapping[str, Any], folders: Sequence[Path], context: str) -> Sp
         raise complain(problems, tree, context)
     if not methods.aims_at_sparsity(completed):
         completed["topology"]["sparsity"] = 0.0
+    completed["topology"], problems = methods.settle(completed["topology"], spec.data.batch_size)
     spec = Spec.model_validate(completed)
-    problems = contradictions(spec)
+    problems += contradictions(spec)
     if problems:
         raise complain(problems, tree, context)
     return spec

@@ -103,6 +103,7 @@ class Training:
                 due = self._checkpoint_due()
                 if self.step % per_epoch == 0:
                     self._end_epoch()
+                    self._next_level()
                     due = True
                 stop, late = self._ballot.cast(self.stop(), self._late())
                 if stop and self.step < run.total_steps:
@@ -118,7 +119,7 @@ class Training:
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         run, spec = self.objects, self.spec
-        share = schedule.share(spec.schedule, self.step, run.data.steps_per_epoch)
+        share = schedule.share(spec.schedule, run.sparse.step_in_level, run.data.steps_per_epoch)
         for group in run.optimizer.param_groups:
             group["lr"] = spec.optimizer.lr * share
         run.optimizer.zero_grad(set_to_none=True)
@@ -131,11 +132,16 @@ class Training:
                 scaled = loss if parts == 1 else loss / parts
                 (scaled if run.scaler is None else run.scaler.scale(scaled)).backward()
             self.meter.add(loss, logits, targets, self.step)
-        run.sparse.step(scaler=run.scaler)
+        run.sparse.step(scaler=run.scaler, metrics=self._metrics)
         if run.average is not None:
             run.average.update()
         self.step += 1
         self.drain_events()
+
+    def _metrics(self) -> dict[str, float]:
+        """What a representation may ask of an epoch that has just ended; all ranks must call it."""
+        loss, accuracy, _ = self.meter.result(self.world)
+        return {"train_loss": loss, "train_accuracy": accuracy}
 
     def _silent(self, *, until: bool) -> AbstractContextManager[Any]:
         """Ranks exchange gradients in the last micro-batch only."""
@@ -182,6 +188,7 @@ class Training:
         self.record.write(
             {
                 "kind": "epoch",
+                **({"level": run.sparse.level} if run.sparse.levels.count > 1 else {}),
                 "epoch": self.step // run.data.steps_per_epoch,
                 "step": self.step,
                 "loss": loss,
@@ -194,6 +201,15 @@ class Training:
                 "seconds": round(self.elapsed(), 3),
             }
         )
+
+    def _next_level(self) -> None:
+        """Begin the next training where one has ended; a checkpoint of this step is of what then begins."""
+        run = self.objects
+        if run.sparse.level_ended:
+            run.sparse.next_level()
+            if run.average is not None:
+                run.average.restart()
+            self.drain_events()
 
     def elapsed(self) -> float:
         """Seconds of training in all attempts."""

@@ -235,6 +235,10 @@ up() {
 down() {
   local file
   timeout 10 scancel --state=PENDING,RUNNING,SUSPENDED -u "$USER_NAME" 2> /dev/null && sleep 1 || true
+  # jobs that do not end at once would outlive their cluster
+  for file in "$DIR"/run/slurmd-n*.pid; do
+    [ ! -s "$file" ] || { file=${file##*-n}; kill_node "${file%.pid}"; }
+  done
   for file in "$DIR"/run/slurmd-*.pid "$DIR"/run/{slurmctld,slurmdbd,mariadbd,munged}.pid; do stop "$file"; done
   [ "${1:-}" = --keep ] || rm -rf "$DIR"
 }

@@ -10,8 +10,10 @@ sparse.finalize()
 from . import distributions
 from .attach import attach
 from .engine import SparseTraining
+from .levels import Plan
 from .masks import MaskSet
 from .options import OptionError, option
+from .probe import Probe
 from .registry import register_representation, register_topology
 from .representation import Representation, represent
 from .topology import Context, Topology
@@ -20,6 +22,8 @@ __all__ = [
     "Context",
     "MaskSet",
     "OptionError",
+    "Plan",
+    "Probe",
     "Representation",
     "SparseTraining",
     "Topology",

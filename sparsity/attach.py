@@ -10,7 +10,10 @@ from torch.optim import Optimizer
 from . import moments, registry
 from .engine import SparseTraining
 from .options import build_options
+from .probe import Probe
 from .representation import of, represent
+from .sparse_opt import AVERAGES
+from .targets import unwrapped
 
 
 def attach(
@@ -23,6 +26,9 @@ def attach(
     steps_per_epoch: int | None = None,
     seed: int = 0,
     clip_grad_norm: float | None = None,
+    sparse_opt: str | None = None,
+    batch_size: int | None = None,
+    probe: Probe | None = None,
     **options: Any,
 ) -> SparseTraining:
     """Make a model's training sparse. Call it last: after `represent`, DDP or compile, and the optimizer.
@@ -32,10 +38,14 @@ def attach(
         model: The network, represented or plain, also wrapped.
         optimizer: Any entry-wise optimizer over all its parameters, HAM included.
         sparsity: Share of zeros over all prunable weights, in [0, 1).
-        total_steps: Length of training in steps; schedules are shares of it.
+        total_steps: Length of training in steps; schedules are shares of it. A topology that trains several times takes
+            as many steps each time, see `SparseTraining.total_steps` and `next_level`.
         steps_per_epoch: Steps an epoch, for hooks that run once an epoch; by default all of training is one.
         seed: Seed of everything random in masks.
         clip_grad_norm: Bound on the norm of the masked gradient, or None.
+        sparse_opt: ``"layer"`` or ``"network"``: scale gradients of sparse neurons, see `sparsity.sparse_opt`.
+        batch_size: Images a step; only for options that are given at another batch size (``batch_reference``).
+        probe: Data and loss, for topologies that score weights before training; needed by those alone.
         **options: The topology's own options.
 
     Returns:
@@ -49,6 +59,8 @@ def attach(
         raise ValueError(f"sparsity is the share of zeros, in [0, 1): got {sparsity}")
     if total_steps < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
         raise ValueError("total_steps and steps_per_epoch must be at least 1")
+    if sparse_opt is not None and sparse_opt not in AVERAGES:
+        raise ValueError(f"sparse_opt={sparse_opt!r} is not one of {', '.join(AVERAGES)}")
     cls = registry.topology(topology)
     representation = of(model)
     reason = registry.refusal(topology, representation.name if representation else "plain")
@@ -62,12 +74,19 @@ def attach(
             "represent(), from its param_groups()"
         )
     moments.check_supported(optimizer)
-    chosen = build_options(cls.Options, options)
-    representation = representation or represent(model, "plain")
+    given = build_options(cls.Options, options)
+    if sparsity > 0:
+        cls.check(given, sparsity)
+    chosen = cls(cls.in_steps(given, batch_size=batch_size, steps_per_epoch=steps_per_epoch))
+    if cls.needs_probe and probe is None and sparsity > 0:
+        raise ValueError(f"topology {topology!r} scores weights before training: give probe=sparsity.Probe(...)")
+    representation = representation or represent(unwrapped(model), "plain")
     if representation.needs_epochs and steps_per_epoch is None:
         raise ValueError(f"representation {representation.name!r} acts once an epoch: give steps_per_epoch")
+    if chosen.plan(sparsity).levels > 1 and total_steps % (steps_per_epoch or total_steps):
+        raise ValueError(f"topology {topology!r} trains several times: total_steps must be whole epochs")
     return SparseTraining(
-        cls(chosen),
+        chosen,
         representation,
         optimizer,
         sparsity=sparsity,
@@ -75,4 +94,6 @@ def attach(
         steps_per_epoch=steps_per_epoch or total_steps,
         seed=seed,
         clip_grad_norm=clip_grad_norm,
+        sparse_opt=sparse_opt,
+        probe=probe,
     )

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from functools import partial
+
+from .options import Infeasible
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-NAMES = ("uniform", "erk", "balanced")
+NAMES = ("uniform", "erk", "er", "balanced", "balanced_sweep")
+DENSE = ("none", "first", "last", "first_last")
 
 
 def _check(shapes: Shapes, density: float, dense: Collection[str]) -> None:
@@ -23,9 +27,10 @@ def _check(shapes: Shapes, density: float, dense: Collection[str]) -> None:
     free = sum(math.prod(shape) for name, shape in shapes.items() if name not in dense)
     total = sum(math.prod(shape) for shape in shapes.values())
     if total - free > density * total:
-        raise ValueError(
+        raise Infeasible(
             f"the layers kept dense hold {1 - free / total:.2%} of the weights, more than the density "
-            f"{density:.2%} allows"
+            f"{density:.2%} allows; a lower sparsity, fewer dense layers, or a budget of the other layers alone "
+            "(rebudget: false) would fit"
         )
 
 
@@ -38,7 +43,7 @@ def uniform(shapes: Shapes, density: float, dense: Collection[str] = ()) -> dict
     return {name: 1.0 if name in dense else budget / free for name in shapes}
 
 
-def erk(shapes: Shapes, density: float, dense: Collection[str] = ()) -> dict[str, float]:
+def erk(shapes: Shapes, density: float, dense: Collection[str] = (), *, kernel: bool = True) -> dict[str, float]:
     """Erdős–Rényi kernel: density of a layer ∝ sum(shape) / prod(shape), re-solved after clipping.
 
     Evci et al., "Rigging the Lottery" (ICML 2020, arXiv 1911.11134), section 3 (1); the kernel term extends Mocanu et
@@ -50,6 +55,7 @@ def erk(shapes: Shapes, density: float, dense: Collection[str] = ()) -> dict[str
         shapes: Weight shapes by name.
         density: Share of all weights that exist, in (0, 1].
         dense: Names forced to density 1.
+        kernel: Whether the kernel's extent counts; without it, Erdős–Rényi: ∝ (in + out) / (in · out).
 
     Returns:
         Densities by name; their weighted mean is `density`.
@@ -59,7 +65,8 @@ def erk(shapes: Shapes, density: float, dense: Collection[str] = ()) -> dict[str
     """
     _check(shapes, density, dense)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    raw = {name: sum(shape) / sizes[name] for name, shape in shapes.items()}
+    scored = {name: shape if kernel else shape[:2] for name, shape in shapes.items()}
+    raw = {name: sum(shape) / math.prod(shape) for name, shape in scored.items()}
     full = set(dense)
     while True:
         budget = density * sum(sizes.values()) - sum(sizes[name] for name in full)
@@ -85,7 +92,7 @@ def balanced(shapes: Shapes, density: float, dense: Collection[str] = (), *, res
     """
     _check(shapes, density, dense)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    if not resolve:
+    if not resolve and density < 1:
         return _balanced_sweep(sizes, density, dense)
     full = set(dense)
     while True:
@@ -112,16 +119,57 @@ def _balanced_sweep(sizes: dict[str, int], density: float, dense: Collection[str
     return {name: result[name] for name in sizes}
 
 
-def layer_densities(name: str, shapes: Shapes, density: float) -> dict[str, float]:
+def dense_layers(shapes: Shapes, which: str) -> tuple[str, ...]:
+    """Names of the layers that stay dense: first convolution (or first layer) and classifier, in network order.
+
+    Args:
+        shapes: Weight shapes by name, in network order.
+        which: ``"none"``, ``"first"``, ``"last"`` or ``"first_last"``.
+
+    Raises:
+        ValueError: if `which` is none of these.
+        Infeasible: if no other layer is left.
+    """
+    if which not in DENSE:
+        raise ValueError(f"{which!r} does not name dense layers; allowed: {', '.join(DENSE)}")
+    names = list(shapes)
+    chosen = tuple(dict.fromkeys([*names[: "first" in which], *names[len(names) - ("last" in which) :]]))
+    if chosen and len(chosen) == len(names):
+        raise Infeasible(f"dense: {which} leaves no layer to prune in a network of {len(names)}")
+    return chosen
+
+
+def layer_densities(
+    name: str, shapes: Shapes, density: float, dense: Collection[str] = (), *, rebudget: bool = True
+) -> dict[str, float]:
     """Densities of the distribution called `name`.
+
+    Args:
+        name: One of `NAMES`.
+        shapes: Weight shapes by name, in network order.
+        density: Share of all weights that exist, in (0, 1].
+        dense: Names forced to density 1.
+        rebudget: Whether the other layers pay for the dense ones, so that `density` holds over all weights. If not, it
+            holds over the other layers alone, as in RigL's code, and the network as a whole is denser.
 
     Raises:
         ValueError: if there is no such distribution.
+        Infeasible: if the dense layers are beyond the budget.
     """
-    table = {"uniform": uniform, "erk": erk, "balanced": balanced}
+    table = {
+        "uniform": uniform,
+        "erk": erk,
+        "er": partial(erk, kernel=False),
+        "balanced": balanced,
+        "balanced_sweep": partial(balanced, resolve=False),
+    }
     if name not in table:
         raise ValueError(f"{name!r} is not a distribution; allowed: {', '.join(table)}")
-    return table[name](shapes, density)
+    if rebudget:
+        return table[name](shapes, density, dense)
+    others = {layer: shape for layer, shape in shapes.items() if layer not in dense}
+    shared = table[name](others, density) if others else {}
+    return {layer: shared.get(layer, 1.0) for layer in shapes}
 
 
 def counts(shapes: Shapes, densities: Mapping[str, float]) -> dict[str, int]:

@@ -1,14 +1,13 @@
 """The order of things in a step. The engine knows masks, moments and events, and no method.
 
-A step: backward (the caller's) → unscale → the topology looks at dense dL/dθ and may change masks → mask gradients →
-clip → optimizer → park → topology and representation hooks. Masking the gradients keeps the active weights on the very
-trajectory of a network that has only them; parking is the invariant (pruned weights are exactly zero after every step),
-also under optimizers that write where no gradient was.
+A step: backward (the caller's) → unscale → the topology looks at dense dL/dθ and may change masks → add the gradient of
+the representation's penalty → mask gradients → clip → optimizer → park → topology and representation hooks. Masking the
+gradients keeps the active weights on the very trajectory of a network that has only them; parking is the invariant
+(pruned weights are exactly zero after every step), also under optimizers that write where no gradient was.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,23 +17,23 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import moments
-from .flops import TrainingCost
+from .levels import Levels
+from .masked import MaskedNetwork
 from .masks import MaskSet
+from .probe import Probe
 from .representation import Representation
 from .topology import Topology
 
-Event = dict[str, Any]
 
-
-class SparseTraining:
+class SparseTraining(MaskedNetwork):
     """Runs one topology over one represented model; made by `attach`. Implements the `Context` protocol.
 
     Attributes:
         topology: The topology.
-        representation: The representation of the model.
-        masks: Masks in force.
-        events: What happened, in order; the owner may drain the list.
+        sparsity: Target share of zeros.
         skipped: Steps that a loss scaler found non-finite.
+        levels: The trainings that the run consists of; one for most topologies.
+        total_steps: Steps of all of them.
     """
 
     def __init__(
@@ -48,35 +47,23 @@ class SparseTraining:
         steps_per_epoch: int,
         seed: int,
         clip_grad_norm: float | None,
+        sparse_opt: str | None = None,
+        probe: Probe | None = None,
     ):
+        super().__init__(representation, optimizer, steps_per_epoch=steps_per_epoch, seed=seed, sparse_opt=sparse_opt)
         self.topology = topology
-        self.representation = representation
-        self.optimizer = optimizer
         self.sparsity = sparsity
-        self.total_steps = total_steps
-        self.steps_per_epoch = steps_per_epoch
-        self.events: list[Event] = []
-        self.event_counts: dict[str, int] = {}
+        self.levels = Levels(topology.plan(sparsity), total_steps, representation.model)
+        self.total_steps = total_steps * self.levels.count
         self.skipped = 0
-        self._seed = seed
         self._clip = clip_grad_norm
-        self._step = 0
-        self._dense_grad_read = False
-        self.shapes: Mapping[str, tuple[int, ...]] = {
-            name: tuple(theta.shape) for name, theta in representation.weights()
-        }
-        self._adopt(MaskSet.ones(dict(representation.weights())))
-        self.cost = TrainingCost(list(self.shapes))
+        self.probe = probe
         initial = topology.initial_masks(self)
         if initial is not None and sparsity > 0:
             self.set_masks(initial, "initial")
+        self.probe = None  # it may hold data
 
     # ---- Context: what methods see ----------------------------------------------------------------------------------
-
-    @property
-    def steps_done(self) -> int:
-        """Number of steps done."""
-        return self._step
 
     @property
     def epoch(self) -> int:
@@ -88,71 +75,34 @@ class SparseTraining:
         """Length of training in whole epochs."""
         return math.ceil(self.total_steps / self.steps_per_epoch)
 
-    def weight(self, name: str) -> Tensor:
-        """θ of one layer, detached."""
-        return self.representation.slots[name].weight
+    @property
+    def level(self) -> int:
+        """The training under way, from 0."""
+        return self.levels.index
 
-    def grad(self, name: str) -> Tensor:
-        """Dense dL/dθ of this step."""
-        self._dense_grad_read = True
-        slot = self.representation.slots[name]
-        gradient = self.representation.grad(*slot.factors)
-        return torch.zeros_like(slot.factors[0]) if gradient is None else gradient
+    @property
+    def step_in_level(self) -> int:
+        """Number of steps done in the training under way: what a learning-rate schedule is a function of."""
+        return self._step - self.levels.index * self.levels.steps
 
-    def generator(self, purpose: str) -> torch.Generator:
-        """CPU generator seeded by (seed, purpose, step)."""
-        digest = hashlib.sha256(f"{self._seed}/{purpose}/{self._step}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    @property
+    def level_ended(self) -> bool:
+        """Whether a training has ended and another one follows: `next_level` is due."""
+        return self.levels.ended(self._step)
 
-    @torch.no_grad()
-    def set_masks(self, masks: MaskSet, event: str, *, reset_all_moments: bool = False) -> None:
-        """See `Context.set_masks`."""
-        old = self.masks
-        counts: list[Tensor] = []
-        adopted: dict[str, Tensor] = {}
-        for name, slot in self.representation.slots.items():
-            new = masks[name].to(old[name].device)
-            changed = new ^ old[name]
-            counts += [(changed & ~new).sum(), (changed & new).sum()]
-            for factor in slot.factors:
-                if factor.shape == new.shape:
-                    moments.reset(self.optimizer, factor, changed)
-            adopted[name] = new
-        self.cost.advance(self._step, self.densities())
-        self._adopt(MaskSet(adopted))
-        self.park()
-        if reset_all_moments:
-            for group in self.optimizer.param_groups:
-                for parameter in group["params"]:
-                    moments.reset(self.optimizer, parameter)
-        numbers = torch.stack(counts).tolist()
-        dropped, grown = sum(numbers[::2]), sum(numbers[1::2])
-        self.record(event, changed=dropped + grown, dropped=dropped, grown=grown, density=self.masks.density)
-
-    def record(self, event: str, *, changed: int, **details: int | float) -> None:
-        """Note that a method acted."""
-        self.event_counts[event] = self.event_counts.get(event, 0) + 1
-        position = {"step": self._step, "epoch": round(self._step / self.steps_per_epoch, 4)}
-        self.events.append({"event": event, **position, "changed": changed, **details})
-
-    @torch.no_grad()
-    def park(self) -> None:
-        """Put weights that do not exist back to exactly zero."""
-        for name, dead in self._dead.items():
-            self.representation.park(self.representation.slots[name].factors, dead)
-
-    def reset_moments(self, parameter: nn.Parameter) -> None:
-        """See `Context.reset_moments`."""
-        moments.reset(self.optimizer, parameter)
-
-    def moment(self, parameter: nn.Parameter, key: str) -> Tensor | None:
-        """See `Context.moment`."""
-        return moments.entrywise_state(moments.innermost(self.optimizer), parameter).get(key)
+    @property
+    def sparsity_left(self) -> float:
+        """Target that the topology leaves to the representation; 0 where it aims at the target itself."""
+        return 0.0 if self.topology.uses_sparsity else self.sparsity
 
     # ---- the step ---------------------------------------------------------------------------------------------------
 
     def step(
-        self, closure: Callable[[], Tensor] | None = None, *, scaler: torch.amp.GradScaler | None = None
+        self,
+        closure: Callable[[], Tensor] | None = None,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+        metrics: Callable[[], Mapping[str, float]] | None = None,
     ) -> Tensor | None:
         """One training step after `loss.backward()`; takes the place of `optimizer.step()`.
 
@@ -161,10 +111,23 @@ class SparseTraining:
                 enabled. Without it the gradients must be there already.
             scaler: Loss scaler of mixed precision. A step it finds non-finite is skipped whole, the mask update
                 included, which then happens at the next finite step.
+            metrics: Gives ``train_accuracy`` (in [0, 1], of the epoch's batches, the same on all ranks); called at the
+                end of an epoch if the representation's `needs_metrics` says so.
 
         Returns:
             The closure's loss, or None without a closure.
+
+        Raises:
+            ValueError: if the representation needs metrics and there are none.
         """
+        if self.representation.needs_metrics and metrics is None:
+            needed = ", ".join(self.representation.needs_metrics)
+            raise ValueError(
+                f"representation {self.representation.name!r} reads {needed} after an epoch: "
+                "call step(metrics=...) with a function that returns it"
+            )
+        if self.level_ended:
+            raise RuntimeError(f"level {self.level} has ended: call next_level() before the next step")
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -176,6 +139,8 @@ class SparseTraining:
         self._dense_grad_read = False
         apply = self.topology.after_backward(self) if finite else True
         if apply:
+            self._rescale_gradients()
+            self._add_penalty()  # as decay is, it is not rescaled
             self._mask_gradients()
             if self._clip is not None:
                 parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -194,32 +159,31 @@ class SparseTraining:
             self.topology.after_step(self)
         if self._step % self.steps_per_epoch == 0 or self._step == self.total_steps:
             self.cost.advance(self._step, self.densities())
-            self.representation.after_epoch(self)
+            self.representation.after_epoch(self, metrics() if metrics and self.representation.needs_metrics else {})
+        self.levels.remember(self._step)
         return loss
+
+    def next_level(self) -> None:
+        """Begin the next training: the topology sets its masks, weights go back if it rewinds, the optimizer forgets.
+
+        Call it where `level_ended`, after everything that concerns the trained network, such as its evaluation.
+
+        Raises:
+            RuntimeError: if no training has ended, or none follows.
+        """
+        if not self.level_ended:
+            raise RuntimeError("next_level() is called between two trainings alone, where level_ended is true")
+        self.levels.index += 1
+        self.topology.next_level(self)
+        self.levels.rewind()
+        self.park()
+        moments.forget(self.optimizer)
 
     def _all_finite(self) -> bool:
         grads = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         return bool(torch.stack([torch.isfinite(grad).all() for grad in grads]).all()) if grads else True
 
-    @torch.no_grad()
-    def _mask_gradients(self) -> None:
-        for name, dead in self._dead.items():
-            for factor in self.representation.slots[name].factors:
-                if factor.grad is not None and factor.grad.shape == dead.shape:
-                    factor.grad.masked_fill_(dead, 0.0)
-
-    def _adopt(self, masks: MaskSet) -> None:
-        self.masks = masks
-        self._kept = masks.kept()
-        self._dead = {name: ~mask for name, mask in masks.items() if self._kept[name] < mask.numel()}
-
     # ---- the end and the checkpoint ---------------------------------------------------------------------------------
-
-    def densities(self) -> dict[str, float]:
-        """Share of non-zero weights a layer, from θ where the representation makes zeros, else from the masks."""
-        if not self.representation.uses_sparsity:
-            return {name: self._kept[name] / mask.numel() for name, mask in self.masks.items()}
-        return {name: float((theta != 0).float().mean()) for name, theta in self.representation.weights()}
 
     def finalize(self) -> dict[str, int]:
         """End training: the method's last cut, then plain weights with explicit zeros.
@@ -233,17 +197,24 @@ class SparseTraining:
         self.topology.finalize(self)
         self.park()
         self.cost.advance(self._step, self.densities())
-        expected = self.topology.expected_kept(self.shapes, self.sparsity)
+        expected = self.expected_kept()
         kept = sum(self.masks.kept().values())
         if expected is not None and not expected - self.topology.ties_lost(self.shapes) <= kept <= expected:
-            raise RuntimeError(f"{self.topology.name} kept {kept} weights where its rule says {expected}")
+            cutter = self.representation if self.sparsity_left > 0 else self.topology
+            raise RuntimeError(f"{cutter.name} kept {kept} weights where its rule says {expected}")
         self.representation.fold()
         return {name: int((theta != 0).sum()) for name, theta in self.representation.weights()}
+
+    def expected_kept(self) -> int | None:
+        """Number of weights that the masks hold in the end, from the rule of the one that aims at the sparsity."""
+        if self.sparsity_left > 0:
+            return self.representation.expected_kept(self.shapes, self.sparsity_left)
+        return self.topology.expected_kept(self.shapes, self.sparsity)
 
     def expected_events(self) -> dict[str, int]:
         """Number of events by kind that a full run records."""
         expected = self.topology.expected_events(self.total_steps, self.sparsity)
-        return {**expected, **self.representation.expected_events(self.total_epochs)}
+        return {**expected, **self.representation.expected_events(self.total_epochs, self.sparsity_left)}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the model's and the optimizer's own state."""
@@ -255,6 +226,7 @@ class SparseTraining:
             "cost": self.cost.state_dict(),
             "event_counts": dict(self.event_counts),
             "skipped": self.skipped,
+            "levels": self.levels.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -274,4 +246,6 @@ class SparseTraining:
         self.cost.load_state_dict(state["cost"])
         self.event_counts = dict(state["event_counts"])
         self.skipped = state["skipped"]
+        if "levels" in state:  # else from before there were levels
+            self.levels.load_state_dict(state["levels"])
         self.events = []

@@ -53,6 +53,11 @@ def reset(optimizer: Optimizer, parameter: nn.Parameter, where: Tensor | None = 
             tensor.masked_fill_(where, value)
 
 
+def forget(optimizer: Optimizer) -> None:
+    """Drop all state, scalar state such as Adam's `step` included: the optimizer is a fresh one."""
+    innermost(optimizer).state.clear()
+
+
 def check_supported(optimizer: Optimizer) -> None:
     """Refuse optimizers whose memory cannot be taken apart by entries.
 

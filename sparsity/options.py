@@ -23,6 +23,10 @@ class NoOptions:
     """A method without options."""
 
 
+class Infeasible(ValueError):
+    """What a method is asked for cannot be had with this network, these data or these weights."""
+
+
 class OptionError(ValueError):
     """A method's option is unknown, of the wrong type or out of range.
 

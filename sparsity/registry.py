@@ -115,4 +115,10 @@ def refusal(topology_name: str, representation_name: str) -> str | None:
             f"topology {topology_name!r} regrows weights at zero, where representation {representation_name!r} has no "
             f"gradient (d theta / d w = 0), so a regrown weight could never move; use representation plain or a product"
         )
+    if top.repeats and rep.uses_sparsity:
+        return (
+            f"topology {topology_name!r} prunes to the target between trainings, and representation "
+            f"{representation_name!r} aims at it itself in each of them, so neither would be what it is; use topology "
+            "dense, or representation plain or a product"
+        )
     return None

@@ -6,7 +6,8 @@ leaf parameters and `torch.compile` sees no hooks. Masks, scores and growth alwa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -83,6 +84,7 @@ class Representation:
         revivable: Whether a weight parked at θ = 0 has a gradient and so can move again.
         uses_sparsity: Whether the representation itself aims at the run's sparsity.
         needs_epochs: Whether its hooks change the trained tensors once an epoch.
+        needs_metrics: Metrics of an epoch that `after_epoch` reads, such as ``train_accuracy``.
         factor_names: Names of the trained tensors, in order.
         ham_factors: Which of them HAM may act on by default.
     """
@@ -92,7 +94,8 @@ class Representation:
     paper: ClassVar[str] = ""
     revivable: ClassVar[bool] = True
     uses_sparsity: ClassVar[bool] = False
-    needs_epochs: ClassVar[bool] = False
+    needs_epochs: bool = False
+    needs_metrics: ClassVar[tuple[str, ...]] = ()
     factor_names: ClassVar[tuple[str, ...]] = ("weight",)
     ham_factors: ClassVar[tuple[str, ...]] = ("weight",)
 
@@ -101,6 +104,8 @@ class Representation:
     def __init__(self, options: Any):
         self.options = options
         self.slots: dict[str, Slot] = {}
+        # what random initial factors are drawn from; there during `install` alone
+        self.initial: torch.Generator | None = None
 
     # ---- the algebra ------------------------------------------------------------------------------------------------
 
@@ -122,12 +127,33 @@ class Representation:
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
 
-    def expected_events(self, epochs: int) -> dict[str, int]:
-        """Number of events by kind that a run of so many epochs records."""
+    def penalty_grad(self, *factors: nn.Parameter) -> tuple[Tensor, ...] | None:
+        """Gradient, by each trained tensor, of what is minimised besides the loss, or None.
+
+        The engine adds it once the topology has read dL/dθ, and masks the sum; it is no part of the loss.
+        """
+        return None
+
+    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
+        """Number of weights that its own cut leaves; None where it makes none. Asked if the topology has no target."""
+        return None
+
+    def expected_events(self, epochs: int, sparsity: float) -> dict[str, int]:
+        """Number of events by kind that a run records.
+
+        Args:
+            epochs: Length of training.
+            sparsity: What it must reach by itself, `Context.sparsity_left`.
+        """
         return {}
 
-    def after_epoch(self, ctx: Context) -> None:
-        """An epoch ended; may rewrite the trained tensors without changing θ."""
+    def after_epoch(self, ctx: Context, metrics: Mapping[str, float]) -> None:
+        """An epoch ended; may rewrite the trained tensors without changing θ, or cut weights.
+
+        Args:
+            ctx: The run.
+            metrics: The epoch's metrics named in `needs_metrics`, the same on all ranks.
+        """
 
     # ---- the contract with the optimizer ----------------------------------------------------------------------------
 
@@ -135,15 +161,30 @@ class Representation:
         """Weight decay of one kind of trained tensor."""
         return weight_decay
 
-    def install(self, model: nn.Module) -> None:
+    def install(self, model: nn.Module, seed: int = 0) -> None:
         """Replace each prunable weight of `model` by the trained tensors (nothing to do for the plain weight)."""
+        self.initial = torch.Generator().manual_seed(seed)
         for target in targets(model):
             if type(self).materialise is not Representation.materialise:
                 parametrize.register_parametrization(target.module, "weight", Parametrization(self))
             self._add(target)
+        self.initial = None
         self._model = model
         # in a tuple, so that nn.Module takes it for no submodule; deepcopy takes it along, with the copied layers
         setattr(model, _MARK, (self,))
+
+    @property
+    def model(self) -> nn.Module:
+        """The network whose weights are represented."""
+        return self._model
+
+    def plain_copy(self) -> nn.Module:
+        """An independent copy of the network, with θ as its plain weights and all statistics as they are."""
+        network = copy.deepcopy(self._model)
+        held = of(network)
+        assert held is not None
+        held.fold()
+        return network
 
     def _add(self, target: Target) -> None:
         self.slots[target.name] = Slot(target.name, target.module, self.factor_names)
@@ -186,6 +227,9 @@ class Representation:
         """Make the network plain again: θ in one tensor, no parametrisation left."""
         for slot in self.slots.values():
             if parametrize.is_parametrized(slot.module, "weight"):
+                # torch gives each parametrised layer a class, which its deep copies share, and takes it apart here
+                own = type(slot.module)
+                slot.module.__class__ = type(own.__name__, own.__bases__, dict(vars(own)))  # pyright: ignore
                 parametrize.remove_parametrizations(slot.module, "weight", leave_parametrized=True)
         delattr(self._model, _MARK)
 
@@ -197,12 +241,13 @@ class Representation:
         """Undo `state_dict`."""
 
 
-def represent(model: nn.Module, name: str = "plain", **options: Any) -> Representation:
+def represent(model: nn.Module, name: str = "plain", *, seed: int = 0, **options: Any) -> Representation:
     """Parametrise every prunable weight of a model. Call it before DDP, `torch.compile` and the optimizer.
 
     Args:
         model: The network; its layers' weights are replaced in place, its initial θ stays (to rounding).
         name: A registered representation, see ``registry.representations()``.
+        seed: Seed of initial factors that are drawn, where an option asks for that.
         **options: The representation's own options.
 
     Returns:
@@ -217,7 +262,7 @@ def represent(model: nn.Module, name: str = "plain", **options: Any) -> Represen
         raise ValueError("the model is represented already; represent() is called once, on the plain network")
     cls = registry.representation(name)
     representation = cls(build_options(cls.Options, options))
-    representation.install(model)
+    representation.install(model, seed)
     return representation
 
 

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import math
 
-# Peste et al. 2021, 100-epoch recipe (0-based epoch at whose start the phase begins), from the authors' configurations.
-_ACDC_COMPRESS = (10, 20, 30, 40, 50, 60, 70, 85)
-_ACDC_DECOMPRESS = (15, 25, 35, 45, 55, 65, 75)
+# Peste et al. 2021: lengths in epochs of the runs whose phases the authors' configurations give
+ACDC_TABLES = {"100ep": 100, "150ep": 150, "200ep": 200}
 
 
-def acdc_phases(total_steps: int) -> list[tuple[int, bool]]:
-    """AC/DC's phase table, scaled to a run of any length.
+def acdc_table(table: str = "100ep") -> list[tuple[int, bool]]:
+    """The authors' phases: ``(epoch, sparse)`` in order, from the 0-based epoch at whose start each begins.
 
-    The authors' 100 epochs: dense 0–10; then sparse and dense in turn, 5 epochs each, up to 75; dense 75–85; sparse
-    85–100. Each boundary is put at the same share of training.
+    Compressed at 10, 20, 30, … and decompressed 5 epochs later each time; the last decompression comes 25 epochs before
+    the end and the last compression 15. For 100 epochs: compressed at 10, 20, …, 70 and 85.
+
+    Raises:
+        KeyError: if there is no such table.
+    """
+    epochs = ACDC_TABLES[table]
+    compress = [*range(10, epochs - 29, 10), epochs - 15]
+    decompress = range(15, epochs - 24, 10)
+    return [(0, False), *sorted([(epoch, True) for epoch in compress] + [(epoch, False) for epoch in decompress])]
+
+
+def acdc_phases(total_steps: int, table: str = "100ep") -> list[tuple[int, bool]]:
+    """A phase table of AC/DC, scaled to a run of any length: each boundary is put at the same share of training.
 
     Args:
         total_steps: Length of training in optimizer steps, at least 1.
+        table: A key of `ACDC_TABLES`.
 
     Returns:
         ``(step, sparse)`` pairs in order: once `step` steps are done, the network is sparse or dense. Boundaries
         that fall on the same step in a very short run are merged; the last phase is always sparse.
     """
-    table = [(0, False)]
-    table += sorted([(epoch, True) for epoch in _ACDC_COMPRESS] + [(epoch, False) for epoch in _ACDC_DECOMPRESS])
     by_step: dict[int, bool] = {}
-    for epoch, sparse in table:
+    for epoch, sparse in acdc_table(table):
         # training starts dense, however short it is
-        by_step[max(round(epoch / 100 * total_steps), min(epoch, 1))] = sparse
+        by_step[max(round(epoch / ACDC_TABLES[table] * total_steps), min(epoch, 1))] = sparse
     phases: list[tuple[int, bool]] = []
     for step, sparse in by_step.items():
         if not phases or phases[-1][1] != sparse:
@@ -35,6 +45,26 @@ def acdc_phases(total_steps: int) -> list[tuple[int, bool]]:
     return phases
 
 
+def cubic(share: float) -> float:
+    """1 − (1 − share)³: how much of the final sparsity is there at a share of the ramp (Zhu & Gupta 2018, eq. 1)."""
+    return 1 - (1 - min(max(share, 0.0), 1.0)) ** 3
+
+
 def cosine_fraction(initial: float, step: int, end: int) -> float:
     """RigL's drop fraction a/2 · (1 + cos(π t / T_end)); zero from T_end on (Evci et al. 2020, section 3 (2))."""
     return initial / 2 * (1 + math.cos(math.pi * step / end)) if step < end else 0.0
+
+
+def pruning_densities(sparsity: float, fraction: float) -> list[float]:
+    """Density after each pruning of a fixed share of what is left: (1 − fraction)^k, the last one the target itself.
+
+    Args:
+        sparsity: Share of zeros in the end, in [0, 1).
+        fraction: Share of the existing weights that each pruning removes, in (0, 1).
+
+    Returns:
+        ⌈log(1 − sparsity) / log(1 − fraction)⌉ densities, descending; none for a sparsity of 0.
+    """
+    # the small constant undoes rounding where the target is a power of 1 − fraction
+    prunings = math.ceil(math.log(1 - sparsity) / math.log(1 - fraction) - 1e-9)
+    return [*((1 - fraction) ** k for k in range(1, prunings)), *[1 - sparsity][: prunings > 0]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,9 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     above = flat > threshold
     ties = flat == threshold
     missing = k - above.sum()
-    chosen = above | (ties & (ties.cumsum(0) <= missing))
+    # counts of four bytes an entry: at eight they would weigh as much as two copies of the weights
+    count = torch.int32 if size < 2**31 else torch.int64
+    chosen = above | (ties & (ties.cumsum(0, dtype=count) <= missing))
     return chosen.view(scores.shape)
 
 
@@ -41,3 +45,10 @@ def strictly_above_kth(scores: Tensor, k: int) -> Tensor:
         k: From 1 to the number of scores.
     """
     return scores > scores.kthvalue(scores.numel() - k + 1).values
+
+
+def top_k_of_all(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+    """Masks of the k largest scores of all tensors together; ties go to the first tensor, then the lowest index."""
+    flat = torch.cat([score.detach().flatten() for score in scores.values()])
+    parts = top_k(flat, k).split([score.numel() for score in scores.values()])
+    return {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}

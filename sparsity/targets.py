@@ -36,6 +36,17 @@ def plain_name(name: str) -> str:
     return ".".join(parts)
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside `DistributedDataParallel`, `DataParallel` and `torch.compile`."""
+    while True:
+        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        elif "_orig_mod" in dict(model.named_children()):
+            model = model.get_submodule("_orig_mod")
+        else:
+            return model
+
+
 def targets(model: nn.Module) -> list[Target]:
     """List the prunable weights in the order of `model.named_modules()`.
 

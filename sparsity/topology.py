@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from .levels import Plan
 from .masks import MaskSet
 from .options import NoOptions
+from .probe import Probe
 
 
 class Context(Protocol):
@@ -40,8 +42,18 @@ class Context(Protocol):
         ...
 
     @property
+    def level(self) -> int:
+        """The training under way, from 0, of a run that consists of several."""
+        ...
+
+    @property
     def sparsity(self) -> float:
         """Target share of zeros, in [0, 1)."""
+        ...
+
+    @property
+    def sparsity_left(self) -> float:
+        """Target that the topology leaves to the representation; 0 where it aims at the target itself."""
         ...
 
     @property
@@ -54,6 +66,15 @@ class Context(Protocol):
         """The masks in force."""
         ...
 
+    @property
+    def probe(self) -> Probe | None:
+        """Data and loss to score weights with; within `initial_masks` alone, and where the topology `needs_probe`."""
+        ...
+
+    def plain_copy(self) -> nn.Module:
+        """A copy of the network with plain weights θ, to compute scores on; nothing done to it reaches the network."""
+        ...
+
     def weight(self, name: str) -> Tensor:
         """θ, detached."""
         ...
@@ -62,14 +83,26 @@ class Context(Protocol):
         """Dense dL/dθ of this step (before masking); zeros where nothing reached the weight."""
         ...
 
+    def active_grad(self, name: str) -> Tensor:
+        """dL/dθ of this step where weights exist, zero elsewhere: a sparse backward pass has it already."""
+        ...
+
     def generator(self, purpose: str) -> torch.Generator:
         """A CPU generator that is a pure function of the mask seed, the purpose and the step."""
         ...
 
-    def set_masks(self, masks: MaskSet, event: str, *, reset_all_moments: bool = False) -> None:
+    def set_masks(
+        self,
+        masks: MaskSet,
+        event: str,
+        *,
+        reset_all_moments: bool = False,
+        restart: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Put new masks in force and record the event.
 
-        Weights that no longer exist become zero; moments restart where old and new masks differ, or everywhere.
+        Weights that no longer exist become zero; moments restart where old and new masks differ, or everywhere. Where
+        `restart` is True, a weight that exists before and after begins anew too, at zero: it went in between.
         """
         ...
 
@@ -100,6 +133,8 @@ class Topology:
         paper: Citation, or an empty string.
         regrows: Whether weights can come back at zero.
         uses_sparsity: Whether the target sparsity means anything to it.
+        needs_probe: Whether it scores weights before training, which takes a `Probe`.
+        repeats: Whether a run consists of several trainings, see `plan`.
     """
 
     name: ClassVar[str] = ""
@@ -108,11 +143,32 @@ class Topology:
     paper: ClassVar[str] = ""
     regrows: ClassVar[bool] = False
     uses_sparsity: ClassVar[bool] = True
+    needs_probe: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False
 
     Options: ClassVar[type[Any]] = NoOptions
 
     def __init__(self, options: Any):
         self.options = options
+
+    @classmethod
+    def in_steps(cls, options: Any, *, batch_size: int | None = None, steps_per_epoch: int | None = None) -> Any:
+        """Options in which times are steps of this run, as far as the sizes given say how long they are.
+
+        Args:
+            options: Options as the user gave them.
+            batch_size: Images a step, for times that are given at another batch size.
+            steps_per_epoch: Steps an epoch, for times that are given in epochs.
+        """
+        return options
+
+    @classmethod
+    def check(cls, options: Any, sparsity: float) -> None:
+        """Refuse options that do not go with a target sparsity above 0.
+
+        Raises:
+            OptionError: with the option's name.
+        """
 
     def initial_masks(self, ctx: Context) -> MaskSet | None:
         """Masks at the start, or None for all ones."""
@@ -124,6 +180,16 @@ class Topology:
 
     def after_step(self, ctx: Context) -> None:
         """The optimizer has moved; `ctx.steps_done` counts this step."""
+
+    def plan(self, sparsity: float) -> Plan:
+        """How many trainings a run consists of, and from which weights the later ones begin."""
+        return Plan()
+
+    def next_level(self, ctx: Context) -> None:
+        """Training `ctx.level` is about to begin with the weights the one before has left; set its masks.
+
+        Weights are rewound after this, if the plan says so, and the optimizer forgets everything.
+        """
 
     def finalize(self, ctx: Context) -> None:
         """Training has ended."""

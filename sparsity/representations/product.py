@@ -1,9 +1,11 @@
-"""The product m ⊙ w, and Sign-In, which keeps its geometry by resets."""
+"""The product m ⊙ w: its algebra once, and as parameters all that Sign-In, spred and PILoT differ in."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,29 @@ if TYPE_CHECKING:
 
 # state of torch optimizers that is linear in the gradient, so that a change of coordinates maps it
 LINEAR_MOMENTS = ("momentum_buffer", "exp_avg")
+MOMENTS = ("remap", "zero", "keep")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What tells the products apart.
+
+    Attributes:
+        beta: m² − w² at the start and after a reset; 0 is the balanced pair.
+        park_zero_beta: m of a pruned entry when beta is 0.
+        init: ``geometry`` splits the model's weight at beta; ``independent`` draws both factors anew, Kaiming normal;
+            ``clone`` sets both to the weight, so that θ = θ₀².
+        penalty: α of the penalty α (|m|² + |w|²) at the start.
+        reset_every: Period of resets in epochs; 0 for none.
+        moments: What a reset does to moments, one of `MOMENTS`.
+    """
+
+    beta: float = 0.0
+    park_zero_beta: float = 1.0
+    init: str = "geometry"
+    penalty: float = 0.0
+    reset_every: int = 0
+    moments: str = "remap"
 
 
 def split(theta: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -33,36 +58,44 @@ def _metric(m: Tensor, w: Tensor) -> Tensor:
     return (m * m + w * w).clamp_min(torch.finfo(m.dtype).tiny)
 
 
-@register_representation("product")
-class Product(Representation):
-    """θ = m ⊙ w, both trained; decay and masks act on both.
-
-    The overparameterisation whose geometry HAM keeps without its cost: gradient flow on (m, w) moves θ with the inverse
-    metric m² + w² = √(4θ² + β²) for the invariant β = m² − w². Starts at the model's own weights.
+class Pair(Representation):
+    """θ = m ⊙ w, both trained; decay and masks act on both. Everything else is in the recipe.
 
     dL/dθ = (w · ∂L/∂m + m · ∂L/∂w) / (m² + w²), from leaf gradients: right under accumulation, DDP and compile.
     A pruned entry is parked at (√β, 0), never (0, 0), which is a saddle no gradient leaves; for β = 0 at
     (``park_zero_beta``, 0), which unbalances that entry.
+
+    Class attributes:
+        preset: Parts of the recipe that a method fixes; the rest are its options of the same names.
     """
 
-    title = "m⊙w"
-    paper = "Jacobs & Burkholz, ICLR 2025, arXiv 2408.09966 (PILoT, for the initialisation m² − w² = β)"
     factor_names = ("m", "w")
     ham_factors = ()
+    preset: ClassVar[Mapping[str, Any]] = {}
 
-    @dataclass(frozen=True)
-    class Options:
-        """Options of the product."""
+    def __init__(self, options: Any):
+        super().__init__(options)
+        known = {key: value for key, value in vars(options).items() if key in Recipe.__dataclass_fields__}
+        self.recipe = Recipe(**{**self.preset, **known})
+        self.penalty = self.recipe.penalty
+        self.needs_epochs = self.needs_epochs or self.recipe.reset_every > 0
 
-        beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
-        park_zero_beta: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
-
-    options: Any
+    # ---- the algebra ------------------------------------------------------------------------------------------------
 
     def factorise(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Split the weight at the configured β; at β = 0 an exact zero is parked, since (0, 0) could never move."""
-        m, w = split(weight, self.options.beta)
-        return m.masked_fill(m == 0, self.options.park_zero_beta), w
+        """The factors of a weight: at the start as the initialisation says, later always at the geometry."""
+        if self.initial is not None and self.recipe.init == "clone":
+            return weight, weight.detach().clone()
+        if self.initial is not None and self.recipe.init == "independent":
+            std = math.sqrt(2 / weight[0].numel())
+            drawn = (torch.randn(weight.shape, generator=self.initial).mul_(std) for _ in self.factor_names)
+            return tuple(factor.to(weight) for factor in drawn)
+        return self._at_geometry(weight)
+
+    def _at_geometry(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Split at β; at β = 0 an exact zero is parked, since (0, 0) could never move."""
+        m, w = split(theta, self.recipe.beta)
+        return m.masked_fill(m == 0, self.recipe.park_zero_beta), w
 
     def materialise(self, *factors: Tensor) -> Tensor:
         """M ⊙ w."""
@@ -79,49 +112,33 @@ class Product(Representation):
     def park(self, factors: tuple[nn.Parameter, ...], dead: Tensor) -> None:
         """Park at (√β, 0)."""
         m, w = factors
-        m.masked_fill_(dead, self.options.beta**0.5 or self.options.park_zero_beta)
+        m.masked_fill_(dead, self.recipe.beta**0.5 or self.recipe.park_zero_beta)
         w.masked_fill_(dead, 0.0)
 
+    # ---- penalty and reset ------------------------------------------------------------------------------------------
 
-@register_representation("sign_in")
-class SignIn(Product):
-    """m ⊙ w at m² − w² = β, put back there every few epochs with θ unchanged.
+    def penalty_grad(self, *factors: nn.Parameter) -> tuple[Tensor, ...] | None:
+        """2α (m, w)."""
+        return tuple(2 * self.penalty * factor for factor in factors) if self.penalty else None
 
-    Gadhikar, Jacobs, Zhou & Burkholz, "Sign-In to the Lottery" (NeurIPS 2025, arXiv 2504.12801): noise and decay drive
-    β to 0, where signs no longer flip; the reset is the essential ingredient. β = 1 for all layers is published; the
-    period p on ImageNet and the treatment of momentum are not, so both are options and *unverified*.
+    def expected_events(self, epochs: int, sparsity: float) -> dict[str, int]:
+        """One reset every p epochs, none at the end, where nothing would follow it."""
+        every = self.recipe.reset_every
+        return {"reset": (epochs - 1) // every} if every else {}
 
-    Moments at a reset (``moments``): ``remap`` keeps the mean dL/dθ, G = (w·b_m + m·b_w)/(m² + w²), and writes it
-    in the new coordinates, (G·w′, G·m′); only state linear in the gradient is mapped, second moments stay. ``zero``
-    clears all of it, ``keep`` leaves it. No reset happens after the last epoch, where nothing would follow it.
-    """
-
-    title = "Sign-In"
-    paper = "Gadhikar et al., NeurIPS 2025, arXiv 2504.12801"
-    needs_epochs = True
-
-    @dataclass(frozen=True)
-    class Options(Product.Options):
-        """Options of Sign-In."""
-
-        reset_every: int = option(1, "period p of the reset in epochs", ge=1)
-        moments: str = option("remap", "moments at a reset", choices=("remap", "zero", "keep"))
-
-    def expected_events(self, epochs: int) -> dict[str, int]:
-        """One reset every p epochs, none at the end."""
-        return {"reset": (epochs - 1) // self.options.reset_every}
+    def after_epoch(self, ctx: Context, metrics: Mapping[str, float]) -> None:
+        """Reset every p epochs."""
+        every, done = self.recipe.reset_every, ctx.epoch
+        if every and done % every == 0 and done < ctx.total_epochs:
+            self._reset(ctx)
 
     @torch.no_grad()
-    def after_epoch(self, ctx: Context) -> None:
-        """Reset every p epochs."""
-        done = ctx.epoch
-        if done % self.options.reset_every or done >= ctx.total_epochs:
-            return
+    def _reset(self, ctx: Context) -> None:
+        """Put m² − w² back to β with θ unchanged."""
         changed = torch.zeros((), dtype=torch.long)
         for slot in self.slots.values():
             m, w = slot.factors
-            theta = m * w
-            new_m, new_w = self.factorise(theta)
+            new_m, new_w = self._at_geometry(m * w)
             changed += (new_m != m).sum().cpu()
             self._carry_moments(ctx, (m, w), (new_m, new_w))
             m.copy_(new_m)
@@ -130,10 +147,10 @@ class SignIn(Product):
         ctx.record("reset", changed=int(changed))
 
     def _carry_moments(self, ctx: Context, old: tuple[nn.Parameter, ...], new: tuple[Tensor, ...]) -> None:
-        if self.options.moments == "keep":
+        if self.recipe.moments == "keep":
             return
         m, w = old
-        if self.options.moments == "zero":
+        if self.recipe.moments == "zero":
             for factor in old:
                 ctx.reset_moments(factor)
             return
@@ -144,3 +161,34 @@ class SignIn(Product):
             averaged = (w * of_m + m * of_w) / _metric(m, w)
             of_m.copy_(averaged * new[1])
             of_w.copy_(averaged * new[0])
+
+
+@register_representation("product")
+class Product(Pair):
+    """θ = m ⊙ w from the model's own weights, with initialisation, penalty and reset as options.
+
+    The overparameterisation whose geometry HAM keeps without its cost: gradient flow on (m, w) moves θ with the inverse
+    metric m² + w² = √(4θ² + β²) for the invariant β = m² − w².
+
+    ``penalty`` adds α (|m|² + |w|²) to what is minimised, through its gradient 2α (m, w) and after the topology has
+    read dL/dθ. The optimizer's decay acts on the factors besides it. ``reset_every`` is Sign-In's reset.
+    """
+
+    title = "m⊙w"
+    paper = "Jacobs & Burkholz, ICLR 2025, arXiv 2408.09966 (PILoT, for the initialisation m² − w² = β)"
+
+    @dataclass(frozen=True)
+    class Options:
+        """Options of the product."""
+
+        beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
+        park_zero_beta: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
+        init: str = option(
+            "geometry",
+            "geometry: the model's weights at m² − w² = beta; independent: both drawn anew; clone: m = w = weight",
+            choices=("geometry", "independent", "clone"),
+            neutral="geometry",
+        )
+        penalty: float = option(0.0, "α of the penalty α (|m|² + |w|²)", ge=0, neutral=0.0)
+        reset_every: int = option(0, "epochs between resets to m² − w² = beta; 0: none", ge=0, neutral=0)
+        moments: str = option("remap", "moments at a reset", choices=MOMENTS, neutral="remap")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..options import option
 from ..registry import register_representation
@@ -15,6 +17,12 @@ from ..representation import Representation
 if TYPE_CHECKING:
     from ..topology import Context
 
+log = logging.getLogger(__name__)
+
+PROJECT_AT = 0.75  # share of the epochs after which the final sparsity is projected
+TOLERANCE = 0.005  # of sparsity; tables mark rows that are farther off
+NEVER = -1e4  # sigmoid of it is exactly 0, and unlike -inf it can be averaged
+
 
 @register_representation("str")
 class SoftThreshold(Representation):
@@ -22,12 +30,15 @@ class SoftThreshold(Representation):
 
     Kusupati et al., "Soft Threshold Weight Reparameterization for Learnable Sparsity" (ICML 2020, arXiv 2002.03231),
     equations (3)–(4), and the authors' `STRConv`. Every convolution and the classifier are thresholded, the first
-    included. Gradients reach w on its support alone, and s; there is no straight-through estimator and no mask.
+    included; ``classifier: false`` leaves the last layer alone, which still counts. Gradients reach w on its support
+    alone, and s; there is no straight-through estimator and no mask.
 
     The sparsity is not set but results from s₀ and the decay of s, which acts as the schedule: at s₀ = −3200 (the
     published ImageNet value) sigmoid underflows, s has no gradient and moves by decay alone until the threshold turns
     on. The published λ = 2.2517578e-5 on s, weights and normalisation gave 90.23 % on ResNet-50; no other target is
-    published with its λ.
+    published with its λ. After three quarters of the epochs the final sparsity is projected, and a run that will miss
+    its target is warned of (the event ``projection``): cuts slow down with the rate, so the end is taken to lie between
+    the sparsity of now and its straight continuation at the pace of the last epoch.
 
     Deviation: ``threshold_decay`` may differ from the weights' decay, because short runs need a decay of s that would
     ruin the weights; null uses the weights' decay, as the published configuration does.
@@ -55,6 +66,7 @@ class SoftThreshold(Representation):
         active_at: float = option(
             0.01, "share of zeros among unmasked weights from which the threshold counts as active", gt=0, lt=1
         )
+        classifier: bool = option(True, "whether the last layer is thresholded too, as the authors' is", neutral=True)
 
     options: Options
 
@@ -63,6 +75,16 @@ class SoftThreshold(Representation):
         if isinstance(options.threshold_decay, str):
             raise ValueError("threshold_decay: a calibrated value is filled in from a calibration file, not here")
         self._active = False
+        self._before: float | None = None  # sparsity an epoch ago
+        self._projected = False
+
+    def install(self, model: nn.Module, seed: int = 0) -> None:
+        """Install, and switch the classifier's threshold off where it is not wanted."""
+        super().install(model, seed)
+        if not self.options.classifier:
+            last = list(self.slots.values())[-1].factors[1]
+            # without a gradient no optimizer touches it, its decay included
+            last.requires_grad_(False).fill_(NEVER)
 
     def factorise(self, weight: Tensor) -> tuple[Tensor, ...]:
         """(w, s) with s shaped (1, 1) as in the authors' code."""
@@ -79,19 +101,39 @@ class SoftThreshold(Representation):
         own = self.options.threshold_decay
         return float(own) if factor == "threshold" and isinstance(own, float) else weight_decay
 
-    def after_epoch(self, ctx: Context) -> None:
-        """Record the epoch in which the threshold turned on."""
-        if self._active:
+    def after_epoch(self, ctx: Context, metrics: Mapping[str, float]) -> None:
+        """Record the epoch in which the threshold turned on; project the final sparsity once."""
+        if self._active and self._projected:
             return
+        kept = sum(ctx.masks.kept().values())
         zeros = sum(int(((theta == 0) & ctx.masks[name]).sum()) for name, theta in self.weights())
-        if zeros >= self.options.active_at * sum(ctx.masks.kept().values()):
+        if not self._active and zeros >= self.options.active_at * kept:
             self._active = True
             ctx.record("threshold", changed=zeros)
+        now = 1 - (kept - zeros) / sum(ctx.masks.sizes.values())
+        if not self._projected and ctx.epoch >= PROJECT_AT * ctx.total_epochs:
+            self._projected = True
+            self._warn(ctx, now)
+        self._before = now
 
-    def state_dict(self) -> dict[str, bool]:
-        """Whether the threshold has turned on."""
-        return {"active": self._active}
+    def _warn(self, ctx: Context, now: float) -> None:
+        pace = now - (now if self._before is None else self._before)
+        straight = now + pace * (ctx.total_epochs - ctx.epoch)
+        low, high = sorted((min(max(straight, 0.0), 1.0), now))
+        if ctx.sparsity == 0 or low - TOLERANCE <= ctx.sparsity <= high + TOLERANCE:
+            return
+        ctx.record("projection", changed=0, low=low, high=high, target=ctx.sparsity)
+        log.warning(
+            "step %d: STR is heading for a sparsity between %.4f and %.4f, its target is %.4f; the sparsity results "
+            "from initial_threshold and threshold_decay",
+            *(ctx.steps_done, low, high, ctx.sparsity),
+        )
 
-    def load_state_dict(self, state: dict[str, bool]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Whether the threshold has turned on, and what the projection needs."""
+        return {"active": self._active, "before": self._before, "projected": self._projected}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`."""
         self._active = state["active"]
+        self._before, self._projected = state.get("before"), state.get("projected", False)

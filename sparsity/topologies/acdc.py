@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from ..distributions import counts, layer_densities
+from ..budgets import Criterion
 from ..masks import MaskSet
 from ..options import option
 from ..registry import register_topology
-from ..schedules import acdc_phases
-from ..selection import strictly_above_kth, top_k
+from ..schedules import ACDC_TABLES, acdc_phases
+from ..selection import strictly_above_kth
 from ..topology import Context, Topology
-from .random import distribution_total
 
 
 @register_topology("acdc")
@@ -28,13 +27,14 @@ class ACDC(Topology):
     momenta of *all* parameters restart; at compression kept weights keep theirs. The learning rate runs through.
 
     Criteria: ``global`` is the authors' rule over all layers, first and last included: one threshold at the k-th
-    largest |w| + 1e-4, k = ceil(n · (1 − s)), and only strictly larger weights stay, so k − 1 of them. ``uniform`` and
-    ``erk`` keep the largest weights a layer. Deviations there: exact counts and ties to the lowest index instead of the
-    strict threshold, ``uniform`` prunes first and last layer too where the authors leave them dense, and ``erk`` layer
-    densities are the suite's own choice for small networks, which a global threshold can cut through (a whole layer to
-    zero).
+    largest |w| + 1e-4, k = ceil(n · (1 − s)), and only strictly larger weights stay, so k − 1 of them. The authors also
+    ship it without the first convolution and the classifier (``dense: first_last, rebudget: false``, so that s holds
+    over the other layers alone). The other criteria keep the largest weights a layer; the authors' uniform runs are
+    ``uniform`` with ``dense: first_last, rebudget: false``, where by default first and last layer are pruned like any.
+    Deviations there: exact counts and ties to the lowest index instead of the strict threshold; ``erk`` and the others
+    are the suite's own choice for small networks, which a global threshold can cut through (a whole layer to zero).
 
-    The phase table is the authors' 100-epoch one, scaled to the run. Dropped weights' moments restart at compression;
+    The phase table is one of the authors' three, scaled to the run. Dropped weights' moments restart at compression;
     in the authors' code they decay unseen and restart at the following decompression, which is the same trajectory.
     """
 
@@ -44,11 +44,14 @@ class ACDC(Topology):
     regrows = True
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(Criterion):
         """Options of AC/DC."""
 
-        criterion: str = option(
-            "global", "one threshold for all layers, or layer budgets", choices=("global", "uniform", "erk")
+        table: str = option(
+            "100ep",
+            "the authors' phases for 100, 150 or 200 epochs, scaled to the run",
+            choices=tuple(ACDC_TABLES),
+            neutral="100ep",
         )
 
     options: Options
@@ -61,7 +64,9 @@ class ACDC(Topology):
         """Compress or decompress when the phase of the schedule is not the phase of the network."""
         if ctx.sparsity == 0:
             return
-        wanted = [sparse for start, sparse in acdc_phases(ctx.total_steps) if start <= ctx.steps_done][-1]
+        wanted = [
+            sparse for start, sparse in acdc_phases(ctx.total_steps, self.options.table) if start <= ctx.steps_done
+        ][-1]
         if wanted == self._sparse:
             return
         self._sparse = wanted
@@ -71,34 +76,37 @@ class ACDC(Topology):
             ctx.set_masks(MaskSet.ones(ctx.masks), "decompress", reset_all_moments=True)
 
     def _compressed(self, ctx: Context) -> MaskSet:
+        options = self.options
         scores = {name: ctx.weight(name).abs() for name in ctx.shapes}
-        if self.options.criterion != "global":
-            kept = counts(ctx.shapes, layer_densities(self.options.criterion, ctx.shapes, 1 - ctx.sparsity))
-            return MaskSet({name: top_k(score, kept[name]) for name, score in scores.items()})
-        flat = torch.cat([score.flatten() for score in scores.values()]) + 1e-4
-        mask = strictly_above_kth(flat, _kth(flat.numel(), ctx.sparsity))
-        parts = mask.split([score.numel() for score in scores.values()])
-        return MaskSet({name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)})
+        if options.criterion != "global":
+            return options.select(scores, ctx.sparsity)
+        inner = options.inner(ctx.shapes)
+        flat = torch.cat([scores[name].flatten() for name in inner]) + 1e-4
+        mask = strictly_above_kth(flat, options.inner_kept(ctx.shapes, ctx.sparsity, _kth))
+        parts = dict(zip(inner, mask.split(list(inner.values())), strict=True))
+        ones = MaskSet.ones(scores)
+        return MaskSet({name: parts[name].view(ones[name].shape) if name in parts else ones[name] for name in ones})
 
     def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
-        """Weights left: k − 1 under the global rule, the layer budgets otherwise."""
+        """Weights left: k − 1 under the global rule (and the dense layers), the layer budgets otherwise."""
+        options, total = self.options, sum(math.prod(shape) for shape in shapes.values())
         if sparsity == 0:
-            return sum(math.prod(shape) for shape in shapes.values())
-        if self.options.criterion != "global":
-            return distribution_total(self.options.criterion, shapes, sparsity)
-        return _kth(sum(math.prod(shape) for shape in shapes.values()), sparsity) - 1
+            return total
+        if options.criterion != "global":
+            return options.total(shapes, sparsity)
+        return total - sum(options.inner(shapes).values()) + options.inner_kept(shapes, sparsity, _kth) - 1
 
     def ties_lost(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """The strict global threshold drops all that tie with it: adding 1e-4 in float32 makes a few a million tie."""
         if self.options.criterion != "global":
             return 0
-        return math.ceil(sum(math.prod(shape) for shape in shapes.values()) * 5e-6)
+        return math.ceil(sum(self.options.inner(shapes).values()) * 5e-6)
 
     def expected_events(self, total_steps: int, sparsity: float) -> dict[str, int]:
         """One event a phase boundary."""
         if sparsity == 0:
             return {}
-        phases = [sparse for _, sparse in acdc_phases(total_steps)[1:]]
+        phases = [sparse for _, sparse in acdc_phases(total_steps, self.options.table)[1:]]
         return {"compress": phases.count(True), "decompress": phases.count(False)}
 
     def state_dict(self) -> dict[str, bool]:

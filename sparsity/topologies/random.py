@@ -8,29 +8,23 @@ from dataclasses import dataclass
 
 import torch
 
-from ..distributions import NAMES, counts, layer_densities
+from ..budgets import LayerBudgets
 from ..masks import MaskSet
 from ..options import option
 from ..registry import register_topology
 from ..topology import Context, Topology
 
 
-def random_masks(ctx: Context, distribution: str) -> MaskSet:
+def random_masks(ctx: Context, budgets: LayerBudgets, sparsity: float | None = None) -> MaskSet:
     """Masks drawn uniformly with the exact count of each layer; the same for every method of one seed."""
-    densities = layer_densities(distribution, ctx.shapes, 1 - ctx.sparsity)
     generator = ctx.generator("initial mask")
     masks = {}
-    for name, kept in counts(ctx.shapes, densities).items():
+    for name, kept in budgets.kept(ctx.shapes, ctx.sparsity if sparsity is None else sparsity).items():
         shape = ctx.shapes[name]
         mask = torch.zeros(math.prod(shape), dtype=torch.bool)
         mask[torch.randperm(mask.numel(), generator=generator)[:kept]] = True
         masks[name] = mask.view(shape)
     return MaskSet(masks)
-
-
-def distribution_total(distribution: str, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
-    """Number of weights the layer budgets of a distribution add up to."""
-    return sum(counts(shapes, layer_densities(distribution, shapes, 1 - sparsity)).values())
 
 
 @register_topology("random")
@@ -39,9 +33,10 @@ class RandomPruning(Topology):
 
     Liu et al., "The Unreasonable Effectiveness of Random Pruning" (ICLR 2022, arXiv 2202.02643); Gadhikar et al., "Why
     Random Pruning Is All We Need to Start Sparse" (ICML 2023, arXiv 2210.02412). Counts are exact a layer,
-    kept = size − floor(sparsity_l · size); the TurboPrune harness draws Bernoulli masks instead, whose realised
-    sparsity fluctuates. Which layer densities the HAM paper's "Random" rows use is not stated anywhere reachable:
-    *unverified*.
+    kept = size − floor(sparsity_l · size). ``counts: bernoulli`` draws each weight by itself with the layer's density,
+    as the TurboPrune harness does; the realised sparsity then fluctuates and no count can be stated. There, ``er`` and
+    ``balanced`` densities are not solved again after clipping; ``balanced_sweep`` is the latter. Which layer densities
+    the HAM paper's "Random" rows use is not stated anywhere reachable: *unverified*.
     """
 
     title = "Random"
@@ -49,21 +44,37 @@ class RandomPruning(Topology):
     paper = "Liu et al., ICLR 2022, arXiv 2202.02643"
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(LayerBudgets):
         """Options of random pruning."""
 
-        distribution: str = option("erk", "how the density is shared among layers", choices=NAMES)
+        counts: str = option(
+            "exact",
+            "exact: the stated number of weights a layer; bernoulli: each weight by itself with the layer's density",
+            choices=("exact", "bernoulli"),
+            neutral="exact",
+        )
 
     options: Options
 
     def initial_masks(self, ctx: Context) -> MaskSet:
         """Draw the mask."""
-        return random_masks(ctx, self.options.distribution)
+        return random_masks(ctx, self.options) if self.options.counts == "exact" else _bernoulli(ctx, self.options)
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
-        """The sum of the layer counts."""
-        return distribution_total(self.options.distribution, shapes, sparsity)
+    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
+        """The sum of the layer counts; unknown beforehand for Bernoulli masks."""
+        if self.options.counts == "bernoulli" and sparsity > 0:
+            return None
+        return self.options.total(shapes, sparsity)
 
     def expected_events(self, total_steps: int, sparsity: float) -> dict[str, int]:
         """The draw itself."""
         return {"initial": 1} if sparsity > 0 else {}
+
+
+def _bernoulli(ctx: Context, budgets: LayerBudgets) -> MaskSet:
+    generator = ctx.generator("initial mask")
+    masks = {}
+    for name, density in budgets.densities(ctx.shapes, ctx.sparsity).items():
+        # u is in [0, 1): a dense layer stays dense
+        masks[name] = torch.rand(ctx.shapes[name], generator=generator, dtype=torch.float64) < density
+    return MaskSet(masks)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from ..distributions import NAMES
 from ..masks import MaskSet
-from ..options import option
+from ..options import OptionError, option
 from ..registry import register_topology
 from ..schedules import cosine_fraction
-from ..selection import top_k
-from ..topology import Context, Topology
-from .random import distribution_total, random_masks
+from ..topology import Context
+from ..updates import GradientSum, MaskUpdates, UpdateOptions, grow_largest, keep_largest
 
 
 @register_topology("rigl")
-class RiGL(Topology):
+class RiGL(MaskUpdates):
     """Sparse training at a fixed density whose mask follows the dense gradient.
 
     Evci et al., "Rigging the Lottery: Making All Tickets Winners" (ICML 2020, arXiv 1911.11134), algorithm 1, and the
@@ -30,70 +28,87 @@ class RiGL(Topology):
     * a weight that was inactive starts at zero with fresh moments; one that was dropped and regrown keeps both.
 
     The update stands in place of the weight step of that iteration. Gradients are dense and of one minibatch (already
-    averaged over ranks under DDP). ΔT = 100 is published for batch 4096.
+    averaged over ranks under DDP). ΔT = 100 is published for batch 4096: ``update_every: 100, batch_reference: 4096``
+    makes as many updates an epoch at any batch size.
 
     Deviation: no tie-breaking noise N(0, 1e-5) on the drop score, which in the authors' code also lets an inactive
     position be kept now and then; ties go to the lowest index instead, the same on every rank and device.
     T_end is 25k of 32k steps in the authors' configuration, about 3/4 in the paper, and 0.75 here.
+
+    Variants of later code. ``average: 8``: growth looks at the mean gradient of the last 8 backward passes, that of the
+    update included (calgaryml/condensed-sparsity at batch 512 and ΔT = 800, where the first update follows ΔT passes,
+    ``at_start: false``); fewer where there were fewer. ``also_step``: the weight step of that iteration is done, with
+    the old masks, and the update follows it with that step's gradients, first after ΔT steps (Liu et al., "Do We
+    Actually Need Dense Over-Parameterization?", ICML 2021, arXiv 2102.02887, whose f ends at 0.005 instead of 0).
     """
 
     title = "RiGL"
-    family = "DST"
     paper = "Evci et al., ICML 2020, arXiv 1911.11134"
-    regrows = True
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(UpdateOptions):
         """Options of RiGL."""
 
-        update_every: int = option(100, "steps between mask updates (ΔT)", ge=1)
         fraction: float = option(0.3, "share of a layer's active weights replaced at the first update (a)", gt=0, le=1)
         end: float = option(0.75, "share of training after which the mask is fixed (T_end)", gt=0, le=1)
-        distribution: str = option("erk", "how the density is shared among layers", choices=NAMES)
+        average: int = option(1, "backward passes whose mean gradient says where to grow", ge=1, neutral=1)
+        also_step: bool = option(
+            False, "do the weight step of an update's iteration too, before the update", neutral=False
+        )
+        at_start: bool = option(True, "whether the first update is at step 0; never with also_step", neutral=True)
+
+        def __post_init__(self):
+            """No more passes than there are between two updates."""
+            super().__post_init__()
+            if self.unit == "step" and self.batch_reference is None and self.average > self.update_every:
+                raise OptionError("average", f"{self.average} is out of range: must be <= update_every")
 
     options: Options
 
     def __init__(self, options: Options):
         super().__init__(options)
-        self._last = -1
+        self._gradient = GradientSum()
 
-    def initial_masks(self, ctx: Context) -> MaskSet:
-        """The random mask that random pruning of this seed has."""
-        return random_masks(ctx, self.options.distribution)
+    @property
+    def in_place(self) -> bool:
+        """The update stands in place of the weight step, by default."""
+        return not self.options.also_step
 
-    def after_backward(self, ctx: Context) -> bool:
-        """Update the masks where due; the weight step is left out then."""
-        end, every = int(self.options.end * ctx.total_steps), self.options.update_every
-        # an update that a non-finite step has put off does not put off the next one
-        if ctx.sparsity == 0 or ctx.steps_done > end or ctx.steps_done // every == self._last // every:
-            return True
-        self._last = ctx.steps_done
-        fraction = cosine_fraction(self.options.fraction, ctx.steps_done, end)
-        updated = {
-            name: drop_and_grow(ctx.weight(name), ctx.grad(name), mask, kept, fraction)
-            for (name, mask), kept in zip(ctx.masks.items(), ctx.masks.kept().values(), strict=True)
-        }
+    @property
+    def at_start(self) -> bool:
+        """The first update is at step 0, by default."""
+        return self.options.at_start and not self.options.also_step
+
+    def last_update(self, total_steps: int) -> int:
+        """T_end."""
+        return min(int(self.options.end * total_steps), total_steps - 1)
+
+    def look(self, ctx: Context, now: int, due: bool) -> None:
+        """Keep the gradients that are needed later; what is needed at once is read where it is."""
+        if self.options.average == 1 and self.in_place:
+            return
+        until = self.options.update_every - now % self.options.update_every
+        if due or (until < self.options.average and now + until <= self.last_update(ctx.total_steps)):
+            self._gradient.add(ctx)
+
+    def update(self, ctx: Context, now: int) -> None:
+        """Drop and grow in every layer."""
+        fraction = cosine_fraction(self.options.fraction, now, int(self.options.end * ctx.total_steps))
+        updated = {}
+        for name, kept in ctx.masks.kept().items():
+            gradient = self._gradient[name] if name in self._gradient else ctx.grad(name)
+            updated[name] = drop_and_grow(ctx.weight(name), gradient, ctx.masks[name], kept, fraction)
+        self._gradient.clear()
         ctx.set_masks(MaskSet(updated), "update")
-        return False
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
-        """The number of weights never changes."""
-        return distribution_total(self.options.distribution, shapes, sparsity)
+    def state_dict(self) -> dict[str, Any]:
+        """Time of the last update, and the gradients summed for the next."""
+        return {**super().state_dict(), "gradient": self._gradient.state_dict()}
 
-    def expected_events(self, total_steps: int, sparsity: float) -> dict[str, int]:
-        """The draw and one update every ΔT steps."""
-        if sparsity == 0:
-            return {}
-        last = min(int(self.options.end * total_steps), total_steps - 1)
-        return {"initial": 1, "update": last // self.options.update_every + 1}
-
-    def state_dict(self) -> dict[str, int]:
-        """Step of the last update."""
-        return {"last": self._last}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`."""
-        self._last = state["last"]
+        super().load_state_dict(state)
+        self._gradient.load_state_dict(state.get("gradient", {}))  # none from before gradients were averaged
 
 
 def drop_and_grow(theta: Tensor, grad: Tensor, mask: Tensor, active: int, fraction: float) -> Tensor:
@@ -114,6 +129,5 @@ def drop_and_grow(theta: Tensor, grad: Tensor, mask: Tensor, active: int, fracti
         fraction: Share of the active weights to replace, in [0, 1].
     """
     replaced = int(fraction * active)
-    # |theta| >= 0 > -1: an inactive position is never kept before an active one, even one that is exactly zero
-    kept = top_k(theta.abs().masked_fill(~mask, -1.0), active - replaced)
-    return kept | top_k(grad.abs().masked_fill(kept, -1.0), replaced)
+    kept = keep_largest(theta.abs(), mask, active - replaced)
+    return grow_largest(grad.abs(), kept, replaced)

@@ -11,10 +11,16 @@ from experiments import models, schedule
 from experiments.build import build_optimizer
 from experiments.spec import load, resolve
 from experiments.sweep import expand
+from results.paper import figures
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if not p.name.endswith(".calibration.yaml"))
 GREY = {"num_classes": 10, "in_channels": 1, "image_size": 28}
+SHAPES = {
+    "imagenet": {"num_classes": 1000, "in_channels": 3, "image_size": 224},
+    "cifar10": {"num_classes": 10, "in_channels": 3, "image_size": 32},
+    "cifar100": {"num_classes": 100, "in_channels": 3, "image_size": 32},
+}
 
 
 def specs(path):
@@ -26,8 +32,8 @@ def specs(path):
 def test_config_validates_and_builds(path):
     different = {(s.model.name, s.representation.name, s.optimizer.ham is None): s for s in specs(path)}
     for spec in different.values():
-        imagenet = spec.data.name == "imagenet"
-        shape = {"num_classes": 1000, "in_channels": 3, "image_size": spec.data.image_size or 224} if imagenet else GREY
+        shape = {**SHAPES.get(spec.data.name, GREY)}
+        shape["image_size"] = spec.data.image_size or shape["image_size"]
         with torch.device("meta"):
             model = models.build(spec.model.name, options=spec.model.options, init=spec.model.init, **shape)
             representation = sparsity.represent(model, spec.representation.name, **spec.representation.options)
@@ -67,6 +73,17 @@ def test_the_recipes_of_acdc_and_str(name, decay, smoothing, init, amp):
     )
 
 
+def test_the_recipes_of_spred():
+    scratch, tuned = (resolve(load(f"recipes/{name}")) for name in ("spred_resnet50", "spred_finetune_resnet50"))
+    for spec in (scratch, tuned):
+        assert (spec.data.batch_size, spec.model.init, spec.loss.label_smoothing) == (256, "kaiming_fan_in", 0.1)
+        assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.decay) == (0.875, False, "all")
+        assert (spec.representation.name, spec.topology.name, spec.topology.sparsity) == ("spred", "dense", 0.9)
+    assert (scratch.schedule.epochs, tuned.schedule.epochs) == (100, 50)
+    assert [at(scratch, epoch) for epoch in (0, 4, 5)] == pytest.approx([0.0512, 0.256, 0.256])
+    assert [at(tuned, e) for e in (0, 14, 15, 30, 45)] == pytest.approx([2.56e-3, 2.56e-3, 2.56e-4, 2.56e-5, 2.56e-6])
+
+
 def test_the_recipe_of_rigl():
     spec = resolve(load("recipes/rigl_resnet50"))
     assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.decay) == (0.9, True, "weights")
@@ -81,6 +98,18 @@ def test_the_recipe_of_rigl():
     assert spec.topology.options["end"] * 32_000 == 25_000
 
 
+def test_the_recipes_of_itop_and_granet():
+    for name in ("rigl_itop", "granet"):
+        spec = resolve(load(f"recipes/{name}_resnet50"))
+        assert (spec.data.batch_size, spec.schedule.epochs, spec.model.init) == (128, 100, "kaiming_fan_in")
+        assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.weight_decay) == (0.9, False, 1e-4)
+        assert (spec.optimizer.decay, spec.loss.label_smoothing) == ("weights", 0.1)
+        assert [at(spec, epoch) for epoch in (5, 30, 60, 90)] == pytest.approx([0.1, 0.01, 1e-3, 1e-4])
+        options = spec.topology.options
+        assert (options["update_every"], options["fraction"], options["distribution"]) == (4000, 0.5, "erk")
+    assert (options["initial_density"], options["ramp_start"], options["ramp_end"]) == (0.5, 0.0, 0.3)
+
+
 PAPER = sorted((ROOT / "configs" / "paper").glob("*.yaml"))
 
 
@@ -91,10 +120,33 @@ def test_rows_of_the_paper():
         ("imagenet_acdc", "AC/DC", (0.8, 0.9, 0.95)),
         ("imagenet_rigl", "RiGL", (0.8, 0.9, 0.95)),
         ("imagenet_str", "STR", (0.9,)),
+        ("imagenet_spred", "spred", (0.8, 0.9, 0.95)),
+        ("imagenet_pilot", "PILoT", (0.8, 0.9, 0.95)),
     ):
-        additions = ["", " + HAM"] if name == "STR" else ["", " + Sign-In", " + HAM"]
+        few = {"STR": ["", " + HAM"], "spred": [""], "PILoT": [""]}
+        additions = few.get(name, ["", " + Sign-In", " + HAM"])
         assert rows[family] == {(name + addition, sparsity) for addition in additions for sparsity in sparsities}
     assert rows["imagenet_dense"] == {(row, epochs) for row in ("Dense", "Dense + HAM") for epochs in (100, 200)}
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "decay"), [("cifar10", "resnet20", 5e-4), ("cifar100", "resnet18_cifar", 1e-4)]
+)
+def test_rows_of_sign_in_on_cifar(name, model, decay):
+    """The recipe of the group's harness, and a row for every published figure."""
+    sweep = expand(load(f"paper/{name}_sign_in"))
+    for cell in sweep.cells:
+        spec = cell.spec
+        assert (spec.data.name, spec.model.name, spec.topology.name) == (name, model, "random")
+        assert (spec.data.batch_size, spec.schedule.epochs, spec.runtime.amp) == (512, 150, "bf16")
+        assert (spec.optimizer.lr, spec.optimizer.momentum, spec.optimizer.weight_decay) == (0.2, 0.9, decay)
+        assert [at(spec, epoch) for epoch in (0, 15, 30, 90)] == pytest.approx([0.04, 0.12, 0.2, 0.1])
+        assert (spec.representation.name == "sign_in") == ("Sign-In" in cell.row)
+    cells = {(cell.row, cell.spec.topology.sparsity) for cell in sweep.cells}
+    published = {(figure.row, figure.sparsity) for figure in figures() if figure.dataset == name}
+    assert len(published) == 6
+    assert cells - published == {("Random + HAM", sparsity) for sparsity in (0.8, 0.9, 0.95)}
+    assert published <= cells
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
@@ -105,7 +157,7 @@ def test_the_papers_tables_say_what_is_not_known(path):
     for cell in sweep.cells:
         ham = cell.spec.optimizer.ham
         assert (ham is not None) == ("+ HAM" in cell.row)
-        assert ham is None or (ham.alpha, ham.beta) == (200.0, 1e-3)
+        assert ham is None or (ham.alpha, ham.beta) == (200.0, 1e-3 if cell.spec.data.name == "imagenet" else 16e-3)
         assert (cell.row in sweep.baselines) == (" + " in cell.row)
     assert "# unverified: " in path.read_text()
     assert sweep.notes

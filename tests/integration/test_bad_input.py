@@ -11,8 +11,8 @@ from small_runs import write_config
 FAULTY_OVERRIDES = {
     "optimizer.lrr=0.1": ("command line", "optimizer.lrr", "unknown key", "did you mean 'lr'?"),
     "optimiser.lr=0.1": ("optimiser", "unknown key", "did you mean 'optimizer'?"),
-    "topology.name=riggl": ("topology.name", "'riggl'", "acdc, dense, random, rigl", "did you mean 'rigl'?"),
-    "representation.name=signin": ("representation.name", "plain, product, sign_in, str", "did you mean 'sign_in'?"),
+    "topology.name=riggl": ("topology.name", "'riggl'", "allowed: acdc, ", "did you mean 'rigl'?"),
+    "representation.name=signin": ("representation.name", "pilot, plain, powerprop", "did you mean 'sign_in'?"),
     "topology={name: rigl, sparsity: 0.9, update_evry: 3}": ("topology.update_evry", "did you mean 'update_every'?"),
     "topology={name: rigl, sparsity: 95}": ("topology.sparsity", "95", "must be < 1", "write 0.95"),
     "topology={name: rigl, sparsity: 95%}": ("topology.sparsity", "95%", "a number", "write 0.95"),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_runs import STEPS, STEPS_PER_EPOCH, events, result, tiny_spec, train
+from small_runs import STEPS, STEPS_PER_EPOCH, events, records, result, tiny_spec, train
 
 from experiments.errors import RunFailure
 
@@ -47,6 +47,35 @@ def test_sign_in_resets_between_epochs_and_not_at_the_end(tmp_path: Path) -> Non
         assert steps(folder, "reset") == expected
         assert result(folder)["events"] == {"reset": len(expected)}
         assert all(event["changed"] > 0 for event in events(folder, "reset"))
+
+
+def test_pilot_follows_the_training_accuracy_and_cuts_at_the_end(tmp_path: Path) -> None:
+    representation = "representation={name: pilot, penalty: 0.001, multiplier: 2.0}"
+    train(tiny_spec(tmp_path, representation, "topology.sparsity=0.9", "optimizer.lr=0.05"), tmp_path / "run")
+    lines = records(tmp_path / "run")
+    accuracies = [line["train_accuracy"] for line in lines if line["kind"] == "epoch"]
+    alpha, expected = 0.001, []
+    for epoch, (before, now) in enumerate(zip([0.0, *accuracies], accuracies, strict=False), 1):
+        alpha = alpha * 2 if now >= before and epoch <= 2 else alpha / 2
+        expected.append(alpha)
+    assert [event["alpha"] for event in events(tmp_path / "run", "penalty")] == expected
+    assert max(expected) > 0.001 == expected[-1]
+    assert steps(tmp_path / "run", "cut") == [STEPS]
+    found = result(tmp_path / "run")
+    assert found["events"] == {"penalty": 4, "cut": 1}
+    assert found["nonzero"] == found["prunable_weights"] - int(0.9 * found["prunable_weights"])
+    # the last epoch was validated as it was cut, and so is the evaluated network
+    last = [line for line in lines if line["kind"] == "epoch"][-1]
+    assert last["validation_accuracy"] == found["accuracy"]
+    assert last["density"] == pytest.approx(0.1, abs=1e-4)
+
+
+@pytest.mark.parametrize("topology", ["random", "rigl"])
+def test_spred_leaves_the_sparsity_to_a_topology_that_aims_at_it(tmp_path: Path, topology: str) -> None:
+    overrides = [f"topology={{name: {topology}, sparsity: 0.9}}", "representation.name=spred", "optimizer.lr=0.05"]
+    train(tiny_spec(tmp_path, *overrides), tmp_path / "run")
+    assert "cut" not in result(tmp_path / "run")["events"]
+    assert result(tmp_path / "run")["sparsity"] == pytest.approx(0.9, abs=1e-3)
 
 
 MET = "{update: {at_least: 4}, initial: {at_least: 1, by: 0.05}}"

@@ -95,7 +95,7 @@ def test_it_is_listed(ham: Ham, config: Path, monkeypatch: pytest.MonkeyPatch) -
     called = ham("methods", "--import", "toy_methods")
     assert (called.code, called.err) == (0, "")
     listed = [" ".join(line.split()) for line in called.out.splitlines()]
-    assert "halves PaI Halves Nobody et al., 2020" in listed
+    assert "halves PaI Halves 1 Nobody et al., 2020" in listed
     described = ham("methods", "halves", "--import", "toy_methods").out
     assert described.startswith("halves: Keeps the first rows of every layer.")
     assert "share (float, default 0.5" in described

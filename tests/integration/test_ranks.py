@@ -33,8 +33,9 @@ METHODS = {
     "random": ["topology={name: random, sparsity: 0.9}", "optimizer.ham={alpha: 5.0}"],
     "acdc": ["topology={name: acdc, criterion: erk, sparsity: 0.9}", "representation.name=sign_in"],
     "rigl": ["topology={name: rigl, sparsity: 0.9, update_every: 4}", "optimizer.clip_grad_norm=1.0"],
+    "wr": ["topology={name: wr, sparsity: 0.75, fraction: 0.5, rewind: 0.3}", "schedule.epochs=1"],
 }
-ACTS = {"random": 1, "acdc": 6, "rigl": 2}
+ACTS = {"random": 1, "acdc": 6, "rigl": 2, "wr": 2}
 SMALL = [
     "model.name=resnet8_gn",
     "data.batch_size=16",
@@ -72,6 +73,7 @@ def test_two_ranks_of_half_the_batch_are_one_of_the_whole(tmp_path: Path, method
     assert two["layers"] == one["layers"]
     assert two["evaluated"] == 100
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
     assert_close(tmp_path / "two", tmp_path / "one")
 
 
@@ -85,6 +87,20 @@ def test_micro_batches_are_one_batch(tmp_path: Path) -> None:
     for folder in ("four", "both"):
         assert_close(tmp_path / folder, tmp_path / "one")
     assert result(tmp_path / "four")["train_loss"] == pytest.approx(result(tmp_path / "one")["train_loss"], rel=1e-4)
+
+
+def test_ranks_read_one_training_accuracy(tmp_path: Path) -> None:
+    """PILoT's penalty follows the accuracy over all ranks; after the cut the masks of the ranks are compared."""
+    representation = "representation={name: pilot, penalty: 0.001, multiplier: 2.0}"
+    spec = tiny_spec(tmp_path, *SMALL, representation, "topology.sparsity=0.9", "schedule.epochs=4")
+    assert [one.error for one in train_on(spec, tmp_path / "run", 2)] == [None, None]
+    accuracies = [line["train_accuracy"] for line in records(tmp_path / "run") if line["kind"] == "epoch"]
+    alpha, expected = 0.001, []
+    for epoch, (before, now) in enumerate(zip([0.0, *accuracies], accuracies, strict=False), 1):
+        alpha = alpha * 2 if now >= before and epoch <= 2 else alpha / 2
+        expected.append(alpha)
+    assert [event["alpha"] for event in events(tmp_path / "run", "penalty")] == expected
+    assert result(tmp_path / "run")["events"] == {"penalty": 4, "cut": 1}
 
 
 BATCH_NORM = ["data.batch_size=48", "model.name=resnet8", "schedule.epochs=2"]
@@ -157,8 +173,8 @@ def _diverging_masks(world: World, folder: Path) -> None:
 
     draw = module.random_masks
 
-    def drawn(ctx: Any, distribution: str) -> Any:
-        masks = draw(ctx, distribution)
+    def drawn(ctx: Any, budgets: Any) -> Any:
+        masks = draw(ctx, budgets)
         if world.rank == 1:  # one bit
             first = next(iter(masks))
             masks[first].view(-1)[0] ^= True
@@ -175,21 +191,23 @@ def test_masks_that_differ_between_ranks_fail_the_run(tmp_path: Path) -> None:
     assert "differ" in json.loads((tmp_path / "run/failure.json").read_text())["error"]
 
 
-def _evaluated(world: World) -> tuple[float, float, int]:
+def _evaluated(world: World) -> list[tuple[float, float, int]]:
     torch.manual_seed(0)
-    images, labels = torch.randn(2001, 7), torch.randint(3, (2001,))
-    model = nn.Linear(7, 3)
-    share = Shard(world.rank, world.size).of(2001)
-    batches = [(images[i : min(i + 100, share.stop)], labels[i : min(i + 100, share.stop)]) for i in share[::100]]
-    return evaluate(model, batches, world)
+    model, found = nn.Linear(7, 3), []
+    for count in (2001, 2000):  # the ranks' shares are equal, and are not
+        images, labels = torch.randn(count, 7), torch.randint(3, (count,))
+        share = Shard(world.rank, world.size).of(count)
+        batches = [(images[i : min(i + 100, share.stop)], labels[i : min(i + 100, share.stop)]) for i in share[::100]]
+        found.append(evaluate(model, batches, world))
+    return found
 
 
-def test_2001_images_on_three_ranks_count_2001(tmp_path: Path) -> None:
-    loss, accuracy, images = _evaluated(World())
-    assert images == 2001
+def test_three_ranks_evaluate_each_image_once(tmp_path: Path) -> None:
+    alone = _evaluated(World())
+    assert [images for _, _, images in alone] == [2001, 2000]
     for ended in on_ranks(3, tmp_path, _evaluated):
-        assert ended.result[1:] == (accuracy, 2001)
-        assert ended.result[0] == pytest.approx(loss, rel=1e-6)
+        assert [found[1:] for found in ended.result] == [expected[1:] for expected in alone]
+        assert [found[0] for found in ended.result] == pytest.approx([expected[0] for expected in alone], rel=1e-6)
 
 
 def test_torchrun_and_its_signals(tmp_path: Path) -> None:

@@ -32,6 +32,25 @@ COMBINATIONS = {
         "schedule.warmup_epochs=1.5",
         HAM,
     ],
+    "pilot": [
+        "representation={name: pilot, penalty: 1.0e-3, multiplier: 1.5, cut_at: 0.75}",
+        "topology.sparsity=0.9",
+        "optimizer.lr=0.05",
+    ],
+    # four levels of one epoch
+    "wr, sign_in, ema": [
+        "topology={name: wr, sparsity: 0.875, fraction: 0.5, rewind: 0.5}",
+        "representation.name=sign_in",
+        "optimizer.lr=0.05",
+        "optimizer.ema_decay=0.9",
+        "schedule.epochs=1",
+    ],
+    "imp, adamw": [
+        "topology={name: imp, sparsity: 0.875, fraction: 0.5}",
+        "optimizer.name=adamw",
+        "optimizer.lr=0.01",
+        "schedule.epochs=1",
+    ],
 }
 # kinds of events each must show, or the cuts would not fall on anything
 ACTS = {
@@ -39,6 +58,9 @@ ACTS = {
     "rigl, ham": ["update"],
     "str, ham": ["threshold"],
     "random, adamw, ham": ["initial"],
+    "pilot": ["penalty", "cut"],
+    "wr, sign_in, ema": ["prune", "reset"],
+    "imp, adamw": ["prune"],
 }
 
 

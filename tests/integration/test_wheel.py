@@ -52,6 +52,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = zipfile.ZipFile(wheel).namelist()
     assert "experiments/configs/base.yaml" in names
     assert "slurm/profiles/default.yaml" in names
+    assert {"results/published/figures.csv", "results/published/sources.csv"} <= set(names)
     assert "experiments/data/fashion_mnist_5k.npz" in names
     assert any(name.endswith("LICENSE.fashion-mnist") for name in names)
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {

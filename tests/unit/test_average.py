@@ -28,7 +28,7 @@ def test_three_steps_by_hand() -> None:
     assert average.state_dict()["1.num_batches_tracked"] == 3
 
 
-@pytest.mark.parametrize("name", ["plain", "product", "sign_in", "str"])
+@pytest.mark.parametrize("name", ["plain", "product", "sign_in", "spred", "pilot", "str", "powerprop"])
 def test_the_network_has_the_average_where_the_masks_are(name: str) -> None:
     torch.manual_seed(0)
     model = network()
@@ -42,7 +42,7 @@ def test_the_network_has_the_average_where_the_masks_are(name: str) -> None:
     for _ in range(4):
         optimizer.zero_grad()
         model(torch.randn(8, 3)).square().sum().backward()
-        sparse.step()
+        sparse.step(metrics=lambda: {"train_accuracy": 0.5})
         average.update()
         means = [0.5 * mean + 0.5 * factor.detach() for mean, factor in zip(means, factors, strict=True)]
     sparse.finalize()

@@ -288,7 +288,7 @@ def test_split_does_not_depend_on_the_seed_but_order_does():
         (Spec(batch_size=0), ["data.batch_size"]),
         (Spec(validation=0, evaluate_on="validation"), ["data.evaluate_on", "data.validation"]),
         (Spec(name="fashion_mnst"), ["data.name", "did you mean 'fashion_mnist'", "synthetic"]),
-        (Spec(name="cifar"), ["data.name", "fashion_mnist, imagenet, synthetic"]),
+        (Spec(name="cifar"), ["data.name", "cifar10, cifar100, fashion_mnist, imagenet, synthetic"]),
         (Spec(image_size=32), ["data.image_size", "32", "28 pixels", "null"]),
     ],
 )

@@ -7,14 +7,17 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sparsity import distributions
-from sparsity.distributions import balanced, counts, erk, layer_densities, uniform
+from sparsity.budgets import Criterion
+from sparsity.distributions import balanced, counts, dense_layers, erk, layer_densities, uniform
 from sparsity.flops import inference_fraction, layer_macs
+from sparsity.options import Infeasible
 
 SPARSITIES = (0.8, 0.9, 0.95)
+EXACT = [name for name in distributions.NAMES if name != "balanced_sweep"]  # the sweep misses its target by design
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +208,7 @@ def test_uniform_counts_equal_exact_arithmetic(shapes: dict[str, tuple[int, ...]
     assert counts(shapes, uniform(shapes, thousandths / 1000)) == exact
 
 
-@given(shapes=networks, density=st.floats(0.001, 1.0), name=st.sampled_from(distributions.NAMES))
+@given(shapes=networks, density=st.floats(0.001, 1.0), name=st.sampled_from(EXACT))
 def test_every_distribution_meets_its_target(shapes: dict[str, tuple[int, ...]], density: float, name: str):
     densities = layer_densities(name, shapes, density)
     sizes = {layer: math.prod(s) for layer, s in shapes.items()}
@@ -252,5 +255,93 @@ def test_refuses_dense_layers_beyond_the_budget(rule):
 
 
 def test_refuses_an_unknown_distribution():
-    with pytest.raises(ValueError, match="'ekr' is not a distribution; allowed: uniform, erk, balanced"):
+    with pytest.raises(ValueError, match="'ekr' is not a distribution; allowed: uniform, erk, er, balanced"):
         layer_densities("ekr", {"a": (2, 2)}, 0.5)
+
+
+# ---- Erdős–Rényi without the kernel ---------------------------------------------------------------------------------
+
+
+def test_er_does_not_count_the_kernel():
+    # raw: (8+4)/32 = .375 over 288 weights and (10+10)/100 = .2 over 100; scale = 38.8 / (108 + 20)
+    scale = 38.8 / 128
+    found = layer_densities("er", {"conv": (8, 4, 3, 3), "fc": (10, 10)}, 0.1)
+    assert found == pytest.approx({"conv": 0.375 * scale, "fc": 0.2 * scale})
+
+
+def test_er_equals_erk_without_convolutions():
+    shapes = {"a": (30, 7), "b": (7, 30), "c": (50, 40)}
+    assert layer_densities("er", shapes, 0.2) == layer_densities("erk", shapes, 0.2)
+
+
+# ---- layers left dense ----------------------------------------------------------------------------------------------
+
+THREE = {"a": (4, 4), "b": (10, 8), "c": (2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("which", "names"), [("none", ()), ("first", ("a",)), ("last", ("c",)), ("first_last", ("a", "c"))]
+)
+def test_dense_layers(which: str, names: tuple[str, ...]):
+    assert dense_layers(THREE, which) == names
+
+
+def test_dense_layers_must_leave_one():
+    with pytest.raises(Infeasible, match="dense: first_last leaves no layer to prune in a network of 2"):
+        dense_layers({"a": (4, 4), "b": (10, 8)}, "first_last")
+    with pytest.raises(Infeasible, match="dense: last leaves no layer to prune in a network of 1"):
+        dense_layers({"a": (4, 4)}, "last")
+    with pytest.raises(ValueError, match="'frist' does not name dense layers; allowed: none, first, last, first_last"):
+        dense_layers(THREE, "frist")
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_others_pay_for_dense_layers_or_do_not(name: str):
+    # 16 + 80 + 4 weights; 40 % are 40, of which 20 are dense and 20 of 80 are left
+    assert layer_densities(name, THREE, 0.4, ("a", "c")) == pytest.approx({"a": 1, "b": 0.25, "c": 1})
+    alone = layer_densities(name, THREE, 0.4, ("a", "c"), rebudget=False)
+    assert alone == pytest.approx({"a": 1, "b": 0.4, "c": 1})
+
+
+@pytest.mark.parametrize(
+    ("which", "density", "flops"),
+    [("first", (0.2003, 0.1003, 0.0504), (0.223, 0.126, 0.077)), ("first_last", (0.2645, 0.1726, 0.1266), None)],
+)
+def test_resnet50_without_a_new_budget(resnet50, which: str, density, flops):
+    shapes, macs = resnet50
+    for index, sparsity in enumerate(SPARSITIES):
+        densities = layer_densities("uniform", shapes, 1 - sparsity, dense_layers(shapes, which), rebudget=False)
+        assert overall(shapes, densities) == pytest.approx(density[index], abs=5e-5)
+        if flops is not None:
+            assert inference_fraction(macs, densities) == pytest.approx(flops[index], abs=6e-4)
+
+
+# ---- the options that topologies share ------------------------------------------------------------------------------
+
+
+@given(
+    shapes=networks,
+    sparsity=st.floats(0.0, 0.99),
+    which=st.sampled_from(distributions.DENSE),
+    rebudget=st.booleans(),
+    criterion=st.sampled_from(("global", *EXACT)),
+    share=st.floats(0, 1),
+)
+def test_a_criterion_selects_as_many_as_it_states(shapes, sparsity, which, rebudget, criterion, share):
+    options = Criterion(dense=which, rebudget=rebudget, criterion=criterion)
+    generator = torch.Generator().manual_seed(0)
+    scores = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
+    try:
+        stated = options.total(shapes, sparsity)
+    except Infeasible:
+        assume(False)
+        raise
+    final, early = options.select(scores, sparsity), options.select(scores, sparsity, share)
+    assert sum(final.kept().values()) == stated
+    for name, mask in final.items():
+        assert not bool((mask & ~early[name]).any())  # what is gone early is gone in the end
+        if name in dense_layers(shapes, which):
+            assert bool(mask.all())
+    total = sum(math.prod(shape) for shape in shapes.values())
+    if rebudget:
+        assert -1e-6 <= stated - (1 - sparsity) * total < len(shapes)

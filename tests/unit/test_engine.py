@@ -136,7 +136,7 @@ def test_the_order_of_hooks(recorder):
     sparse = sparsity.attach("recorder", layer, optimizer, sparsity=0.5, total_steps=4, steps_per_epoch=2)
     seen = sparse.topology.seen
     optimizer.register_step_pre_hook(lambda *_: seen.append(("optimizer", layer.weight.grad.clone())))
-    sparse.representation.after_epoch = lambda ctx: seen.append(("after_epoch", ctx.steps_done, ctx.epoch))
+    sparse.representation.after_epoch = lambda ctx, _: seen.append(("after_epoch", ctx.steps_done, ctx.epoch))
     for _ in range(4):
         layer.weight.grad = torch.ones(2, 4)
         sparse.step()
@@ -412,13 +412,13 @@ def attach(topology: str = "random", representation: str = "plain", **given: Any
     return sparsity.attach(topology, model, torch.optim.SGD(rep.param_groups(), lr=0.1), **settings)
 
 
+@pytest.mark.parametrize("representation", ["str", "powerprop"])
 @pytest.mark.parametrize("topology", ["rigl", "acdc"])
-def test_refuses_regrowth_under_a_soft_threshold(topology: str):
-    with pytest.raises(
-        ValueError, match=f"topology '{topology}' regrows weights at zero, where .*'str' has no gradient"
-    ):
-        attach(topology, "str")
-    assert attach("random", "str").masks.density < 1
+def test_refuses_regrowth_where_zeros_have_no_gradient(topology: str, representation: str):
+    message = f"topology '{topology}' regrows weights at zero, where .*'{representation}' has no gradient"
+    with pytest.raises(ValueError, match=message):
+        attach(topology, representation)
+    assert attach("random", representation).masks.density < 1
 
 
 def test_refuses_lbfgs_bare_and_wrapped():

@@ -14,6 +14,7 @@ from experiments import models, networks
 from experiments.errors import UserError
 
 GREY: dict[str, Any] = {"num_classes": 10, "in_channels": 1, "image_size": 28}
+CIFAR: dict[str, Any] = {"num_classes": 10, "in_channels": 3, "image_size": 32}
 COLOUR: dict[str, Any] = {"num_classes": 1000, "in_channels": 3, "image_size": 224}
 
 
@@ -86,8 +87,9 @@ def test_own_models_map_images_to_logits(name: str, channels: int, size: int, cl
 @pytest.mark.parametrize("name", models.MODELS)
 def test_own_models_learn(name: str):
     torch.manual_seed(0)
-    model = models.build(name, **GREY)
-    images, labels = torch.randn(20, 1, 28, 28), torch.arange(20) % 10
+    size = 8 if "18" in name else 28  # the large one on small images
+    model = models.build(name, **{**GREY, "image_size": size})
+    images, labels = torch.randn(20, 1, size, size), torch.arange(20) % 10
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(20):
         optimizer.zero_grad()
@@ -114,6 +116,8 @@ def test_initialisation_is_torchs_default_and_seeded():
         ("resnet8", GREY, 77_754),
         ("resnet8_gn", GREY, 77_754),
         ("mlp_bn", GREY, 267_010),
+        ("resnet20", CIFAR, 269_722),
+        ("resnet18_cifar", {**CIFAR, "num_classes": 100}, 11_220_132),
         ("torchvision:resnet50", COLOUR, 25_557_032),
         ("timm:resnet50", COLOUR, 25_557_032),
     ],
@@ -154,7 +158,11 @@ def test_transformers_are_built_for_the_size_of_the_images():
         (
             "resnet9",
             GREY,
-            ["'resnet9'", "resnet8, resnet8_gn, mlp_bn, torchvision:NAME, timm:NAME", "did you mean 'resnet8'"],
+            [
+                "'resnet9'",
+                "resnet8, resnet8_gn, mlp_bn, resnet20, resnet18_cifar, torchvision:NAME",
+                "did you mean 'resnet8'",
+            ],
         ),
         (":resnet8", GREY, ["is not a model"]),
         ("keras:resnet50", GREY, ["'keras:resnet50'", "torchvision:NAME"]),
@@ -192,6 +200,55 @@ def test_own_models_import_no_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- networks for CIFAR
+
+
+def test_resnet20_is_that_of_he_et_al():
+    model = models.build("resnet20", **CIFAR)
+    weighted = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    assert len(weighted) == 20  # option A: shortcuts have no weights
+    stages = 16 * 16 * 9 * 6, 16 * 32 * 9 + 32 * 32 * 9 * 5, 32 * 64 * 9 + 64 * 64 * 9 * 5
+    assert sum(module.weight.numel() for module in weighted) == 3 * 16 * 9 + sum(stages) + 640 == 268_336
+    assert count(model) == 268_336 + 2 * (16 * 7 + 32 * 6 + 64 * 6) + 10
+    assert count(model) == pytest.approx(0.27e6, rel=1e-2)  # their table 6
+
+
+def test_resnet18_for_cifar_is_torchvisions_with_another_stem():
+    from torchvision.models import resnet18
+
+    own, theirs = models.build("resnet18_cifar", **CIFAR), resnet18(num_classes=10)
+    assert count(own) == count(theirs) - 64 * 3 * 49 + 64 * 3 * 9
+    shapes = [[tuple(p.shape) for p in network.parameters()] for network in (own, theirs)]
+    assert sorted(shapes[0][1:]) == sorted(shapes[1][1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet20", [[16, 32, 32], [32, 16, 16], [64, 8, 8]]),
+        ("resnet18_cifar", [[64, 32, 32], [128, 16, 16], [256, 8, 8], [512, 4, 4]]),
+    ],
+)
+def test_stages_halve_the_image_and_the_stem_does_not(name: str, expected: list[list[int]]):
+    model = models.build(name, **CIFAR)
+    sizes = []
+    for stage in model.get_submodule("layers"):  # pyright: ignore[reportGeneralTypeIssues]
+        stage.register_forward_hook(lambda _module, _inputs, output: sizes.append(list(output.shape[1:])))
+    model.get_submodule("conv1").register_forward_hook(lambda _m, _i, output: sizes.append(list(output.shape[1:])))
+    model(torch.zeros(2, 3, 32, 32))
+    assert sizes == [expected[0], *expected]
+
+
+def test_the_padded_shortcut_by_hand():
+    # every second pixel of each row and column; one new channel before the two old ones and one behind them
+    x = torch.arange(32.0).view(1, 2, 4, 4)
+    y = networks.PaddedShortcut(2, 4, 2)(x)
+    assert y[0, 1].tolist() == [[0, 2], [8, 10]]
+    assert y[0, 2].tolist() == [[16, 18], [24, 26]]
+    assert not y[0, 0].any()
+    assert not y[0, 3].any()
 
 
 # --- group normalisation

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import sparsity
+from ham import HAM
 from sparsity import representation as protocol
 from sparsity.representations.product import split
 
-TRAINED = ("product", "sign_in", "str")
+TRAINED = ("product", "sign_in", "spred", "pilot", "str", "powerprop")
 
 
 def net(dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -68,7 +69,7 @@ def test_folding_leaves_a_plain_network_with_the_same_output(name: str):
 @pytest.mark.parametrize("name", ["plain", *TRAINED])
 def test_parameter_groups_hold_every_parameter_once(name: str):
     model = net()
-    rep = sparsity.represent(model, name)
+    rep = sparsity.represent(model, name, **({"decay_factors": True} if name == "pilot" else {}))
     for decay in ("weights", "all"):
         groups = rep.param_groups(weight_decay=0.25, decay=decay)
         held = [id(p) for group in groups for p in group["params"]]
@@ -85,7 +86,9 @@ def test_which_groups_ham_may_touch():
         return [(group["ham"], [tuple(p.shape) for p in group["params"]]) for group in rep.param_groups()]
 
     assert allowed("plain") == [(True, [(2, 3)]), (True, [(2,)])]
-    assert allowed("product") == allowed("sign_in") == [(False, [(2, 3)]), (False, [(2, 3)]), (True, [(2,)])]
+    for name in ("product", "sign_in", "spred", "pilot"):
+        assert allowed(name) == [(False, [(2, 3)]), (False, [(2, 3)]), (True, [(2,)])]
+    assert allowed("powerprop") == allowed("plain")
     assert allowed("str") == [(True, [(2, 3)]), (False, [(1, 1)]), (True, [(2,)])]
 
 
@@ -123,7 +126,7 @@ def test_attach_finds_a_representation_that_keeps_the_plain_weight(open_registry
     class Clipped(sparsity.Representation):
         """Plain weights, bounded after each epoch."""
 
-        def after_epoch(self, ctx: Any) -> None:
+        def after_epoch(self, ctx: Any, metrics: Any) -> None:
             with torch.no_grad():
                 for slot in self.slots.values():
                     slot.factors[0].clamp_(-0.01, 0.01)
@@ -259,7 +262,7 @@ def test_at_the_published_start_the_threshold_moves_by_decay_alone():
         assert slot.factors[1].item() == pytest.approx(-3200 * 0.999**10, rel=1e-6)
         assert slot.factors[1].grad.item() == 0
         assert slot.module.weight.all()
-    assert sparse.event_counts == {}
+    assert sparse.event_counts == {"projection": 1}  # this will never be sparse
 
 
 def test_threshold_decay_is_its_own_group():
@@ -275,10 +278,94 @@ def test_threshold_decay_is_its_own_group():
 def test_the_step_at_which_the_threshold_turns_on_is_recorded_once():
     # s: -3200 * .05^n reaches -8 at n = 2 and -.4 at n = 3, where sigmoid is .4 and cuts; epochs are two steps
     _, sparse = str_run(8, threshold_decay=9.5)
-    assert sparse.event_counts == {"threshold": 1}
+    assert sparse.event_counts["threshold"] == 1
+    assert sparse.events[0]["event"] == "threshold"
     assert sparse.events[0]["step"] == 4
     _, sparse = str_run(4)
-    assert sparse.event_counts == {}
+    assert "threshold" not in sparse.event_counts
+
+
+@pytest.mark.parametrize("wrap", [lambda base: base, lambda base: HAM(base, alpha=200.0, beta=1.0)])
+def test_ham_leaves_the_thresholds_alone(wrap: Any):
+    model = net()
+    rep = sparsity.represent(model, "str")
+    optimizer = wrap(torch.optim.SGD(rep.param_groups(weight_decay=0.01), lr=0.1))
+    sparse = sparsity.attach("dense", model, optimizer, sparsity=0.0, total_steps=10)
+    for _ in range(10):
+        backward(model)
+        sparse.step()
+    for slot in rep.slots.values():
+        assert slot.factors[1].item() == pytest.approx(-3200 * 0.999**10, rel=1e-6)
+
+
+def test_a_classifier_without_a_threshold():
+    model = net()
+    rep = sparsity.represent(model, "str", initial_threshold=-0.5, classifier=False)
+    start = model[5].weight.detach().clone()
+    optimizer = torch.optim.SGD(rep.param_groups(weight_decay=0.5), lr=0.1, momentum=0.9)
+    sparse = sparsity.attach("dense", model, optimizer, sparsity=0.0, total_steps=4)
+    assert torch.equal(model[5].weight, rep.slots["5.weight"].factors[0])
+    for _ in range(4):
+        backward(model)
+        sparse.step()
+    assert rep.slots["0.weight"].factors[1].item() > -0.5
+    # sigmoid(-.5) = .38 cuts all of the convolution, whose weights are below 1/3; the classifier learns
+    assert sparse.finalize() == {"0.weight": 0, "5.weight": 180}
+    assert not torch.equal(model[5].weight, start)
+
+
+def test_the_classifier_is_thresholded_by_default():
+    rep = sparsity.represent(net(), "str", initial_threshold=0.0)
+    assert not rep.slots["5.weight"].weight.any()
+
+
+def projected(sparsities: list[float], target: float) -> list[dict[str, Any]]:
+    """What is projected in a run of as many epochs in which so large a share of ten weights is zero after each."""
+    model = nn.Sequential(nn.Linear(10, 1, bias=False))
+    rep = sparsity.represent(model, "str", initial_threshold=0.0)  # cuts at .5
+    sparse = sparsity.attach(
+        "dense",
+        model,
+        torch.optim.SGD(rep.param_groups(), lr=0.0),
+        sparsity=target,
+        total_steps=len(sparsities),
+        steps_per_epoch=1,
+    )
+    weight = rep.slots["0.weight"].factors[0]
+    for share in sparsities:
+        with torch.no_grad():
+            weight.copy_((torch.arange(10) >= round(10 * share)).float()[None])
+        model(torch.ones(1, 10)).sum().backward()
+        sparse.step()
+    return [event for event in sparse.events if event["event"] == "projection"]
+
+
+def test_a_target_that_will_be_missed_is_said(caplog: pytest.LogCaptureFixture):
+    # after 6 of 8 epochs .4 is zero, .1 more than before: between .4 and .4 + 2 * .1 in the end
+    found = projected([0, 0, 0, 0, 0.3, 0.4, 0.5, 0.5], 0.9)
+    assert [(event["step"], event["target"]) for event in found] == [(6, 0.9)]
+    assert (found[0]["low"], found[0]["high"]) == pytest.approx((0.4, 0.6))
+    assert "between 0.4000 and 0.6000, its target is 0.9000" in caplog.text
+    # too much already; and a threshold that never woke up
+    assert [event["low"] for event in projected([0, 0, 0.8, 0.8], 0.7)] == pytest.approx([0.8])
+    assert [(event["low"], event["high"]) for event in projected([0, 0, 0, 0], 0.7)] == [(0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("sparsities", "target"),
+    [
+        ([0, 0, 0, 0, 0.3, 0.4, 0.5, 0.5], 0.4),
+        ([0, 0, 0, 0, 0.3, 0.4, 0.5, 0.5], 0.5),
+        ([0, 0, 0, 0, 0.3, 0.4, 0.5, 0.5], 0.6),
+        ([0.7], 0.7),
+        ([0, 0, 0, 0], 0.0),  # no target at all
+    ],
+)
+def test_a_target_within_reach_is_not_warned_of(
+    sparsities: list[float], target: float, caplog: pytest.LogCaptureFixture
+):
+    assert projected(sparsities, target) == []
+    assert not caplog.records
 
 
 def test_a_mask_is_not_taken_for_the_threshold():
@@ -289,7 +376,7 @@ def test_a_mask_is_not_taken_for_the_threshold():
     for _ in range(4):
         backward(model)
         sparse.step()
-    assert sparse.event_counts == {"initial": 1}
+    assert sparse.event_counts == {"initial": 1}  # and its zeros count towards the target: nothing is missed
 
 
 def test_str_needs_a_decay_of_its_threshold_solved_before():
@@ -307,6 +394,58 @@ def test_str_zeros_are_counted_at_the_end():
     assert sparse.finalize() == {"0.weight": 5}
     expected = [[0.4, -0.3, 0, 0.2], [0, 1.5, 0.1, 0]]
     assert torch.allclose(model[0].weight, torch.tensor(expected))
+
+
+# ---- powers ---------------------------------------------------------------------------------------------------------
+
+
+def test_powers_by_hand():
+    rep = sparsity.represent(nn.Sequential(nn.Linear(3, 1)), "powerprop", power=3.0)
+    (v,) = rep.factorise(torch.tensor([8.0, -27.0, 0.0]))
+    assert v.tolist() == pytest.approx([2, -3, 0])
+    assert rep.materialise(v).tolist() == pytest.approx([8, -27, 0])
+
+
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0, 4.0])
+def test_the_gradient_of_a_power(power: float):
+    rep = sparsity.represent(nn.Sequential(nn.Linear(3, 1)), "powerprop", power=power)
+    v = nn.Parameter(torch.tensor([0.5, -2.0, 1.0, 0.0], dtype=torch.float64))
+    torch.testing.assert_close(rep.materialise(v), v * v.abs() ** (power - 1))
+    dense = torch.tensor([3.0, -1.0, 0.5, 7.0], dtype=torch.float64)  # dL/dtheta
+    (rep.materialise(v) * dense).sum().backward()
+    expected = [dense[i].item() * power * abs(v[i].item()) ** (power - 1) for i in range(3)]
+    assert v.grad is not None
+    assert v.grad.tolist() == pytest.approx([*expected, 7 if power == 1 else 0])
+    found = rep.grad(v)
+    assert found is not None
+    assert found.tolist() == pytest.approx([3, -1, 0.5, 7 if power == 1 else 0])
+
+
+def test_powers_have_the_gradient_of_theta_as_a_leaf():
+    model = net(torch.float64)
+    reference = copy.deepcopy(model)
+    rep = sparsity.represent(model, "powerprop", power=2.5)
+    assert rep.grad(*rep.slots["5.weight"].factors) is None
+    backward(model, torch.float64)
+    leaves = {name: theta.clone().requires_grad_() for name, theta in rep.weights()}
+    x, y = batch(torch.float64)
+    nn.functional.cross_entropy(torch.func.functional_call(reference, leaves, (x,)), y).backward()
+    for name, slot in rep.slots.items():
+        torch.testing.assert_close(rep.grad(*slot.factors), leaves[name].grad)
+
+
+def test_the_large_learn_faster_under_a_power():
+    """One step of rate r moves theta by about r p^2 |theta|^(2 - 2/p) g: at p = 2, four times r |theta| g."""
+    model = nn.Sequential(nn.Linear(3, 1, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 0.25, 0.01]]))
+    rep = sparsity.represent(model, "powerprop")
+    optimizer = torch.optim.SGD(rep.param_groups(), lr=1e-4)
+    model(torch.ones(1, 3)).sum().backward()
+    before = rep.slots["0.weight"].weight.clone()
+    optimizer.step()
+    moved = before - rep.slots["0.weight"].weight
+    torch.testing.assert_close(moved, 1e-4 * 4 * before, rtol=5e-3, atol=1e-7)
 
 
 # ---- the product ----------------------------------------------------------------------------------------------------
@@ -393,10 +532,10 @@ def test_pruned_entries_are_parked_where_a_gradient_reaches_them(options: dict[s
     assert w.grad[~sparse.masks["5.weight"]].abs().min() > 0
 
 
-def recovering(topology: str, beta: float, **options: Any) -> None:
+def recovering(topology: str, name: str, given: dict[str, Any], **options: Any) -> None:
     """Some weights that came back at zero are non-zero 20 steps later, and no factor pair is stuck at (0, 0)."""
     model = net()
-    rep = sparsity.represent(model, "sign_in", beta=beta)
+    rep = sparsity.represent(model, name, **given)
     optimizer = torch.optim.SGD(rep.param_groups(), lr=0.1, momentum=0.9)
     sparse = sparsity.attach(topology, model, optimizer, sparsity=0.8, total_steps=200, steps_per_epoch=10, **options)
     revived: dict[str, Tensor] = {}
@@ -404,7 +543,7 @@ def recovering(topology: str, beta: float, **options: Any) -> None:
     for _ in range(200):
         old = dict(sparse.masks)
         backward(model)
-        sparse.step()
+        sparse.step(metrics=lambda: {"train_accuracy": 0.5})
         grown = {name: sparse.masks[name] & ~old[name] for name in old}
         if not revived and any(mask.any() for mask in grown.values()):
             revived, since = grown, sparse.steps_done
@@ -419,21 +558,18 @@ def recovering(topology: str, beta: float, **options: Any) -> None:
     raise AssertionError("nothing ever grew")
 
 
-@pytest.mark.parametrize("beta", [1.0, 0.0])
-def test_weights_grown_by_rigl_recover(beta: float):
-    recovering("rigl", beta, update_every=40, fraction=0.5)
+PRODUCTS = [("sign_in", {"beta": 1.0}), ("sign_in", {"beta": 0.0}), ("pilot", {}), ("spred", {}), ("product", {})]
 
 
-@pytest.mark.parametrize(
-    "beta",
-    [
-        1.0,
-        0.0,
-    ],
-)
-def test_weights_decompressed_by_acdc_recover(beta: float):
+@pytest.mark.parametrize(("name", "given"), PRODUCTS)
+def test_weights_grown_by_rigl_recover(name: str, given: dict[str, Any]):
+    recovering("rigl", name, given, update_every=40, fraction=0.5)
+
+
+@pytest.mark.parametrize(("name", "given"), PRODUCTS)
+def test_weights_decompressed_by_acdc_recover(name: str, given: dict[str, Any]):
     # the dense phases of 200 steps are ten steps long
-    recovering("acdc", beta)
+    recovering("acdc", name, given)
 
 
 # ---- Sign-In --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from sparsity.schedules import acdc_phases, cosine_fraction
+from sparsity.schedules import acdc_phases, acdc_table, cosine_fraction
 
 # Peste et al. 2021, ResNet-50, 100 epochs: (first epoch, sparse?)
 PUBLISHED = [
@@ -33,6 +33,38 @@ PUBLISHED = [
 def test_acdc_table_of_100_epochs(steps_per_epoch: int):
     phases = acdc_phases(100 * steps_per_epoch)
     assert phases == [(epoch * steps_per_epoch, sparse) for epoch, sparse in PUBLISHED]
+
+
+# the authors' configurations for longer runs: epochs of compression and decompression, read off their ranges
+LONGER = {
+    # compressed at [10, 10, 121] and 135, restored at [15, 10, 116] and 125
+    "150ep": (
+        [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 135],
+        [15, 25, 35, 45, 55, 65, 75, 85, 95, 105, 115, 125],
+    ),
+    # compressed at [10, 10, 171] and 185, restored at [15, 10, 166] and 175
+    "200ep": (
+        [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140, 150, 160, 170, 185],
+        [15, 25, 35, 45, 55, 65, 75, 85, 95, 105, 115, 125, 135, 145, 155, 165, 175],
+    ),
+}
+
+
+@pytest.mark.parametrize("table", LONGER)
+def test_acdc_tables_of_longer_runs(table: str):
+    compress, decompress = LONGER[table]
+    epochs = int(table.removesuffix("ep"))
+    expected = [(0, False), *sorted([(e, True) for e in compress] + [(e, False) for e in decompress])]
+    assert acdc_table(table) == expected
+    assert acdc_phases(7 * epochs, table) == [(7 * epoch, sparse) for epoch, sparse in expected]
+    # scaled to 30 epochs of 100 steps: the same shares
+    scaled = acdc_phases(3000, table)
+    assert [step for step, _ in scaled] == [round(epoch / epochs * 3000) for epoch, _ in expected]
+
+
+def test_the_default_table_is_that_of_100_epochs():
+    assert acdc_table() == PUBLISHED
+    assert acdc_phases(12_345) == acdc_phases(12_345, "100ep") != acdc_phases(12_345, "200ep")
 
 
 @pytest.mark.parametrize("steps_per_epoch", [1, 10])

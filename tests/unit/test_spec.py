@@ -81,7 +81,7 @@ def test_defaults():
             "evaluate_on": "test",
             "workers": 4,
         },
-        "model": {"name": "resnet8", "options": {}, "init": "default"},
+        "model": {"name": "resnet8", "options": {}, "init": "default", "weights": None},
         "topology": {"name": "dense", "sparsity": 0.0},
         "representation": {"name": "plain"},
         "optimizer": {
@@ -94,6 +94,7 @@ def test_defaults():
             "clip_grad_norm": None,
             "ham": None,
             "ema_decay": None,
+            "sparse_opt": None,
         },
         "loss": {"label_smoothing": 0.0},
         "schedule": {
@@ -295,17 +296,17 @@ def test_malformed_overrides(override: str, message: str):
         ("data.train_limit=0", "data.train_limit: 0 is out of range: must be >= 1"),
         ("data.root=5", "data.root: 5 is not text; put it in quotes"),
         ("data.root=''", "data.root: is empty text; write null for none"),
-        ("data.name=fashion", "data.name: 'fashion' is not a data set; allowed: fashion_mnist, imagenet, synthetic; did you mean 'fashion_mnist'?"),
+        ("data.name=fashion", "data.name: 'fashion' is not a data set; allowed: cifar10, cifar100, fashion_mnist, imagenet, synthetic; did you mean 'fashion_mnist'?"),
         ("data={name: synthetic}", "data: root, image_size, batch_size, validation, train_limit, evaluate_on, workers are missing; a mapping in an override replaces all of data, write data.KEY to set one key"),
         ("data=null", "data: null is not a mapping"),
-        ("model.name=resnet80", "model.name: 'resnet80' is not a model; allowed: resnet8, resnet8_gn, mlp_bn, torchvision:NAME, timm:NAME; did you mean 'resnet8'?"),
+        ("model.name=resnet80", "model.name: 'resnet80' is not a model; allowed: resnet8, resnet8_gn, mlp_bn, resnet20, resnet18_cifar, torchvision:NAME, timm:NAME; did you mean 'resnet8'?"),
         ("model.name='timm:'", "model.name: 'timm:' is not a model"),
         ("runtime.device=gpu", "runtime.device: 'gpu' is not one of auto, cpu, cuda"),
         ("tracking.wandb=disable", "tracking.wandb: 'disable' is not one of auto, online, offline, disabled; did you mean 'disabled'?"),
         ("seed=-1", "seed: -1 is out of range: must be >= 0"),
         ("seed=1.0", "seed: 1.0 is not a whole number"),
         ("checkpoint.every_minutes=0", "checkpoint.every_minutes: 0 is out of range: must be > 0"),
-        ("checks.events={updtae: {at_least: 1}}", "checks.events.updtae: 'updtae' is not one of initial, update, compress, decompress, threshold, reset; did you mean 'update'?"),
+        ("checks.events={updtae: {at_least: 1}}", "checks.events.updtae: 'updtae' is not one of initial, update, compress, decompress, threshold, projection, reset, penalty, cut, prune; did you mean 'update'?"),
         ("checks.events={update: {by: 0.5}}", "checks.events.update: at_least is missing"),
         ("checks.events={update: {at_least: 1, by: 2}}", "checks.events.update.by: 2 is out of range: must be <= 1"),
         ("checks.events={update: {at_least: 1, at_lest: 1}}", "checks.events.update.at_lest: unknown key; allowed: at_least, by; did you mean 'at_least'?"),
@@ -350,7 +351,7 @@ def test_messages(override: str, message: str):
         (["topology.name=rigl", "representation.name=str"], "topology.name: topology 'rigl' regrows weights at zero, where representation 'str' has no gradient"),
         (["topology.name=rigl", "topology.fraction=2"], "topology.fraction: 2.0 is out of range: must be <= 1"),
         (["topology.name=rigl", "topology.update_every=1.5"], "topology.update_every: 1.5 is not of type int"),
-        (["topology.name=rigl", "topology.drop=1"], "topology.drop: unknown key of topology 'rigl'; allowed: name, sparsity, update_every, fraction, end, distribution"),
+        (["topology.name=rigl", "topology.drop=1"], "topology.drop: unknown key of topology 'rigl'; allowed: name, sparsity, dense, rebudget, distribution, update_every, "),
         (["representation.name=sign_in", "representation.reset=1"], "representation.reset: unknown key of representation 'sign_in'; allowed: name, "),
     ],
 )  # fmt: skip
@@ -366,7 +367,7 @@ def test_keys_that_go_together():
     # the files of a data set are not looked for until a run needs them
     spec = build(
         "data={name: imagenet, root: null, image_size: null, batch_size: 512, validation: 0, train_limit: null, evaluate_on: test, workers: 8}",
-        "model={name: 'torchvision:resnet50', options: {zero_init_residual: true}, init: default}",
+        "model={name: 'torchvision:resnet50', options: {zero_init_residual: true}, init: default, weights: null}",
     )
     assert spec.model.options == {"zero_init_residual": True}
 
@@ -396,10 +397,27 @@ def test_an_error_in_the_packaged_defaults_names_them(monkeypatch, here):
 def test_a_resolved_method_has_all_its_options():
     spec = build("topology.name=rigl", "topology.sparsity=0.9", "topology.fraction=1", "representation.name=sign_in")
     dumped = spec.model_dump()
-    assert list(dumped["topology"]) == ["name", "sparsity", "update_every", "fraction", "end", "distribution"]
+    times = ["update_every", "unit", "batch_reference", "fraction", "end"]
+    later = ["average", "also_step", "at_start"]
+    assert list(dumped["topology"]) == ["name", "sparsity", "dense", "rebudget", "distribution", *times, *later]
     assert spec.topology.options["fraction"] == 1.0
     assert type(spec.topology.options["fraction"]) is float
     assert "reset_every" in dumped["representation"]
+
+
+def test_times_at_another_batch_size_become_steps_of_this_run():
+    options = ["topology.name=rigl", "topology.sparsity=0.9", "data.batch_size=512"]
+    given = build(*options, "topology.update_every=100", "topology.batch_reference=4096")
+    assert (given.topology.options["update_every"], given.topology.options["batch_reference"]) == (800, None)
+    # the same run as one that says 800, and what is recorded is read back as it is
+    assert given == build(*options, "topology.update_every=800")
+    assert from_mapping(given.model_dump()) == given
+    assert refused(*options, "topology.batch_reference=1", "topology.average=8") == (
+        "command line: topology.average: 8 is out of range: must be <= update_every"
+    )
+    assert refused("topology={name: mest, sparsity: 0.99}").endswith(
+        "topology.mutation: 0.02 is out of range: must be < the density, 0.01"
+    )
 
 
 @pytest.mark.parametrize("name", ["dense", "random", "acdc", "rigl"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import sparsity
 from sparsity import MaskSet
+from sparsity.options import Infeasible
 from sparsity.topologies.rigl import drop_and_grow
 
 
@@ -257,7 +258,7 @@ def mask_digest(topology: str, representation: str, optimizer: type[torch.optim.
 def test_the_random_mask_depends_on_nothing_but_its_seed():
     reference = mask_digest("random", "plain", torch.optim.SGD, 3)
     torch.manual_seed(1234)  # another initialisation
-    for representation in ("plain", "product", "sign_in", "str"):
+    for representation in ("plain", "product", "sign_in", "spred", "pilot", "str", "powerprop"):
         for optimizer in (torch.optim.SGD, torch.optim.AdamW):
             assert mask_digest("random", representation, optimizer, 3) == reference
     assert mask_digest("rigl", "plain", torch.optim.SGD, 3) == reference
@@ -282,6 +283,52 @@ def test_random_masks_are_spread_evenly():
         )
         hits += sparse.masks["weight"][0]
     assert (hits - 250).abs().max() < 56
+
+
+def random_masks(share: float, seed: int = 0, **options: Any) -> sparsity.SparseTraining:
+    network = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 40), nn.Linear(40, 10))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    return sparsity.attach("random", network, optimizer, sparsity=share, total_steps=1, seed=seed, **options)
+
+
+def test_bernoulli_masks_have_the_density_on_average_alone():
+    # 600 + 1200 + 400 weights at density .3; 100 draws: 66,000 expected, standard deviation sqrt(220,000 * .3 * .7)
+    counts = []
+    for seed in range(100):
+        sparse = random_masks(0.7, seed, distribution="uniform", counts="bernoulli")
+        counts.append(sum(sparse.masks.kept().values()))
+        assert sparse.topology.expected_kept(sparse.shapes, 0.7) is None
+    assert abs(sum(counts) - 66_000) < 5 * math.sqrt(220_000 * 0.3 * 0.7)
+    assert len(set(counts)) > 20  # standard deviation of one is 21.5
+    again = random_masks(0.7, 99, distribution="uniform", counts="bernoulli")
+    assert sum(again.masks.kept().values()) == counts[-1]
+    assert again.finalize()  # no count is stated, so none is missed
+
+
+def test_bernoulli_masks_leave_dense_layers_dense():
+    sparse = random_masks(0.7, distribution="erk", counts="bernoulli", dense="first")
+    assert sparse.masks.kept()["0.weight"] == 600
+
+
+def test_random_masks_with_dense_layers():
+    # 30 % of 2,200 are 660, of which 400 are the last layer's; 260 of the other 1,800 in equal shares
+    sparse = random_masks(0.7, distribution="uniform", dense="last")
+    assert sparse.masks.kept() == {"0.weight": 87, "1.weight": 174, "2.weight": 400}
+    sparse = random_masks(0.7, distribution="uniform", dense="last", rebudget=False)
+    assert sparse.masks.kept() == {"0.weight": 180, "1.weight": 360, "2.weight": 400}
+
+
+@pytest.mark.parametrize("topology", ["random", "rigl"])
+def test_the_same_layers_stay_dense_in_all_methods(topology: str):
+    network = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 40), nn.Linear(40, 10))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    options = {"distribution": "erk", "dense": "first_last", "rebudget": False}
+    sparse = sparsity.attach(topology, network, optimizer, sparsity=0.9, total_steps=10, **options)
+    for _ in range(10):
+        optimizer.zero_grad()
+        network(torch.ones(3, 20)).sum().backward()
+        sparse.step()
+    assert sparse.finalize() == {"0.weight": 600, "1.weight": 120, "2.weight": 400}
 
 
 # ---- AC/DC ----------------------------------------------------------------------------------------------------------
@@ -327,6 +374,53 @@ def test_global_criterion_rounds_k_up():
     # k = ceil(8 * .4) = ceil(3.2) = 4 as well; at .35 it is ceil(2.8) = 3, which leaves two
     assert compressed(two_layers(FIRST, LAST), 0.6).masks.kept() == {"0.weight": 2, "1.weight": 1}
     assert compressed(two_layers(FIRST, LAST), 0.65).masks.kept() == {"0.weight": 2, "1.weight": 0}
+
+
+def three_layers() -> nn.Sequential:
+    """|weights| 9 to 6 | 5 4 3 2 1 | .5"""
+    network = nn.Sequential(*(nn.Linear(1, size, bias=False) for size in (4, 5, 1)))
+    with torch.no_grad():
+        for layer, values in zip(network, ((9, -8, 7, 6), (5, -4, 3, 2, 1), (0.5,)), strict=True):
+            layer.weight.copy_(torch.tensor(values).view(-1, 1))  # pyright: ignore
+    return network
+
+
+def test_the_authors_global_criterion_without_first_and_last():
+    # over the five in the middle alone: k = ceil(5 * .6) = 3, strictly larger than 3 are 5 and 4
+    sparse = compressed(three_layers(), 0.4, dense="first_last", rebudget=False)
+    assert sparse.masks.kept() == {"0.weight": 4, "1.weight": 2, "2.weight": 1}
+    assert sparse.topology.expected_kept(sparse.shapes, 0.4) == 7
+    assert sparse.masks["1.weight"].flatten().tolist() == [True, True, False, False, False]
+
+
+def test_the_global_criterion_where_others_pay_for_the_dense_layers():
+    # ceil(10 * .7) = 7 of ten, 5 of them in dense layers: k = 2 of the middle, strictly larger than 4 is one
+    sparse = compressed(three_layers(), 0.3, dense="first_last")
+    assert sparse.masks.kept() == {"0.weight": 4, "1.weight": 1, "2.weight": 1}
+    assert sparse.topology.expected_kept(sparse.shapes, 0.3) == 6
+
+
+def test_the_authors_uniform_criterion_leaves_first_and_last_dense():
+    sparse = compressed(three_layers(), 0.4, criterion="uniform", dense="first_last", rebudget=False)
+    assert sparse.masks.kept() == {"0.weight": 4, "1.weight": 3, "2.weight": 1}
+    sparse = compressed(three_layers(), 0.4, criterion="uniform")
+    assert sparse.masks.kept() == {"0.weight": 3, "1.weight": 3, "2.weight": 1}
+
+
+def test_dense_layers_beyond_the_budget_are_refused():
+    with pytest.raises(Infeasible, match=r"hold 50\.00% of the weights, more than the density 40\.00% allows"):
+        compressed(three_layers(), 0.6, dense="first_last")
+
+
+def test_the_phases_of_a_run_are_those_of_its_table():
+    layer = nn.Linear(10, 1, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
+    sparse = sparsity.attach("acdc", layer, optimizer, sparsity=0.5, total_steps=200, table="200ep")
+    for _ in range(200):
+        sparse.step()
+    steps = {kind: [e["step"] for e in sparse.events if e["event"] == kind] for kind in ("compress", "decompress")}
+    assert steps == {"compress": [*range(10, 171, 10), 185], "decompress": [*range(15, 176, 10)]}
+    assert sparse.event_counts == sparse.expected_events()
 
 
 def test_k_does_not_depend_on_binary_rounding():

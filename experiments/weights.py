@@ -1,0 +1,92 @@
+"""Initial weights from a file: `model.weights`. Importing this loads no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+KEY = "model.weights"
+
+
+def content_hash(path: str) -> str:
+    """Hash of a file's content, which stands for its place in the identity of a run.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    try:
+        found = os.stat(path)
+        return _hash(path, found.st_size, found.st_mtime_ns)
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror or error}; a run's weights.pt, a file with a state_dict, or null", where=KEY
+        ) from None
+
+
+@cache
+def _hash(path: str, size: int, changed: int) -> str:
+    """A sweep asks once a cell, so it is remembered while the file stays as it is."""
+    del size, changed
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def load(model: nn.Module, path: str) -> None:
+    """Put the weights of a file into a network, which must fit exactly.
+
+    Args:
+        model: The plain network; its parameters and statistics are overwritten.
+        path: A `weights.pt` of this suite, or what ``torch.save(model.state_dict(), path)`` writes.
+
+    Raises:
+        UserError: if it is no such file, or naming the first tensor that does not fit.
+    """
+    found, wanted = _read(path), model.state_dict()
+    for name, tensor in wanted.items():
+        if name not in found:
+            raise UserError(f"{path} does not fit the network: it lacks {name}{nearest(name, list(found))}", where=KEY)
+        if found[name].shape != tensor.shape:
+            here, there = (" x ".join(map(str, t.shape)) or "a scalar" for t in (tensor, found[name]))
+            raise UserError(f"{path} does not fit the network: {name} is {there} there and {here} here", where=KEY)
+    for name in found:
+        if name not in wanted:
+            raise UserError(f"{path} does not fit the network, which has no {name}{nearest(name, list(wanted))}", KEY)
+    model.load_state_dict(found)
+
+
+def _read(path: str) -> dict[str, Tensor]:
+    import torch
+
+    from sparsity.targets import plain_name
+
+    from .checkpoint import FORMAT
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the system, zipfile, pickle and torch make of a file that holds no tensors
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be read as weights ({reason})", where=KEY) from None
+    if isinstance(content, Mapping) and content.get("format") == FORMAT:
+        content = content["state"]
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    if not _is_state(content):
+        raise UserError(f"{path} holds no state_dict, a mapping of names to tensors", where=KEY)
+    return {plain_name(name): tensor for name, tensor in content.items()}
+
+
+def _is_state(content: Any) -> bool:
+    import torch
+
+    if not isinstance(content, Mapping) or not content:
+        return False
+    return all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items())

@@ -1,0 +1,185 @@
+"""A represented network under masks: what topologies and representations see of a run, and what they may do to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from . import moments
+from .flops import TrainingCost
+from .masks import MaskSet
+from .representation import Representation
+from .sparse_opt import scales
+
+Event = dict[str, Any]
+
+
+class MaskedNetwork:
+    """Holds the masks in force and keeps weights, gradients and moments in step with them; knows no method.
+
+    Attributes:
+        representation: The representation of the model.
+        optimizer: The optimizer of all its parameters.
+        masks: Masks in force.
+        shapes: Shape of every prunable weight by name.
+        events: What happened, in order; the owner may drain the list.
+        event_counts: Number of events by kind.
+        cost: Training FLOPs so far.
+        steps_per_epoch: Steps an epoch.
+    """
+
+    def __init__(
+        self,
+        representation: Representation,
+        optimizer: Optimizer,
+        *,
+        steps_per_epoch: int,
+        seed: int,
+        sparse_opt: str | None = None,
+    ):
+        self.representation = representation
+        self.optimizer = optimizer
+        self.steps_per_epoch = steps_per_epoch
+        self.events: list[Event] = []
+        self.event_counts: dict[str, int] = {}
+        self._seed = seed
+        self._sparse_opt = sparse_opt
+        self._step = 0
+        self._dense_grad_read = False
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            name: tuple(theta.shape) for name, theta in representation.weights()
+        }
+        self._adopt(MaskSet.ones(dict(representation.weights())))
+        self.cost = TrainingCost(list(self.shapes))
+
+    @property
+    def steps_done(self) -> int:
+        """Number of steps done."""
+        return self._step
+
+    def weight(self, name: str) -> Tensor:
+        """θ of one layer, detached."""
+        return self.representation.slots[name].weight
+
+    def plain_copy(self) -> nn.Module:
+        """See `Context.plain_copy`."""
+        return self.representation.plain_copy()
+
+    def grad(self, name: str) -> Tensor:
+        """Dense dL/dθ of this step."""
+        self._dense_grad_read = True
+        slot = self.representation.slots[name]
+        gradient = self.representation.grad(*slot.factors)
+        return torch.zeros_like(slot.factors[0]) if gradient is None else gradient
+
+    def active_grad(self, name: str) -> Tensor:
+        """dL/dθ of this step where weights exist, zero elsewhere."""
+        slot = self.representation.slots[name]
+        gradient = self.representation.grad(*slot.factors)
+        return torch.zeros_like(slot.factors[0]) if gradient is None else gradient * self.masks[name]
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """CPU generator seeded by (seed, purpose, step)."""
+        digest = hashlib.sha256(f"{self._seed}/{purpose}/{self._step}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    @torch.no_grad()
+    def set_masks(
+        self,
+        masks: MaskSet,
+        event: str,
+        *,
+        reset_all_moments: bool = False,
+        restart: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """See `Context.set_masks`."""
+        old = self.masks
+        counts: list[Tensor] = []
+        adopted: dict[str, Tensor] = {}
+        for name, slot in self.representation.slots.items():
+            new = masks[name].to(old[name].device)
+            changed = new ^ old[name]
+            dropped, grown = changed & ~new, changed & new
+            if restart is not None:
+                again = restart[name].to(new.device) & old[name] & new
+                self.representation.park(slot.factors, again)
+                changed, dropped, grown = changed | again, dropped | again, grown | again
+            counts += [dropped.sum(), grown.sum()]
+            for factor in slot.factors:
+                if factor.shape == new.shape:
+                    moments.reset(self.optimizer, factor, changed)
+            adopted[name] = new
+        self.cost.advance(self._step, self.densities())
+        self._adopt(MaskSet(adopted))
+        self.park()
+        if reset_all_moments:
+            for group in self.optimizer.param_groups:
+                for parameter in group["params"]:
+                    moments.reset(self.optimizer, parameter)
+        numbers = torch.stack(counts).tolist()
+        went, came = sum(numbers[::2]), sum(numbers[1::2])
+        self.record(event, changed=went + came, dropped=went, grown=came, density=self.masks.density)
+
+    def record(self, event: str, *, changed: int, **details: int | float) -> None:
+        """Note that a method acted."""
+        self.event_counts[event] = self.event_counts.get(event, 0) + 1
+        position = {"step": self._step, "epoch": round(self._step / self.steps_per_epoch, 4)}
+        self.events.append({"event": event, **position, "changed": changed, **details})
+
+    @torch.no_grad()
+    def park(self) -> None:
+        """Put weights that do not exist back to exactly zero."""
+        for name, dead in self._dead.items():
+            self.representation.park(self.representation.slots[name].factors, dead)
+
+    def reset_moments(self, parameter: nn.Parameter) -> None:
+        """See `Context.reset_moments`."""
+        moments.reset(self.optimizer, parameter)
+
+    def moment(self, parameter: nn.Parameter, key: str) -> Tensor | None:
+        """See `Context.moment`."""
+        return moments.entrywise_state(moments.innermost(self.optimizer), parameter).get(key)
+
+    def densities(self) -> dict[str, float]:
+        """Share of non-zero weights a layer, from θ where the representation makes zeros, else from the masks."""
+        if not self.representation.uses_sparsity:
+            return {name: self._kept[name] / mask.numel() for name, mask in self.masks.items()}
+        return {name: float((theta != 0).float().mean()) for name, theta in self.representation.weights()}
+
+    # ---- gradients ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _add_penalty(self) -> None:
+        for slot in self.representation.slots.values():
+            factors = slot.factors
+            for factor, penalty in zip(factors, self.representation.penalty_grad(*factors) or (), strict=False):
+                if factor.grad is not None:
+                    factor.grad.add_(penalty)
+
+    @torch.no_grad()
+    def _mask_gradients(self) -> None:
+        for name, dead in self._dead.items():
+            for factor in self.representation.slots[name].factors:
+                if factor.grad is not None and factor.grad.shape == dead.shape:
+                    factor.grad.masked_fill_(dead, 0.0)
+
+    @torch.no_grad()
+    def _rescale_gradients(self) -> None:
+        for name, scale in self._scales.items():
+            for factor in self.representation.slots[name].factors:
+                if factor.grad is not None and factor.grad.shape == self.masks[name].shape:
+                    factor.grad.mul_(scale)
+
+    def _adopt(self, masks: MaskSet) -> None:
+        self.masks = masks
+        self._kept = masks.kept()
+        self._dead = {name: ~mask for name, mask in masks.items() if self._kept[name] < mask.numel()}
+        self._scales: dict[str, Tensor] = {}
+        if self._sparse_opt is not None:
+            modules = {name: slot.module for name, slot in self.representation.slots.items()}
+            self._scales = scales(masks, modules, self._sparse_opt)

@@ -1,0 +1,90 @@
+"""What a topology may look at before training: batches, the loss, the form of an input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from .options import Infeasible
+
+Batch = tuple[Tensor, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def _itself(scores: Tensor) -> Tensor:
+    return scores
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Data and loss for scores at initialisation.
+
+    Attributes:
+        batches: Starts one pass over the training data; each call yields the same batches, on every rank, and disturbs
+            neither a random state nor the order of training. Pairs of images and labels on the network's device.
+        loss: Mean loss of (logits, labels), as in training.
+        input_shape: Shape of one input without the batch dimension.
+        num_classes: Number of classes.
+        parts: Equal parts that a batch is computed in, as a training step does with micro-batches and ranks.
+        agree: Called with each tensor of scores; returns the same values on every rank.
+    """
+
+    batches: Callable[[], Iterator[Batch]]
+    loss: Loss
+    input_shape: tuple[int, ...]
+    num_classes: int
+    parts: int = 1
+    agree: Callable[[Tensor], Tensor] = _itself
+
+    def micro_batches(self, number: int) -> Iterator[Batch]:
+        """The first `number` batches, in parts.
+
+        Raises:
+            Infeasible: if the training data have fewer.
+        """
+        found = 0
+        for images, labels in islice(self.batches(), number):
+            found += 1
+            yield from zip(images.chunk(self.parts), labels.chunk(self.parts), strict=True)
+        if found < number:
+            raise Infeasible(f"batches: {number} batches are asked for, but the training data have {found}")
+
+    def class_balanced(self, per_class: int) -> Iterator[Batch]:
+        """The first so many images of each class, in parts of the size that batches have.
+
+        Raises:
+            Infeasible: if the batches of one pass have fewer of some class.
+        """
+        images, labels, part = [], [], 0
+        taken = torch.zeros(self.num_classes, dtype=torch.long)
+        for batch_images, batch_labels in self.batches():
+            part = part or len(batch_labels) // self.parts
+            chosen = []
+            for index, label in enumerate(batch_labels.tolist()):
+                if taken[label] < per_class:
+                    taken[label] += 1
+                    chosen.append(index)
+            images.append(batch_images[chosen])
+            labels.append(batch_labels[chosen])
+            if bool((taken == per_class).all()):
+                yield from zip(torch.cat(images).split(part), torch.cat(labels).split(part), strict=True)
+                return
+        rare = int(taken.argmin())
+        raise Infeasible(
+            f"per_class: {per_class} images of each class are asked for, but the batches of one epoch have "
+            f"{int(taken[rare])} of class {rare}"
+        )
+
+
+@contextmanager
+def own_randomness(network: nn.Module, seed: int) -> Iterator[None]:
+    """Let what is random in a network, such as dropout, draw from a seed of its own; the global state comes back."""
+    device = next(network.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,88 @@
+"""PILoT: m ⊙ w at m² − w² = 1 with a penalty that is raised while the network is dense and learns, and then fades."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..options import option
+from ..registry import register_representation
+from .cut import CutProduct
+
+if TYPE_CHECKING:
+    from ..topology import Context
+
+
+@register_representation("pilot")
+class Pilot(CutProduct):
+    """Minimises f(m ⊙ w) + α_k (|m|² + |w|²) from m² − w² = β, then cuts the smallest |m ⊙ w|.
+
+    Jacobs & Burkholz, "Mask in the Mirror: Implicit Sparsification" (ICLR 2025, arXiv 2408.09966), algorithm 1. After
+    epoch k of T, with A_k its training accuracy and A_0 = 0::
+
+        α_k = α_{k−1} · δ    if A_k ≥ A_{k−1} and |m ⊙ w|₁ ≥ K and k ≤ T/2
+              α_{k−1} / δ    otherwise
+
+    The penalty enters as its gradient 2α_k (m, w), which the engine adds after the topology has read dL/dθ; it is no
+    part of the loss. The training accuracy is that of the epoch's own batches, augmented and in training mode, over all
+    ranks. β = 1 is published. α_0, δ and K are inputs of the algorithm whose values are published for no experiment
+    (constant α of 1e-4 to 1e-3 on CIFAR in the first version): options, all defaults *unverified*; K = 0 switches
+    its condition off. Each epoch's α and L1 norm are recorded as the event ``penalty``.
+
+    Whether the optimizer's decay acts on the factors besides α_k is not stated: *unverified*; ``decay_factors`` is
+    false by default, since both would penalise the same squares (a decay of λ is α = λ/2).
+    Fine-tuning after the cut (``cut_at`` below 1) is the suite's own; the authors cut at the end.
+    """
+
+    title = "PILoT"
+    paper = "Jacobs & Burkholz, ICLR 2025, arXiv 2408.09966"
+    needs_metrics = ("train_accuracy",)
+
+    @dataclass(frozen=True)
+    class Options:
+        """Options of PILoT."""
+
+        beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
+        park_zero_beta: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
+        penalty: float = option(1e-4, "α at the start", ge=0)
+        multiplier: float = option(1.01, "δ, by which α is raised or divided after an epoch", ge=1)
+        l1_level: float = option(0.0, "K: α is raised only while |m⊙w|₁ is at least that", ge=0)
+        decay_factors: bool = option(False, "whether the optimizer's decay acts on the factors besides the penalty")
+        cut_at: float = option(1.0, "share of the epochs after which is cut; the rest is fine-tuning", gt=0, le=1)
+
+    def __init__(self, options: Any):
+        super().__init__(options)
+        self._accuracy = 0.0
+
+    def decay_of(self, factor: str, weight_decay: float) -> float:
+        """None besides the penalty, or the weights'."""
+        return weight_decay if self.options.decay_factors else 0.0
+
+    @torch.no_grad()
+    def after_epoch(self, ctx: Context, metrics: Mapping[str, float]) -> None:
+        """Raise or lower α; then the cut where it is due."""
+        norms = [theta.abs().sum(dtype=torch.float64) for _, theta in self.weights()]
+        l1 = float(torch.stack(norms).sum())
+        improved = metrics["train_accuracy"] >= self._accuracy
+        if improved and l1 >= self.options.l1_level and 2 * ctx.epoch <= ctx.total_epochs:
+            self.penalty *= self.options.multiplier
+        else:
+            self.penalty /= self.options.multiplier
+        self._accuracy = metrics["train_accuracy"]
+        ctx.record("penalty", changed=0, alpha=self.penalty, l1=l1)
+        super().after_epoch(ctx, metrics)
+
+    def expected_events(self, epochs: int, sparsity: float) -> dict[str, int]:
+        """An α for each epoch, and the cut."""
+        return {"penalty": epochs, **super().expected_events(epochs, sparsity)}
+
+    def state_dict(self) -> dict[str, float]:
+        """α and the accuracy of the epoch before."""
+        return {"penalty": self.penalty, "accuracy": self._accuracy}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Undo `state_dict`."""
+        self.penalty, self._accuracy = state["penalty"], state["accuracy"]

@@ -1,0 +1,131 @@
+"""Scores of weights at initialisation, as functions of a plain network, which they may use up.
+
+Each returns one tensor a prunable weight, by name; larger is kept. Give them a copy, `Representation.plain_copy`: its
+leaves are θ whatever the representation is, and its statistics are nobody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .options import Infeasible
+from .probe import Batch, Loss, own_randomness
+from .targets import targets
+
+Scores = dict[str, Tensor]
+Parts = Callable[[], Iterable[Batch]]
+
+
+class _OwnBatch(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation of inputs of any rank."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+
+def alone(network: nn.Module) -> nn.Module:
+    """Make batch normalisation over ranks that of one process, which has second derivatives: ranks see the same."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.SyncBatchNorm):
+                own = _OwnBatch(child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats)
+                own.load_state_dict(child.state_dict())
+                like = next(network.parameters())
+                setattr(parent, name, own.to(device=like.device, dtype=like.dtype).train(child.training))
+    return network
+
+
+def weights_of(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The prunable weights of a plain network, by name, with gradients switched on."""
+    return {target.name: target.module.weight.requires_grad_(True) for target in targets(network)}  # pyright: ignore
+
+
+def _gradient(value: Tensor, weights: Sequence[Tensor], *, graph: bool = False) -> list[Tensor]:
+    found = torch.autograd.grad(value, weights, create_graph=graph, materialize_grads=True)
+    return list(found)
+
+
+def mean_gradient(network: nn.Module, weights: Sequence[Tensor], loss: Loss, parts: Iterable[Batch]) -> list[Tensor]:
+    """Gradient of the mean loss over all images; each part is one forward pass."""
+    total, images = [torch.zeros_like(weight) for weight in weights], 0
+    for inputs, labels in parts:
+        gradient = _gradient(loss(network(inputs), labels), weights)
+        for sum_of, part in zip(total, gradient, strict=True):
+            sum_of.add_(part, alpha=len(labels))
+        images += len(labels)
+    return [sum_of / max(1, images) for sum_of in total]
+
+
+def snip(network: nn.Module, loss: Loss, parts: Iterable[Batch], seed: int = 0) -> Scores:
+    """|g · θ|: how much the loss changes, to first order, with a connection (Lee et al. 2019)."""
+    weights = weights_of(network)
+    with own_randomness(network, seed):
+        gradient = mean_gradient(network, list(weights.values()), loss, parts)
+    return {name: (g * w.detach()).abs() for (name, w), g in zip(weights.items(), gradient, strict=True)}
+
+
+def grasp(network: nn.Module, loss: Loss, parts: Parts, temperature: float, seed: int = 0) -> Scores:
+    """θ · (H g): the weights without which the gradient norm falls the most have the largest (Wang et al. 2020).
+
+    The paper removes the *highest* −θ · (H g). Logits are divided by the temperature, in g and in H. H g is the
+    gradient of gᵀ ∇L with g held fixed.
+
+    Args:
+        network: A plain network.
+        loss: Mean loss of (logits, labels).
+        parts: Called twice; yields the same images twice.
+        temperature: Divides the logits.
+        seed: Of what is random in the network; both passes see the same.
+    """
+    weights = weights_of(network)
+    tensors = list(weights.values())
+
+    def smoothed(logits: Tensor, labels: Tensor) -> Tensor:
+        return loss(logits / temperature, labels)
+
+    # the fused kernels of attention have no second derivative
+    with own_randomness(network, seed), sdpa_kernel(SDPBackend.MATH):
+        gradient = mean_gradient(network, tensors, smoothed, parts())
+    product, images = [torch.zeros_like(weight) for weight in tensors], 0
+    with own_randomness(network, seed), sdpa_kernel(SDPBackend.MATH):
+        for inputs, labels in parts():
+            along = _gradient(smoothed(network(inputs), labels), tensors, graph=True)
+            slope = torch.stack([(g * a).sum() for g, a in zip(gradient, along, strict=True)]).sum()
+            for sum_of, part in zip(product, _gradient(slope, tensors), strict=True):
+                sum_of.add_(part, alpha=len(labels))
+            images += len(labels)
+    return {name: w.detach() * hg / max(1, images) for (name, w), hg in zip(weights.items(), product, strict=True)}
+
+
+def linearise(network: nn.Module) -> nn.Module:
+    """Make a network SynFlow's: evaluation mode, double precision, absolute values of all parameters and statistics."""
+    network.double().eval()
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.abs_()
+    return network
+
+
+def synflow(network: nn.Module, input_shape: tuple[int, ...]) -> Scores:
+    """|θ · ∂R/∂θ| with R the sum of the outputs of a linearised network for an input of ones (Tanaka et al. 2020)."""
+    weights = weights_of(network)
+    first = next(iter(weights.values()))
+    ones = torch.ones((1, *input_shape), dtype=first.dtype, device=first.device)
+    gradient = _gradient(network(ones).sum(), list(weights.values()))
+    return {name: (g * w.detach()).abs() for (name, w), g in zip(weights.items(), gradient, strict=True)}
+
+
+def finite(scores: Mapping[str, Tensor], method: str) -> None:
+    """Refuse scores that cannot be ordered.
+
+    Raises:
+        Infeasible: naming the first layer whose scores are not finite.
+    """
+    for name, score in scores.items():
+        if not bool(torch.isfinite(score).all()):
+            raise Infeasible(f"{method}: the scores of {name} are not finite, so its weights cannot be ordered")

@@ -1,0 +1,56 @@
+"""GraSP: keep the flow of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .. import scores
+from ..budgets import DenseLayers
+from ..options import option
+from ..probe import Batch, Probe
+from ..registry import register_topology
+from ..topology import Context
+from .snip import ScoredAtStart
+
+
+@register_topology("grasp")
+class GraSP(ScoredAtStart):
+    """Before training, remove the weights with the highest −θ · (H g), over all layers together.
+
+    Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (ICLR 2020, arXiv
+    2002.07376), algorithm 1, and the authors' code: logits divided by 200, g over all images first, then H g by a
+    second backward pass through ∇L. The sign matters: positive and negative scores are at opposite ends.
+
+    ``per_class`` takes the first so many images of each class in the order of training batches, as the authors do on
+    small data sets (25 a class by their code's default); on ImageNet they take 150 batches of 128 as they come, which
+    is ``per_class: null, batches: 150``. Parts are as large as a training micro-batch, where the authors compute halves
+    of a class-balanced batch, and 20 images at a time on ImageNet; batch statistics depend on it.
+    Deviations: the classifier keeps its initial weights, where the authors' code draws it anew (Xavier) for scoring
+    alone; exact counts, ties to the lowest index; single precision also where training is autocast.
+    """
+
+    title = "GraSP"
+    paper = "Wang et al., ICLR 2020, arXiv 2002.07376"
+
+    @dataclass(frozen=True)
+    class Options(DenseLayers):
+        """Options of GraSP."""
+
+        batches: int = option(1, "training batches that the score is computed on, where per_class is null", ge=1)
+        per_class: int | None = option(25, "images of each class instead; null: batches as they come", ge=1)
+        temperature: float = option(200.0, "divides the logits", gt=0)
+
+    options: Options
+
+    def scores(self, ctx: Context, probe: Probe) -> scores.Scores:
+        """θ · (H g)."""
+        options, seed = self.options, ctx.generator("scores").initial_seed()
+        # looked for once, since that may take many batches; as they come, batches are read twice and not held
+        found = None if options.per_class is None else list(probe.class_balanced(options.per_class))
+
+        def parts() -> Iterable[Batch]:
+            return found or probe.micro_batches(options.batches)
+
+        network = scores.alone(ctx.plain_copy()).train()
+        return scores.grasp(network, probe.loss, parts, options.temperature, seed)

@@ -1,0 +1,101 @@
+"""Initial weights from a file: what is read, what is refused and how, and what of it counts for the identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from experiments import checkpoint, weights
+from experiments.errors import UserError
+from experiments.identity import identity
+from experiments.spec import Spec, load, resolve
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 5))
+
+
+def saved(path: Path, content: Any) -> str:
+    torch.save(content, path)
+    return str(path)
+
+
+def assert_loaded(path: str) -> None:
+    model, wanted = network(1), network(0).state_dict()
+    weights.load(model, path)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, wanted[name]), name
+
+
+def test_a_plain_state_dict_is_loaded(tmp_path: Path):
+    assert_loaded(saved(tmp_path / "plain.pt", network().state_dict()))
+
+
+def test_the_weights_of_a_run_are_loaded(tmp_path: Path):
+    checkpoint.write(tmp_path / "weights.pt", "0" * 8, 3, {"model": network().state_dict()})
+    assert_loaded(str(tmp_path / "weights.pt"))
+
+
+def test_names_of_wrapped_networks_are_understood(tmp_path: Path):
+    state = network().state_dict()
+    assert_loaded(saved(tmp_path / "ddp.pt", {f"module._orig_mod.{name}": t for name, t in state.items()}))
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    state = {**network().state_dict(), **{name.replace("__", "."): value for name, value in changes.items()}}
+    return {name: tensor for name, tensor in state.items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed(**{"3__weight": None, "3__bias": None}), "does not fit the network: it lacks 3.weight"),
+        (changed(**{"3__weight": torch.ones(7, 64)}), "3.weight is 7 x 64 there and 5 x 64 here"),
+        (changed(**{"3__weigth": torch.ones(5)}), "has no 3.weigth; did you mean '3.weight'"),
+        ({"weights": 3}, "holds no state_dict, a mapping of names to tensors"),
+        ([1, 2], "holds no state_dict"),
+        ({}, "holds no state_dict"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, content: Any, message: str):
+    with pytest.raises(UserError) as caught:
+        weights.load(network(), saved(tmp_path / "other.pt", content))
+    assert message in str(caught.value)
+    assert "other.pt" in str(caught.value)
+    assert str(caught.value).startswith("model.weights: ") or caught.value.where == "model.weights"
+
+
+def test_a_network_as_a_whole_is_not_executed(tmp_path: Path):
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        weights.load(network(), saved(tmp_path / "pickled.pt", network()))
+    (tmp_path / "text.pt").write_text("no zip file")
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        weights.load(network(), str(tmp_path / "text.pt"))
+
+
+# ---- the identity ---------------------------------------------------------------------------------------------------
+
+
+def starting_from(path: Path | str) -> Spec:
+    return resolve(load("base", [f"model.weights={path}"]))
+
+
+def test_the_content_counts_and_not_the_place(tmp_path: Path):
+    for name in ("one.pt", "two.pt"):
+        (tmp_path / name).write_bytes(b"weights")
+    (tmp_path / "three.pt").write_bytes(b"others")
+    one, two, three = (identity(starting_from(tmp_path / f"{name}.pt")) for name in ("one", "two", "three"))
+    assert one == two != three
+    assert identity(resolve(load("base"))) not in (one, three)
+    (tmp_path / "one.pt").write_bytes(b"others too")
+    assert identity(starting_from(tmp_path / "one.pt")) not in (one, three)
+
+
+def test_no_file_no_identity(tmp_path: Path):
+    with pytest.raises(UserError, match=r"absent\.pt: No such file or directory; a run's weights\.pt"):
+        identity(starting_from(tmp_path / "absent.pt"))
