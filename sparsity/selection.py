@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -37,18 +37,65 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     return chosen.view(scores.shape)
 
 
-def strictly_above_kth(scores: Tensor, k: int) -> Tensor:
-    """Mask of the scores strictly greater than the k-th largest: at most k − 1 of them (AC/DC's rule).
+def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:
+    """The k-th largest of all entries of several tensors, without a copy of them as one.
+
+    Bisects the 2^32 float32 numbers in their order, as integers, by counting; each pass holds one layer's comparison
+    at a time. Without a sort and without a host copy.
 
     Args:
-        scores: 1-D float tensor.
+        scores: Float tensors of one type; NaN is not allowed. Float64 ones are copied as one after all.
+        k: From 1 to the number of entries.
+
+    Returns:
+        0-d tensor, float32 or float64.
+    """
+    if scores[0].dtype == torch.float64:
+        flat = torch.cat([score.detach().flatten() for score in scores])
+        return flat.kthvalue(flat.numel() - k + 1).values
+    device = scores[0].device
+    limits = torch.tensor([-torch.inf, torch.inf], dtype=torch.float32, device=device)
+    low, high = _flipped(limits.view(torch.int32)).long().unbind()
+    for _ in range(32):
+        middle = (low + high + 1) >> 1
+        value = _number(middle)
+        enough = torch.stack([torch.count_nonzero(score.float() >= value) for score in scores]).sum() >= k
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle - 1)
+    return _number(low)
+
+
+def _number(place: Tensor) -> Tensor:
+    """The float32 number at a place in their order."""
+    return _flipped(place.int()).view(torch.float32)
+
+
+def _flipped(bits: Tensor) -> Tensor:
+    """Bits of floats to integers of the same order, and back: those of negative numbers count downwards."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def strictly_above_kth(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+    """Masks of the scores strictly greater than the k-th largest of all: at most k − 1 of them (AC/DC's rule).
+
+    Args:
+        scores: Float tensors of one type by name.
         k: From 1 to the number of scores.
     """
-    return scores > scores.kthvalue(scores.numel() - k + 1).values
+    threshold = kth_largest(list(scores.values()), k)
+    return {name: score > threshold for name, score in scores.items()}
 
 
 def top_k_of_all(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     """Masks of the k largest scores of all tensors together; ties go to the first tensor, then the lowest index."""
-    flat = torch.cat([score.detach().flatten() for score in scores.values()])
-    parts = top_k(flat, k).split([score.numel() for score in scores.values()])
-    return {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
+    if k <= 0:
+        return {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}
+    threshold = kth_largest(list(scores.values()), min(k, sum(score.numel() for score in scores.values())))
+    chosen = {name: score > threshold for name, score in scores.items()}
+    missing = k - torch.stack([mask.sum() for mask in chosen.values()]).sum()
+    for name, score in scores.items():
+        ties = (score == threshold).flatten()
+        count = torch.int32 if ties.numel() < 2**31 else torch.int64
+        taken = ties & (ties.cumsum(0, dtype=count) <= missing)
+        chosen[name] |= taken.view(score.shape)
+        missing = missing - taken.sum()
+    return chosen

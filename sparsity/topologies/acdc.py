@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from ..budgets import Criterion
 from ..masks import MaskSet
 from ..options import option
@@ -81,11 +79,9 @@ class ACDC(Topology):
         if options.criterion != "global":
             return options.select(scores, ctx.sparsity)
         inner = options.inner(ctx.shapes)
-        flat = torch.cat([scores[name].flatten() for name in inner]) + 1e-4
-        mask = strictly_above_kth(flat, options.inner_kept(ctx.shapes, ctx.sparsity, _kth))
-        parts = dict(zip(inner, mask.split(list(inner.values())), strict=True))
-        ones = MaskSet.ones(scores)
-        return MaskSet({name: parts[name].view(ones[name].shape) if name in parts else ones[name] for name in ones})
+        chosen = {name: scores[name].add_(1e-4) for name in inner}
+        masks = strictly_above_kth(chosen, options.inner_kept(ctx.shapes, ctx.sparsity, _kth))
+        return MaskSet({**MaskSet.ones(scores), **masks})
 
     def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """Weights left: k − 1 under the global rule (and the dense layers), the layer budgets otherwise."""

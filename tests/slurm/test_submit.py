@@ -262,11 +262,13 @@ def pictures(folder: Path) -> Path:
 
 def test_data_are_staged_once_a_node_and_read_there(cluster: Cluster, tmp_path: Path) -> None:
     source = pictures(tmp_path / "pictures")
-    copy = f'echo "$SLURMD_NODENAME" >> {tmp_path}/staged; mkdir -p $NODE_LOCAL; cp -r {source} "$NODE_LOCAL"'
+    # the nodes are one machine here, so each has a folder of its own
+    own = "$NODE_LOCAL/$SLURMD_NODENAME"
+    copy = f'echo "$SLURMD_NODENAME" >> {tmp_path}/staged; mkdir -p {own}; cp -r {source} {own}'
     profile = {
         "nodes": 2,
         "setup": [f"export NODE_LOCAL={tmp_path}/local-$SLURM_JOB_ID"],
-        "staging": {"command": copy, "root": "$NODE_LOCAL/pictures"},
+        "staging": {"command": copy, "root": f"{own}/pictures"},
     }
     data = {"name": "imagenet", "root": str(source), "image_size": 32, "batch_size": 8, "validation": 0, "workers": 0}
     sections = {"model": {"name": "torchvision:resnet18"}, "schedule": {"epochs": 1}}

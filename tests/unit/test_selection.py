@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity.selection import strictly_above_kth, top_k
+from sparsity.selection import kth_largest, strictly_above_kth, top_k, top_k_of_all
 
 
 def stable_sort_mask(scores: np.ndarray, k: int) -> np.ndarray:
@@ -80,12 +80,39 @@ def test_scores_of_a_trained_parameter():
 def test_strictly_above_kth(values: list[int], data: st.DataObject):
     k = data.draw(st.integers(1, len(values)))
     threshold = sorted(values, reverse=True)[k - 1]
-    kept = strictly_above_kth(torch.tensor(values, dtype=torch.float32), k)
-    assert kept.tolist() == [value > threshold for value in values]
-    assert int(kept.sum()) <= k - 1
+    kept = strictly_above_kth(in_parts(torch.tensor(values, dtype=torch.float32), data), k)
+    assert joined(kept) == [value > threshold for value in values]
+    assert sum(joined(kept)) <= k - 1
+
+
+def in_parts(values: torch.Tensor, data: st.DataObject) -> dict[str, torch.Tensor]:
+    """Cut a row of scores into tensors, some of them empty."""
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=3)))
+    return {str(i): part for i, part in enumerate(values.tensor_split(cuts))}
+
+
+def joined(masks: dict[str, torch.Tensor]) -> list[bool]:
+    return torch.cat(list(masks.values())).tolist()
+
+
+@given(
+    values=st.lists(st.one_of(st.floats(allow_nan=False, width=32), st.sampled_from([0.0, -0.0, 1.0])), min_size=1),
+    data=st.data(),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+)
+def test_all_tensors_together_are_one(values: list[float], data: st.DataObject, dtype: torch.dtype):
+    """Any floats, infinities and both zeros among them, wherever they are cut."""
+    scores = torch.tensor(values, dtype=torch.float32).to(dtype)
+    parts = in_parts(scores, data)
+    k = data.draw(st.integers(1, len(values)))
+    assert kth_largest(list(parts.values()), k) == scores.sort(descending=True).values[k - 1]
+    for number in (k, 0, len(values)):
+        expected = stable_sort_mask(scores.double().numpy(), number)
+        np.testing.assert_array_equal(joined(top_k_of_all(parts, number)), expected)
 
 
 def test_strictly_above_kth_by_hand():
     # the 3rd largest is .5: one weight fewer than k stays, and the tie at .5 goes with it
-    assert strictly_above_kth(torch.tensor([0.9, 0.5, 0.5, 0.7, 0.1]), 3).tolist() == [True, False, False, True, False]
-    assert not strictly_above_kth(torch.tensor([0.9, 0.5]), 1).any()
+    scores = {"a": torch.tensor([0.9, 0.5, 0.5]), "b": torch.tensor([0.7, 0.1])}
+    assert joined(strictly_above_kth(scores, 3)) == [True, False, False, True, False]
+    assert not any(joined(strictly_above_kth({"a": torch.tensor([0.9, 0.5])}, 1)))
