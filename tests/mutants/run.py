@@ -86,20 +86,23 @@ def chosen(tasks: list[Task], names: list[str]) -> list[Task]:
 
 
 def snapshot(target: Path) -> None:
-    """Copy all files that git tracks or would track.
-
-    Raises:
-        SystemExit: if this is no git repository.
-    """
+    """Copy all files that git tracks or would track; in an exported tree without git, all but what is built."""
     # whoever the tree belongs to: builds often run as another user
     command = ["git", "-c", "safe.directory=*", "ls-files", "-coz", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    names = listed.stdout.decode().split("\0")
     if listed.returncode:
-        raise SystemExit(listed.stderr.decode().strip())
-    for name in filter(None, listed.stdout.decode().split("\0")):
+        built = (".git", ".venv", "runs", "dist", "wandb")
+        paths = (path.relative_to(ROOT) for top in ROOT.iterdir() if top.name not in built for path in _files(top))
+        names = [str(path) for path in paths]
+    for name in filter(None, names):
         if (ROOT / name).is_file():  # else it is deleted, and git does not know yet
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, target / name)
+
+
+def _files(top: Path) -> Iterator[Path]:
+    return top.rglob("*") if top.is_dir() else iter([top])
 
 
 # ---- in a process of its own ----------------------------------------------------------------------------------------
