@@ -86,6 +86,11 @@ class SparseTraining(MaskedNetwork):
         return self._step - self.levels.index * self.levels.steps
 
     @property
+    def progress(self) -> float:
+        """Share of the training under way that is done."""
+        return self.step_in_level / self.levels.steps
+
+    @property
     def level_ended(self) -> bool:
         """Whether a training has ended and another one follows: `next_level` is due."""
         return self.levels.ended(self._step)
@@ -138,6 +143,8 @@ class SparseTraining(MaskedNetwork):
             finite = self._all_finite()
         self._dense_grad_read = False
         apply = self.topology.after_backward(self) if finite else True
+        if apply and finite:
+            self.representation.before_step(self)
         if apply:
             self._rescale_gradients()
             self._add_penalty()  # as decay is, it is not rescaled

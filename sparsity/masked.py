@@ -141,6 +141,11 @@ class MaskedNetwork:
         """See `Context.reset_moments`."""
         moments.reset(self.optimizer, parameter)
 
+    def learning_rate(self, parameter: nn.Parameter) -> float | Tensor:
+        """See `Context.learning_rate`."""
+        groups = self.optimizer.param_groups
+        return next(group["lr"] for group in groups if any(member is parameter for member in group["params"]))
+
     def moment(self, parameter: nn.Parameter, key: str) -> Tensor | None:
         """See `Context.moment`."""
         return moments.entrywise_state(moments.innermost(self.optimizer), parameter).get(key)

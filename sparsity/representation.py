@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -17,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from . import registry
 from .options import NoOptions, build_options
+from .slots import Parametrization, Slot
 from .targets import Target, targets
 
 if TYPE_CHECKING:
@@ -24,51 +24,6 @@ if TYPE_CHECKING:
 
 
 _MARK = "_sparsity_representation"
-
-
-class Parametrization(nn.Module):
-    """The module that `torch.nn.utils.parametrize` calls; all algebra is the representation's."""
-
-    def __init__(self, representation: Representation):
-        super().__init__()
-        # inside a tuple, so that nn.Module does not look into it and deepcopy still copies it along
-        self._owner = (representation,)
-
-    @property
-    def representation(self) -> Representation:
-        """The representation whose algebra this is."""
-        return self._owner[0]
-
-    def forward(self, *factors: Tensor) -> Tensor:
-        """θ from the trained tensors."""
-        return self.representation.materialise(*factors)
-
-    def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """The trained tensors from θ."""
-        return self.representation.factorise(weight)
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One represented weight: its name, its layer, and access to the tensors that are trained."""
-
-    name: str
-    module: nn.Module
-    factor_names: tuple[str, ...]
-
-    @property
-    def factors(self) -> tuple[nn.Parameter, ...]:
-        """The trained tensors, looked up anew so that `model.to(...)` cannot leave stale ones behind."""
-        if not parametrize.is_parametrized(self.module, "weight"):
-            return (self.module.weight,)  # pyright: ignore[reportReturnType]
-        held = self.module.parametrizations["weight"]  # pyright: ignore
-        return tuple(getattr(held, f"original{i}") for i in range(len(self.factor_names)))
-
-    @property
-    @torch.no_grad()
-    def weight(self) -> Tensor:
-        """θ, detached."""
-        return self.module.weight.detach()  # pyright: ignore
 
 
 class Representation:
@@ -127,6 +82,12 @@ class Representation:
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
 
+    def before_step(self, ctx: Context) -> None:
+        """Gradients are those of the loss, dense, and the optimizer is about to move; may change the trained tensors.
+
+        Called once a step that moves weights. What does not exist is parked again after the step.
+        """
+
     def penalty_grad(self, *factors: nn.Parameter) -> tuple[Tensor, ...] | None:
         """Gradient, by each trained tensor, of what is minimised besides the loss, or None.
 
@@ -156,6 +117,14 @@ class Representation:
         """
 
     # ---- the contract with the optimizer ----------------------------------------------------------------------------
+
+    @classmethod
+    def check(cls, options: Any, lr: float) -> None:
+        """Refuse options that do not go with a peak learning rate.
+
+        Raises:
+            OptionError: with the option's name.
+        """
 
     def decay_of(self, factor: str, weight_decay: float) -> float:
         """Weight decay of one kind of trained tensor."""

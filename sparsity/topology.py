@@ -47,6 +47,11 @@ class Context(Protocol):
         ...
 
     @property
+    def progress(self) -> float:
+        """Share of the training under way that is done before this step, in [0, 1)."""
+        ...
+
+    @property
     def sparsity(self) -> float:
         """Target share of zeros, in [0, 1)."""
         ...
@@ -116,6 +121,10 @@ class Context(Protocol):
 
     def reset_moments(self, parameter: nn.Parameter) -> None:
         """Put the optimizer's state of a parameter to what a fresh optimizer has."""
+        ...
+
+    def learning_rate(self, parameter: nn.Parameter) -> float | Tensor:
+        """The optimizer's present rate of a parameter."""
         ...
 
     def moment(self, parameter: nn.Parameter, key: str) -> Tensor | None:

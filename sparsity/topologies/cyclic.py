@@ -11,7 +11,7 @@ from ..masks import MaskSet
 from ..options import option
 from ..registry import register_topology
 from ..topology import Context, Topology
-from .iterative import magnitudes
+from .magnitude import magnitudes
 from .random import random_masks
 
 

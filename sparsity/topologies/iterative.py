@@ -6,19 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from ..budgets import Criterion
 from ..levels import Plan
 from ..options import option
 from ..registry import register_topology
 from ..schedules import pruning_densities
 from ..topology import Context, Topology
-
-
-def magnitudes(ctx: Context) -> dict[str, Tensor]:
-    """|θ| of the existing weights; -1 for the others, so that none comes back, even before a weight that is zero."""
-    return {name: ctx.weight(name).abs().masked_fill_(~mask, -1.0) for name, mask in ctx.masks.items()}
+from .magnitude import magnitudes
 
 
 @register_topology("imp")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ..budgets import Criterion
 from ..masks import MaskSet
 from ..options import option
@@ -13,11 +15,14 @@ from ..schedules import cubic
 from ..topology import Context, Topology
 
 
+def magnitudes(ctx: Context) -> dict[str, Tensor]:
+    """|θ| of the existing weights; -1 for the others, so that none comes back, even before a weight that is zero."""
+    return {name: ctx.weight(name).abs().masked_fill_(~mask, -1.0) for name, mask in ctx.masks.items()}
+
+
 def smallest_cut(ctx: Context, criterion: Criterion, share: float = 1.0) -> MaskSet:
     """Masks of the largest |θ| that exist, when a share of the final zeros is due; what is gone stays gone."""
-    # |θ| >= 0 > -1: what does not exist is never chosen, even before a weight that is exactly zero
-    scores = {name: ctx.weight(name).abs().masked_fill_(~mask, -1.0) for name, mask in ctx.masks.items()}
-    return criterion.select(scores, ctx.sparsity, share)
+    return criterion.select(magnitudes(ctx), ctx.sparsity, share)
 
 
 @register_topology("gmp")

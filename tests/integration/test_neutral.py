@@ -59,6 +59,7 @@ ROWS = {
     "ham": ["topology={name: rigl, sparsity: 0.9}", "optimizer.ham={}"],
     "adamw": ["optimizer.name=adamw"],
     "product": ["representation.name=product"],
+    "bar": ["representation.name=bar"],
     "sign_in": ["representation.name=sign_in", "topology={name: random, sparsity: 0.9}"],
     "pilot": ["representation.name=pilot"],
     "spred": ["representation.name=spred", "topology.sparsity=0.9"],
@@ -79,7 +80,7 @@ def test_rows_of_a_seed_share_initial_weights(built: dict[str, Run]) -> None:
         for layer, theta in run.sparse.representation.weights():
             kept = run.sparse.masks[layer]
             expected = dense[layer] * kept
-            if name in ("product", "sign_in", "pilot", "spred", "powerprop"):
+            if name in ("product", "bar", "sign_in", "pilot", "spred", "powerprop"):
                 torch.testing.assert_close(theta, expected, rtol=1e-6, atol=1e-6)
             else:
                 assert torch.equal(theta, expected), (name, layer)

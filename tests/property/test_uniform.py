@@ -43,6 +43,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "str": {"initial_threshold": -3.5},
     "pilot": {"penalty": 1e-3, "multiplier": 1.5},
     "spred": {"cut_at": 0.75},
+    "bar": {"mu": 2.0},
 }
 ONCE = {"one_shot"}  # acts during training, and a single time
 

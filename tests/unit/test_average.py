@@ -28,7 +28,7 @@ def test_three_steps_by_hand() -> None:
     assert average.state_dict()["1.num_batches_tracked"] == 3
 
 
-@pytest.mark.parametrize("name", ["plain", "product", "sign_in", "spred", "pilot", "str", "powerprop"])
+@pytest.mark.parametrize("name", ["plain", "product", "bar", "sign_in", "spred", "pilot", "str", "powerprop"])
 def test_the_network_has_the_average_where_the_masks_are(name: str) -> None:
     torch.manual_seed(0)
     model = network()

@@ -17,7 +17,7 @@ from ham import HAM
 from sparsity import representation as protocol
 from sparsity.representations.product import split
 
-TRAINED = ("product", "sign_in", "spred", "pilot", "str", "powerprop")
+TRAINED = ("product", "bar", "sign_in", "spred", "pilot", "str", "powerprop")
 
 
 def net(dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -86,7 +86,7 @@ def test_which_groups_ham_may_touch():
         return [(group["ham"], [tuple(p.shape) for p in group["params"]]) for group in rep.param_groups()]
 
     assert allowed("plain") == [(True, [(2, 3)]), (True, [(2,)])]
-    for name in ("product", "sign_in", "spred", "pilot"):
+    for name in ("product", "bar", "sign_in", "spred", "pilot"):
         assert allowed(name) == [(False, [(2, 3)]), (False, [(2, 3)]), (True, [(2,)])]
     assert allowed("powerprop") == allowed("plain")
     assert allowed("str") == [(True, [(2, 3)]), (False, [(1, 1)]), (True, [(2,)])]
@@ -558,7 +558,10 @@ def recovering(topology: str, name: str, given: dict[str, Any], **options: Any) 
     raise AssertionError("nothing ever grew")
 
 
-PRODUCTS = [("sign_in", {"beta": 1.0}), ("sign_in", {"beta": 0.0}), ("pilot", {}), ("spred", {}), ("product", {})]
+PRODUCTS = [
+    *(("sign_in", {"beta": 1.0}), ("sign_in", {"beta": 0.0})),
+    *((name, {}) for name in ("pilot", "spred", "product", "bar")),
+]
 
 
 @pytest.mark.parametrize(("name", "given"), PRODUCTS)

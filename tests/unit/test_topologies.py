@@ -258,7 +258,7 @@ def mask_digest(topology: str, representation: str, optimizer: type[torch.optim.
 def test_the_random_mask_depends_on_nothing_but_its_seed():
     reference = mask_digest("random", "plain", torch.optim.SGD, 3)
     torch.manual_seed(1234)  # another initialisation
-    for representation in ("plain", "product", "sign_in", "spred", "pilot", "str", "powerprop"):
+    for representation in ("plain", "product", "bar", "sign_in", "spred", "pilot", "str", "powerprop"):
         for optimizer in (torch.optim.SGD, torch.optim.AdamW):
             assert mask_digest("random", representation, optimizer, 3) == reference
     assert mask_digest("rigl", "plain", torch.optim.SGD, 3) == reference
