@@ -11,6 +11,7 @@ from .yaml_io import Located, read_mapping, shown
 
 SUFFIX = ".yaml"
 CALIBRATION = ".calibration"
+THEORY = "theory"  # folder of the settings of `ham theory`, which are no runs
 
 
 def configs_folder() -> Path:
@@ -21,10 +22,10 @@ def configs_folder() -> Path:
 
 
 def known_configs() -> list[str]:
-    """Names of the packaged configurations, without suffix, sorted."""
+    """Names of the packaged configurations of runs, without suffix, sorted."""
     folder = configs_folder()
     names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob(f"*{SUFFIX}"))
-    return sorted(name for name in names if not name.endswith(CALIBRATION))
+    return sorted(name for name in names if not name.endswith(CALIBRATION) and not name.startswith(f"{THEORY}/"))
 
 
 def find_config(name: str, beside: Path | None = None, where: str | None = None) -> Path:
@@ -44,7 +45,10 @@ def find_config(name: str, beside: Path | None = None, where: str | None = None)
     # a configuration named like the packaged one it extends means that one, not itself
     others = [path for path in found if beside is None or not path.samefile(beside)]
     if found:
-        return (others or found)[0]
+        path = (others or found)[0]
+        if path.resolve().parent == (configs_folder() / THEORY).resolve():
+            raise UserError(f"has the settings of `ham theory {path.stem}`, and describes no run", where or shown(path))
+        return path
     if name and _is_folder(candidates[0]):
         raise UserError(f"{shown(candidates[0])} is a directory; name a file in it", where)
     known = known_configs()

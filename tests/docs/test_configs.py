@@ -9,12 +9,13 @@ import torch
 import sparsity
 from experiments import models, schedule
 from experiments.build import build_optimizer
+from experiments.config_files import known_configs
 from experiments.spec import load, resolve
 from experiments.sweep import expand
 from results.paper import figures
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if not p.name.endswith(".calibration.yaml"))
+CONFIGS = [ROOT / "configs" / f"{name}.yaml" for name in known_configs()]
 GREY = {"num_classes": 10, "in_channels": 1, "image_size": 28}
 SHAPES = {
     "imagenet": {"num_classes": 1000, "in_channels": 3, "image_size": 224},

@@ -1,0 +1,130 @@
+"""From names and settings on the command line to measured experiments, their files and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config_files import THEORY, configs_folder
+from ..errors import UserError, nearest
+from ..files import atomic, write_json
+from ..messages import complain, validate
+from ..outcome import environment
+from ..overrides import COMMAND_LINE, assign_text, unfold
+from ..schema import Section
+from ..yaml_io import Located, read_mapping
+from . import NAMES, experiment
+from .base import Bar, Experiment, Outcome
+
+Style = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An experiment and the settings it will be run with."""
+
+    name: str
+    experiment: Experiment
+    settings: Section
+
+
+def plan(words: Sequence[str]) -> list[Planned]:
+    """What the words of the command line ask for: names, none for all, and settings.
+
+    A setting is ``KEY=VALUE`` where one experiment is named, else ``NAME.KEY=VALUE``.
+
+    Raises:
+        UserError: for a name or key that nobody knows, or a value that is not allowed.
+    """
+    named = list(dict.fromkeys(word for word in words if "=" not in word))
+    for name in named:
+        if name not in NAMES:
+            raise UserError(f"no experiment {name!r}; allowed: {', '.join(NAMES)}{nearest(name, NAMES)}", COMMAND_LINE)
+    names = [name for name in NAMES if name in named] or list(NAMES)
+    overrides: dict[str, list[str]] = {name: [] for name in names}
+    for word in (word for word in words if "=" in word):
+        first, _, rest = word.partition(".")
+        if first in overrides and rest:
+            overrides[first].append(rest)
+        elif len(named) == 1:
+            overrides[named[0]].append(word)
+        else:
+            raise UserError(
+                f"{word!r}: of which experiment? Name one, or write NAME.KEY=VALUE; allowed: {', '.join(names)}"
+                f"{nearest(first, names)}",
+                COMMAND_LINE,
+            )
+    return [Planned(name, experiment(name), settings(name, overrides[name])) for name in names]
+
+
+def settings(name: str, overrides: Sequence[str] = ()) -> Section:
+    """The settings of an experiment: its file, then ``KEY=VALUE`` in order.
+
+    Raises:
+        UserError: with one line for every problem.
+    """
+    tree: Located = unfold(read_mapping(configs_folder() / THEORY / f"{name}.yaml"))
+    for text in overrides:
+        tree = assign_text(tree, text)
+    found, problems = validate(experiment(name).settings, tree)
+    if found is None or problems:
+        raise complain(problems, tree, name)
+    return found
+
+
+def measure(planned: Sequence[Planned], out: Path, style: Style) -> Iterator[tuple[Planned, Outcome]]:
+    """Run experiments one after the other; each leaves ``NAME.json``, ``NAME.svg`` and ``NAME.png`` in a folder.
+
+    Args:
+        planned: What to run.
+        out: The folder.
+        style: Within it, figures look like the suite's.
+    """
+    for one in planned:
+        outcome = one.experiment.run(one.settings)
+        found = to_json(one, outcome) | {"environment": environment(), "records": outcome.records}
+        write_json(out / f"{one.name}.json", found)
+        _draw(outcome, out / one.name, style)
+        yield one, outcome
+
+
+def to_json(one: Planned, outcome: Outcome) -> dict[str, Any]:
+    """An experiment's bars, with what they were measured with."""
+    return {
+        "experiment": one.name,
+        "title": one.experiment.title,
+        "source": one.experiment.source,
+        "settings": one.settings.model_dump(),
+        "bars": [_bar_json(bar) for bar in outcome.bars],
+        "met": all(bar.met for bar in outcome.bars),
+    }
+
+
+def _bar_json(bar: Bar) -> Mapping[str, Any]:
+    bound = None if bar.bound is None else bar.bound.model_dump()
+    return {"quantity": bar.quantity, "value": bar.value, "bound": bound, "met": bar.met}
+
+
+def table(name: str, outcome: Outcome, *, head: bool) -> str:
+    """The bars of an experiment as lines: experiment, quantity, value, bar, met."""
+    rows = [("experiment", "quantity", "value", "bar", "met")] if head else []
+    for bar in outcome.bars:
+        met = "" if bar.bound is None else "yes" if bar.met else "NO"
+        rows.append((name, bar.quantity, f"{bar.value:.4g}", str(bar.bound or "reported"), met))
+    return "\n".join(f"{a:<12}{b:<70}{c:>10}   {d:<16}{e}".rstrip() for a, b, c, d, e in rows)
+
+
+def _draw(outcome: Outcome, path: Path, style: Style) -> None:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with style():
+        figure = Figure(figsize=(9.6, 3.2), layout="constrained")
+        FigureCanvasSVG(figure)
+        outcome.draw(figure)
+        for suffix, metadata in (("svg", {"Date": None}), ("png", {})):
+            with atomic(path.with_suffix(f".{suffix}")) as file:
+                figure.savefig(file, format=suffix, dpi=150, metadata=metadata)
