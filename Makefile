@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 # Compute threads are the commands' business: one a process, as many processes as cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install quickstart test test-slurm mutants slurm-up slurm-down lint clean
+.PHONY: help install quickstart test test-slurm test-integrations mutants slurm-up slurm-down lint clean
 
 help:
 	@echo "make quickstart   train the small table (some minutes), print it, write runs/quickstart/report.html"
 	@echo "make test         all tests (some minutes)"
 	@echo "make test-slurm   tests on a Slurm cluster that they start on this machine (some minutes)"
+	@echo "make test-integrations  HAM in the loops of timm, transformers and Lightning, which it installs (some minutes)"
 	@echo "make mutants      wrong implementations of each method, which the tests must notice (some minutes)"
 	@echo "make slurm-up     such a cluster to try things on; make slurm-down ends it"
 	@echo "make lint         ruff and pyright"
@@ -33,10 +34,17 @@ quickstart: install
 	$(BIN)/ham report runs/quickstart
 
 test: install
-	$(BIN)/python -m pytest -m "not slurm" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "not slurm and not integrations" -n auto --dist loadfile
 
 test-slurm: install
 	$(BIN)/python -m pytest -m slurm -n 2 --dist loadfile tests/slurm
+
+test-integrations: $(VENV)/.integrations
+	$(BIN)/python -m pytest -m integrations -n auto --dist loadgroup tests/integration tests/docs
+
+$(VENV)/.integrations: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group integrations
+	@touch $@
 
 mutants: install
 	$(BIN)/python tests/mutants/run.py

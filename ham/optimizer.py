@@ -47,7 +47,8 @@ class HAM(OptimizerWrapper):
 
     With a closure, the gradient is that of its last call. With a `GradScaler`, call ``scaler.unscale_`` or
     ``scaler.step`` as for any optimizer; a step with infinite gradients is skipped whole. Under SAM it is the
-    gradient at the perturbed weights.
+    gradient at the perturbed weights. Around a schedule-free base only the interpolated weights y are multiplied, not
+    its iterate z; for that, put HAM inside ``schedulefree.ScheduleFreeWrapper``.
 
     Deviations from the published listing, and why:
 
@@ -208,7 +209,7 @@ class HAM(OptimizerWrapper):
         hyperbolic_step_(
             [param for param, _ in rows],
             [grad for _, grad in rows],
-            lr=group["lr"],
+            lr=_rate(group),
             alpha=-alpha if group.get("maximize") else alpha,
             beta=group.get(self._beta, self.defaults[self._beta]),
             signs=None if signs is None else [signs[param] for param, _ in rows],
@@ -216,6 +217,11 @@ class HAM(OptimizerWrapper):
         )
         if self.max_weight_norm is not None:
             bound_norms_(given.params, self.max_weight_norm)
+
+
+def _rate(group: Mapping[str, Any]) -> Any:
+    """The rate of the step that was just taken: schedule-free bases warm up by themselves and note it apart."""
+    return group.get("scheduled_lr", group["lr"])
 
 
 def _overwrites_gradients(base: Optimizer, group: Mapping[str, Any]) -> bool:

@@ -33,7 +33,7 @@ class OptimizerWrapper(Optimizer):
     wrapper and base are called once each; hooks registered for *all* optimizers are called twice a step, since two
     optimizers step. Attributes of the base are not forwarded, ``_step_supports_amp_scaling`` least of all: with it a
     `GradScaler` would leave the skipping of a step with infinite gradients to the base alone. Use ``wrapper.base``
-    for them.
+    for them. Only `train` and `eval` are passed on, since loops call them where an optimizer has them.
 
     Args:
         base: The optimizer to wrap, new or already warm.
@@ -117,6 +117,14 @@ class OptimizerWrapper(Optimizer):
         """
         return self.base.step() if closure is None else self.base.step(closure)
 
+    def train(self) -> None:
+        """Put a base that has modes (a schedule-free one) into its training mode; any other stays as it is."""
+        _set_mode(self.base, "train")
+
+    def eval(self) -> None:
+        """Put a base that has modes (a schedule-free one) into its evaluation mode; any other stays as it is."""
+        _set_mode(self.base, "eval")
+
     def state_dict(self) -> dict[str, Any]:
         """Return the base's state and groups, the wrapper's own options among them."""
         for before in self._optimizer_state_dict_pre_hooks.values():
@@ -170,6 +178,12 @@ class OptimizerWrapper(Optimizer):
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._options)
         return f"{type(self).__name__}({options}) around\n{indent(repr(self.base), '    ')}"
+
+
+def _set_mode(base: Optimizer, mode: str) -> None:
+    change = getattr(base, mode, None)
+    if callable(change):
+        change()
 
 
 def _describe(value: object) -> str:

@@ -101,6 +101,7 @@ class MaskedNetwork:
         old = self.masks
         counts: list[Tensor] = []
         adopted: dict[str, Tensor] = {}
+        restarted: list[tuple[nn.Parameter, Tensor]] = []
         for name, slot in self.representation.slots.items():
             new = masks[name].to(old[name].device)
             changed = new ^ old[name]
@@ -110,13 +111,13 @@ class MaskedNetwork:
                 self.representation.park(slot.factors, again)
                 changed, dropped, grown = changed | again, dropped | again, grown | again
             counts += [dropped.sum(), grown.sum()]
-            for factor in slot.factors:
-                if factor.shape == new.shape:
-                    moments.reset(self.optimizer, factor, changed)
+            restarted += [(factor, changed) for factor in slot.factors if factor.shape == new.shape]
             adopted[name] = new
         self.cost.advance(self._step, self.densities())
         self._adopt(MaskSet(adopted))
         self.park()
+        for factor, changed in restarted:  # after the weights: some state is a copy of them
+            moments.reset(self.optimizer, factor, changed)
         if reset_all_moments:
             for group in self.optimizer.param_groups:
                 for parameter in group["params"]:

@@ -14,10 +14,13 @@ _NONZERO: dict[tuple[type[Optimizer], str], str] = {
     (torch.optim.Rprop, "step_size"): "lr",
 }
 
+# state that starts as a copy of the weights: schedule-free's iterate, MADGRAD's origin, the slow weights of Lookahead
+_COPIES = ("z", "x0", "lookahead_slow_buff")
+
 
 def innermost(optimizer: Optimizer) -> Optimizer:
-    """The optimizer at the bottom of wrappers such as HAM."""
-    while isinstance(base := getattr(optimizer, "base", None), Optimizer):
+    """The optimizer at the bottom of wrappers such as HAM and timm's Lookahead."""
+    while isinstance(base := getattr(optimizer, "base", getattr(optimizer, "_base_optimizer", None)), Optimizer):
         optimizer = base
     return optimizer
 
@@ -41,11 +44,16 @@ def entrywise_state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, 
 def reset(optimizer: Optimizer, parameter: nn.Parameter, where: Tensor | None = None) -> None:
     """Put state back to its initial value, at the True entries of `where` or everywhere.
 
+    State that starts as a copy of the weights becomes one again.
+
     Scalar state such as Adam's `step` stays: it belongs to the tensor, so a regrown entry under Adam takes larger
     first steps than a fresh parameter would.
     """
     base = innermost(optimizer)
     for key, tensor in entrywise_state(base, parameter).items():
+        if key in _COPIES:
+            tensor.copy_(parameter if where is None else torch.where(where, parameter, tensor))
+            continue
         value = _initial(base, parameter, key)
         if where is None:
             tensor.fill_(value)

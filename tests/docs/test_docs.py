@@ -12,7 +12,13 @@ from experiments.cli import app
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # what takes minutes is run by .ci/run; the others below, right here
-IN_CI = {"make quickstart", "make test", "make test-slurm"}
+IN_CI = {"make quickstart", "make test", "make test-slurm", "make test-integrations"}
+# scripts whose core a page shows; make test-integrations runs them
+SCRIPTS = sorted((ROOT / "tests/integration/scripts").glob("*_loop.py"))
+
+
+def core(script):
+    return script.read_text().split("# --- shown in docs/optimizer.md\n")[1].split("# --- end\n")[0].rstrip() + "\n"
 
 
 def blocks(page, language):
@@ -68,9 +74,21 @@ def test_command_is_understood(command, tmp_path, monkeypatch):
             resolve(load(positional[0], [p for p in positional[1:] if "=" in p]), calibrate=False)
 
 
-@pytest.mark.parametrize(
-    ("page", "code"), [(page.name, code) for page in PAGES for code in blocks(page, "python")], ids=lambda v: v[:12]
-)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
+def test_the_page_on_the_optimizer_shows_the_scripts_that_are_run(script):
+    assert core(script) in blocks(ROOT / "docs/optimizer.md", "python")
+
+
+def runnable():
+    """Python blocks, but for those that are a script's core; what not everybody has is asked for by its own target."""
+    for page in PAGES:
+        for code in blocks(page, "python"):
+            marks = [pytest.mark.integrations] if "import schedulefree" in code else []
+            if code not in map(core, SCRIPTS):
+                yield pytest.param(page.name, code, marks=marks)
+
+
+@pytest.mark.parametrize(("page", "code"), list(runnable()), ids=lambda v: v[:12])
 def test_python_blocks_run(page, code, monkeypatch, tmp_path):
     """Each block is complete but for a model, a loader, a loss and a number of steps."""
     import torch
@@ -83,3 +101,11 @@ def test_python_blocks_run(page, code, monkeypatch, tmp_path):
     scope = {"model": model, "loader": loader, "loss_fn": torch.nn.functional.cross_entropy, "torch": torch}
     exec(compile(code, page, "exec"), scope)  # the documentation's own code
     assert not torch.equal(before, scope["model"](loader[0][0]))
+
+
+def test_messages_that_the_page_explains_are_those_of_the_code():
+    source = "".join(path.read_text() for path in (ROOT / "ham").glob("*.py"))
+    table = (ROOT / "docs/optimizer.md").read_text().split("## What goes wrong")[1]
+    messages = re.findall(r"^\| `(.*?)` \|", table, flags=re.MULTILINE)
+    assert len(messages) > 5
+    assert [message for message in messages if message not in source] == []

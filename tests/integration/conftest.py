@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-pytest.register_assert_rewrite("commands", "processes", "small_runs")
+pytest.register_assert_rewrite("commands", "packages", "processes", "small_runs")
 
 from commands import Called, Ham, command  # noqa: E402
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from experiments.errors import Interrupted, LostRank, RunFailure, UserError
 from experiments.identity import identity
 from experiments.ledger import read
 from experiments.loop import evaluate
+from ham import HAM
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -227,3 +229,34 @@ def test_torchrun_and_its_signals(tmp_path: Path) -> None:
     assert done.stdout.count("accuracy") == 1, "one rank speaks"
     assert result(folder)["ranks"] == 2
     assert len(events(folder, "update")) == result(folder)["events"]["update"]
+
+
+def _with_ham(world: World, base: str) -> list[Any]:
+    """Eight steps of HAM under DDP, the gradients of two micro-batches summed before each; the weights at the end."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    with torch.no_grad():
+        for index, parameter in enumerate(model.parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
+    inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, foreach=True)
+    optimizer = HAM(inner if base == "SGD" else torch.optim.AdamW(model.parameters(), lr=0.02), alpha=3.0, beta=0.01)
+    parallel: Any = nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
+    for step in range(8):
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step)).double()
+        share = x.chunk(world.size)[world.rank].chunk(2)
+        optimizer.zero_grad()
+        with parallel.no_sync() if world.size > 1 else nullcontext():
+            (parallel(share[0]).square().mean() / 2).backward()
+        (parallel(share[1]).square().mean() / 2).backward()
+        optimizer.step()
+    return [parameter.tolist() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("base", ["SGD", "AdamW"])
+def test_ham_under_ddp_sees_the_mean_gradient(tmp_path: Path, base: str) -> None:
+    """Two ranks hold equal bits, and what one process makes of the whole batch; each rank's own share differs."""
+    first, second = (ended.result for ended in on_ranks(2, tmp_path, _with_ham, base))
+    alone = _with_ham(World(), base)
+    for one, other, whole in zip(first, second, alone, strict=True):
+        assert one == other
+        pairs = (torch.tensor(each, dtype=torch.float64) for each in (one, whole))
+        torch.testing.assert_close(*pairs, rtol=1e-11, atol=1e-12)

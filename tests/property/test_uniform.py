@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm.optim
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -52,6 +53,23 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "AdamW": lambda groups: torch.optim.AdamW(groups, lr=0.01),
     "HAM(SGD)": lambda groups: HAM(torch.optim.SGD(groups, lr=0.05, momentum=0.9), alpha=5.0, beta=1e-3),
 }
+
+
+def one_name_a_class() -> list[str]:
+    """Names of timm's optimizers: the first of each class, without those that need a GPU or a second derivative."""
+    first: dict[type, str] = {}
+    for name in timm.optim.list_optimizers():
+        info = timm.optim.get_optimizer_info(name)
+        if not (name.startswith(("fused", "bnb")) or info.second_order):
+            first.setdefault(timm.optim.get_optimizer_class(name, bind_defaults=False), name)
+    return [*first.values(), "lookahead_sgd"]
+
+
+def timm_in_ham(name: str) -> Callable[[Any], torch.optim.Optimizer]:
+    return lambda groups: HAM(timm.optim.create_optimizer_v2(groups, name, lr=0.005), alpha=5.0, beta=1e-3)
+
+
+TIMM = {f"HAM(timm {name})": timm_in_ham(name) for name in one_name_a_class()}
 
 PAIRS = [(t, r) for t in registry.topologies() for r in registry.representations()]
 LEGAL = [pair for pair in PAIRS if registry.refusal(*pair) is None]
@@ -111,7 +129,7 @@ class Run:
         self.dtype = dtype
         self.rep = sparsity.represent(self.network, representation, **SHORT.get(representation, {}))
         self.model = wrap(self.network)
-        self.optimizer = OPTIMIZERS[optimizer](self.rep.param_groups(weight_decay=1e-3))
+        self.optimizer = (OPTIMIZERS | TIMM)[optimizer](self.rep.param_groups(weight_decay=1e-3))
         self.sparse = sparsity.attach(
             topology,
             self.model,
@@ -128,6 +146,7 @@ class Run:
         generator = torch.Generator().manual_seed(index)
         shape = (8, *input_shape(self.network))
         x, y = torch.randn(shape, generator=generator).to(self.dtype), torch.randint(5, (8,), generator=generator)
+        torch.manual_seed(index)  # for optimizers that draw, as Kron does
         self.optimizer.zero_grad()
         nn.functional.cross_entropy(self.model(x[part]), y[part]).backward()
         self.sparse.step(metrics=lambda: {"train_accuracy": index / STEPS})
@@ -218,6 +237,14 @@ def check_end(run: Run) -> None:
 @pytest.mark.parametrize(("topology", "representation"), LEGAL, ids=map("-".join, LEGAL))
 def test_every_legal_combination(topology: str, representation: str, optimizer: str):
     check_run(topology, representation, optimizer)
+
+
+@pytest.mark.parametrize("topology", ["rigl", "acdc"])  # restarts the changed entries of the state; all of it
+@pytest.mark.parametrize("optimizer", TIMM)
+@pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
+def test_masks_under_any_base(topology: str, optimizer: str):
+    with torch.compiler.set_stance("force_eager"):  # Kron compiles
+        check_run(topology, "plain", optimizer)
 
 
 @pytest.mark.parametrize(("topology", "representation"), ILLEGAL, ids=map("-".join, ILLEGAL))

@@ -1,5 +1,6 @@
 """Small models, parameters and checks shared by the tests of `ham`."""
 
+import io
 import math
 
 import torch
@@ -61,3 +62,11 @@ def train(model, optimizer, steps, start=0, scheduler=None):
 
 def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def saved_and_loaded(state_dict):
+    """What comes back from a file, read without trust."""
+    buffer = io.BytesIO()
+    torch.save(state_dict, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm.optim
 import torch
 from torch import Tensor, nn
 
@@ -267,6 +268,33 @@ def test_moments_restart_where_the_mask_changes_and_nowhere_else(name: str):
         "grown": 2,
         "density": 0.5,
     }
+
+
+@pytest.mark.parametrize(("name", "key"), [("madgrad", "x0"), ("lookahead_sgd", "lookahead_slow_buff")])
+def test_state_that_is_a_copy_of_the_weights_becomes_one_again(name: str, key: str):
+    layer = nn.Linear(6, 2, bias=False).double()
+    optimizer = HAM(timm.optim.create_optimizer_v2(layer, name, lr=0.05), alpha=2.0)
+    sparse = sparsity.attach("dense", layer, optimizer, sparsity=0.5, total_steps=20)
+    first = torch.tensor([[1, 1, 1, 0, 0, 0]] * 2, dtype=torch.bool)
+    second = torch.tensor([[1, 0, 1, 1, 0, 0]] * 2, dtype=torch.bool)
+    sparse.set_masks(MaskSet({"weight": first}), "initial")
+    for _ in range(8):  # Lookahead takes its copy at the sixth
+        optimizer.zero_grad()
+        layer(torch.randn(4, 6).double()).square().sum().backward()
+        sparse.step()
+    base = getattr(optimizer.base, "_base_optimizer", optimizer.base)
+    state = {k: v for k, v in base.state[layer.weight].items() if isinstance(v, Tensor) and v.shape == (2, 6)}
+    before = state[key].clone()
+    assert len(state) > 1
+    assert not torch.equal(before, layer.weight)
+    assert before[:, 1].all()
+    sparse.set_masks(MaskSet({"weight": second}), "update")
+    for value in state.values():
+        assert not value[:, [1, 3]].any()
+    assert torch.equal(state[key][:, [0, 2]], before[:, [0, 2]])
+    sparse.set_masks(MaskSet({"weight": second}), "again", reset_all_moments=True)
+    assert torch.equal(state.pop(key), layer.weight)
+    assert not any(value.any() for value in state.values())
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW amsgrad"])

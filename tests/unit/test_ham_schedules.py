@@ -1,8 +1,10 @@
 """Learning-rate schedulers and gradient scalers drive the base through the wrapper."""
 
+import copy
+
 import pytest
 import torch
-from ham_helpers import make_model, make_optimizer, train, weights
+from ham_helpers import make_model, make_optimizer, saved_and_loaded, train, weights
 from torch.optim import SGD, lr_scheduler
 
 from ham import HAM, hyperbolic_step_
@@ -52,6 +54,61 @@ def test_schedulers_on_the_wrapper_drive_the_base(name, base):
         for scheduler in schedulers:
             scheduler.step(*([1.0] if name == "plateau" else []))
     assert len(rates) > 1
+
+
+def test_the_table_has_all_of_torchs_schedulers():
+    abstract = {lr_scheduler.LRScheduler, lr_scheduler._LRScheduler}
+    known = {each for each in vars(lr_scheduler).values() if isinstance(each, type)} - abstract
+    known = {each for each in known if issubclass(each, lr_scheduler.LRScheduler)} | {torch.optim.swa_utils.SWALR}
+    assert {type(make(make_optimizer(make_model()))) for make in SCHEDULERS.values()} == known
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_schedule_goes_on_from_a_checkpoint(name):
+    """The order that torch's documentation asks for: build both, then load both."""
+    model, other = make_model(), make_model(seed=1)
+    optimizer = make_optimizer(model)
+    scheduler = SCHEDULERS[name](optimizer)
+
+    def run(model, optimizer, scheduler, steps):
+        rates = []
+        for step in steps:
+            train(model, optimizer, 1, start=step)
+            scheduler.step(*([1.0] if name == "plateau" else []))
+            rates.append(optimizer.param_groups[0]["lr"])
+        return rates
+
+    run(model, optimizer, scheduler, range(4))
+    saved = saved_and_loaded(optimizer.state_dict()), copy.deepcopy(scheduler.state_dict())
+    other.load_state_dict(model.state_dict())
+    again = make_optimizer(other)
+    scheduler_again = SCHEDULERS[name](again)
+    again.load_state_dict(saved[0])
+    scheduler_again.load_state_dict(saved[1])
+    rates = run(model, optimizer, scheduler, range(4, 9))
+    assert run(other, again, scheduler_again, range(4, 9)) == rates
+    assert again.base.param_groups[0]["lr"] == rates[-1]
+    assert torch.equal(weights(other), weights(model))
+
+
+class WarmsUpItself(SGD):
+    """A base that scales its rate and says so in the groups alone, as schedule-free ones do."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["scheduled_lr"] = group["lr"] / 4
+            group["lr"], kept = group["scheduled_lr"], group["lr"]
+            super().step(closure)
+            group["lr"] = kept
+
+
+def test_a_base_that_warms_up_by_itself_takes_ham_along():
+    model, twin = make_model(), make_model()
+    optimizer = HAM(WarmsUpItself(model.parameters(), lr=0.1), alpha=3.0, beta=0.01)
+    reference = HAM(SGD(twin.parameters(), lr=0.025), alpha=3.0, beta=0.01)
+    train(model, optimizer, 3)
+    train(twin, reference, 3)
+    assert torch.equal(weights(model), weights(twin))
 
 
 @pytest.mark.parametrize("fused", [False, True])

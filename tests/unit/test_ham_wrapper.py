@@ -1,12 +1,11 @@
 """Wrapping an optimizer: checkpoints, copies, hooks, schedulers and gradient scalers see one optimizer."""
 
 import copy
-import io
 import pickle
 
 import pytest
 import torch
-from ham_helpers import make_model, make_optimizer, train, weights
+from ham_helpers import make_model, make_optimizer, saved_and_loaded, train, weights
 from torch.optim import SGD, Optimizer, lr_scheduler
 
 from ham import HAM, OptimizerWrapper
@@ -34,13 +33,6 @@ def test_a_warm_base_keeps_its_momentum():
     optimizer = HAM(base)
     for p, buffer in zip(model.parameters(), buffers, strict=True):
         assert optimizer.state[p]["momentum_buffer"] is buffer
-
-
-def saved_and_loaded(state_dict):
-    buffer = io.BytesIO()
-    torch.save(state_dict, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
 
 
 @pytest.mark.parametrize("base", ["sgd", "adamw"])
@@ -173,6 +165,30 @@ def test_checkpoint_hooks_can_replace_the_checkpoint():
     optimizer.load_state_dict(state)
     assert optimizer.param_groups[0]["lr"] == 4.0
     assert state["param_groups"][0]["lr"] == 0.1
+
+
+class WithModes(SGD):
+    """A base that has to be told which mode it is in, as schedule-free ones have."""
+
+    mode = ""
+
+    def train(self):
+        self.mode = "train"
+
+    def eval(self):
+        self.mode = "eval"
+
+
+def test_modes_are_passed_on_to_a_base_that_has_them():
+    """Accelerate and the Trainer of transformers call them where an optimizer has them."""
+    base = WithModes(make_model().parameters(), lr=0.1)
+    optimizer = HAM(OptimizerWrapper(base))
+    for mode in ("train", "eval"):
+        getattr(optimizer, mode)()
+        assert base.mode == mode
+    plain = make_optimizer(make_model())
+    plain.train()
+    plain.eval()
 
 
 def test_a_bare_wrapper_is_its_base():
