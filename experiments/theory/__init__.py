@@ -14,7 +14,9 @@ NAMES = (
     "one_step",
     "metric",
     "flow",
+    "projection",
     "rate",
+    "sign_flips",
 )
 
 

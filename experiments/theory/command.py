@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,25 @@ def measure(planned: Sequence[Planned], out: Path, style: Style) -> Iterator[tup
         style: Within it, figures look like the suite's.
     """
     for one in planned:
-        outcome = one.experiment.run(one.settings)
+        with _one_thread():
+            outcome = one.experiment.run(one.settings)
         found = to_json(one, outcome) | {"environment": environment(), "records": outcome.records}
         write_json(out / f"{one.name}.json", found)
         _draw(outcome, out / one.name, style)
         yield one, outcome
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Numbers that do not depend on how many cores there are; and several would only wait for each other here."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def to_json(one: Planned, outcome: Outcome) -> dict[str, Any]:

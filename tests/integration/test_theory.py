@@ -215,4 +215,4 @@ def test_settings_of_several_experiments() -> None:
     assert [one.name for one in planned] == ["one_step", "metric"]
     assert (planned[0].settings.model_dump()["width"], planned[1].settings.model_dump()["outputs"]) == (3, 2)
     assert [one.name for one in command.plan([])] == list(NAMES)
-    assert command.plan(["rate.step=0.2"])[-1].settings.model_dump()["step"] == 0.2
+    assert command.plan(["rate.step=0.2"])[list(NAMES).index("rate")].settings.model_dump()["step"] == 0.2

@@ -1,0 +1,167 @@
+"""One neuron, f(x) = a relu(w x) with numbers a and w, which learns from a teacher of the same form with a*, w* > 0.
+
+Where w > 0, student and teacher see the same inputs: with s the mean of x² over x > 0 (halved by the mean over all) the
+loss is s (a w − a* w*)² / 2, and the flow with inverse metrics A and W is
+
+    da/dt = −A(a) s w (a w − a* w*),   dw/dt = −W(w) s a (a w − a* w*).
+
+So a da / A(a) = w dw / W(w): with the potentials R of both, K_w(w) − K_a(a) is an invariant, where K(θ) = θ R'(θ) −
+R(θ) is the integral of θ / G(θ), even, and growing with |θ|. What follows:
+
+- a > 0, w > 0: both stay positive and the product goes to a* w*: solved.
+- a < 0, w > 0: a grows and w shrinks until one of them is 0. That is a, which then goes on to positive values, if
+  K_w(w) > K_a(a) at the start, and a metric with A(0) > 0 lets it through; else w, and the neuron is dead.
+- w < 0: the neuron is active where the teacher is 0, so w goes to 0 from below, where relu has no slope: never solved.
+
+GD and HAM with one α have A = W, so for a < 0 it is |w| > |a| that decides, and balanced starts, |a| = |w|, stay
+balanced and fail. For m ⊙ w with gaps γ it is 4 K(θ) = √(4θ² + γ²) − γ: a balanced start is solved if γ of a is larger
+than γ of w, Sign-In's condition; with a gap of 0 no sign ever changes. HAM does the same with a larger α for a.
+
+That balance is unstable: any difference of |a| and |w| grows like exp(s a* w* t), rounding's too. Here a balanced start
+is balanced to the last bit, and so are both gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from ham import HAM
+from ham.geometry import Euclidean, Geometry, Ham, Product
+from sparsity.representations.product import split
+
+from ..schema import Positive, Section
+
+Above0 = Annotated[float, Field(gt=0)]
+AtLeast0 = Annotated[float, Field(ge=0)]
+Pair = Annotated[list[AtLeast0], Field(min_length=2, max_length=2)]
+CASES = {"a > 0, w > 0": (1, 1), "a < 0, w > 0": (-1, 1), "a > 0, w < 0": (1, -1), "a < 0, w < 0": (-1, -1)}
+
+
+class MethodSettings(Section):
+    """HAM with `alphas`, m ⊙ w with `gaps` (m² − w²), or gradient descent; both are those of a and of w.
+
+    Every `reset` steps the gaps are put back with θ unchanged; 0 for never.
+    """
+
+    alphas: Pair | None = None
+    gaps: Pair | None = None
+    reset: Annotated[int, Field(ge=0)] = 0
+
+    def geometries(self) -> tuple[Geometry, Geometry]:
+        """Those of a and of w."""
+        if self.alphas is not None:
+            return Ham(self.alphas[0]), Ham(self.alphas[1])
+        if self.gaps is not None:
+            return Product(self.gaps[0]), Product(self.gaps[1])
+        return Euclidean(), Euclidean()
+
+
+class NeuronSettings(Section):
+    """`sizes` and `teacher` are ranges that |a| and |w| at the start, and a* and w*, are drawn from.
+
+    `starts` multiplies |a| and |w|, which are equal before. `solved` is the largest loss, over that of f = 0, which
+    counts as solved.
+    """
+
+    seeds: Positive
+    samples: Positive
+    teacher: Pair
+    sizes: Pair
+    starts: dict[str, Pair]
+    methods: dict[str, MethodSettings]
+    lr: Above0
+    steps: Positive
+    solved: Above0
+
+
+class Neurons(NamedTuple):
+    """Data (seeds, samples), and starts (seeds, starts · cases): cases change fastest."""
+
+    inputs: Tensor
+    targets: Tensor
+    a: Tensor
+    w: Tensor
+
+
+def make(settings: NeuronSettings) -> Neurons:
+    """Normal inputs, a teacher and a size for each seed, and all starts."""
+    generators = [torch.Generator().manual_seed(seed) for seed in range(settings.seeds)]
+    inputs = torch.stack([torch.randn(settings.samples, dtype=torch.float64, generator=one) for one in generators])
+    uniform = torch.stack([torch.rand(3, dtype=torch.float64, generator=one) for one in generators])
+    low, high = torch.tensor([settings.teacher, settings.teacher, settings.sizes], dtype=torch.float64).T
+    teacher_a, teacher_w, size = (low + (high - low) * uniform).T[..., None]
+    pairs = torch.tensor(
+        [
+            (factor_a * sign_a, factor_w * sign_w)
+            for factor_a, factor_w in settings.starts.values()
+            for sign_a, sign_w in CASES.values()
+        ],
+        dtype=torch.float64,
+    )
+    return Neurons(inputs, teacher_a * (teacher_w * inputs).relu(), size * pairs[:, 0], size * pairs[:, 1])
+
+
+def train(method: MethodSettings, neurons: Neurons, settings: NeuronSettings) -> Tensor:
+    """The loss in the end over that of f = 0, shape (seeds, starts · cases); full batches, no momentum, no decay."""
+    factors, optimizer = _moving(method, neurons, settings.lr)
+    inputs, targets = neurons.inputs[:, None], neurons.targets[:, None]
+
+    def losses() -> Tensor:
+        a, w = (torch.stack(list(each)).prod(0) for each in factors)
+        # relu(w x) = w (x where w x > 0): both gradients are one number times the other factor, to the last bit
+        seen = torch.where(w[..., None] * inputs > 0, inputs, 0.0)
+        return ((a * w)[..., None] * seen - targets).square().mean(-1) / 2
+
+    for step in range(1, settings.steps + 1):
+        optimizer.zero_grad()
+        losses().sum().backward()
+        optimizer.step()
+        if method.gaps is not None and method.reset and step % method.reset == 0:
+            _reset(factors, method.gaps)
+    return losses().detach() / (targets.square().mean(-1) / 2)
+
+
+def predicted(method: MethodSettings, neurons: Neurons) -> Tensor:
+    """Which starts the flow solves, as derived above; shape (seeds, starts · cases), bool."""
+    (of_a, of_w), (a, w) = method.geometries(), (neurons.a, neurons.w)
+    passes = float(of_a.inverse_metric(torch.zeros((), dtype=torch.float64))) > 0
+    crosses = passes and _invariant(of_w, w) > _invariant(of_a, a)
+    return (w > 0) & ((a > 0) | crosses)
+
+
+def _invariant(geometry: Geometry, theta: Tensor) -> Tensor:
+    """K(θ) = θ R'(θ) − R(θ), the integral of θ / G(θ) from 0."""
+    if isinstance(geometry, Product) and geometry.gap == 0:
+        return theta.abs() / 2
+    return theta * geometry.mirror_map(theta) - geometry.potential(theta)
+
+
+def _moving(method: MethodSettings, neurons: Neurons, lr: float) -> tuple[list[list[nn.Parameter]], Optimizer]:
+    """The factors of a and of w, one or two each, and the optimizer of all of them."""
+    if method.gaps is not None:
+        pairs = [_pair(start, gap) for start, gap in zip((neurons.a, neurons.w), method.gaps, strict=True)]
+        factors = [[nn.Parameter(m), nn.Parameter(w)] for m, w in pairs]
+        return factors, SGD([factor for pair in factors for factor in pair], lr=lr)
+    a, w = nn.Parameter(neurons.a.clone()), nn.Parameter(neurons.w.clone())
+    if method.alphas is None:
+        return [[a], [w]], SGD([a, w], lr=lr)
+    groups = [{"params": [a], "alpha": method.alphas[0]}, {"params": [w], "alpha": method.alphas[1]}]
+    return [[a], [w]], HAM(SGD(groups, lr=lr), beta=0.0, max_weight_norm=None)
+
+
+@torch.no_grad()
+def _reset(factors: list[list[nn.Parameter]], gaps: Pair) -> None:
+    for (m, w), gap in zip(factors, gaps, strict=True):
+        for factor, new in zip((m, w), _pair(m * w, gap), strict=True):
+            factor.copy_(new)
+
+
+def _pair(theta: Tensor, gap: float) -> tuple[Tensor, Tensor]:
+    """The suite's split; at a gap of 0 balanced to the last bit."""
+    m, w = split(theta, gap)
+    return m, theta.sign() * m if gap == 0 else w
