@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 import sparsity
-from ham import HAM
+from ham import HAM, SAM
 from sparsity.engine import SparseTraining
 from sparsity.flops import layer_macs
 from sparsity.options import Infeasible
@@ -25,7 +26,7 @@ from .data.sampler import Shard
 from .distributed import ALONE, World
 from .errors import UserError
 from .probe import make_probe
-from .reduction import mean_in_rank_order
+from .reduction import mean_in_rank_order, mean_over_ranks
 from .seeding import derived_seed
 from .spec import OptimizerSpec, Spec
 
@@ -39,7 +40,7 @@ class Run:
         forward: What a training step calls: the network itself, or around it what makes ranks agree on gradients.
         average: The exponential moving average of the network, or None.
         data: The data, this rank's part of it.
-        optimizer: The optimizer, HAM included.
+        optimizer: The optimizer, HAM and SAM included.
         scaler: The loss scaler of fp16, or None.
         sparse: The topology at work.
         macs: Multiply-adds a layer for one input.
@@ -108,7 +109,8 @@ def build(spec: Spec, world: World = ALONE) -> Run:
     average = Average(model, representation, decay) if decay is not None else None
     forward = _forward(model, device, world, compiled=runtime.compile)
     groups = representation.param_groups(spec.optimizer.weight_decay, decay=spec.optimizer.decay)
-    optimizer = build_optimizer(spec.optimizer, groups)
+    optimizer = build_optimizer(spec.optimizer, groups, model)
+    local = world.size > 1 and spec.optimizer.sam is not None and spec.optimizer.sam.perturbation == "local"
     sparse = _attach(
         spec,
         model,
@@ -120,6 +122,7 @@ def build(spec: Spec, world: World = ALONE) -> Run:
         seed=derived_seed(spec.seed, "mask"),
         clip_grad_norm=spec.optimizer.clip_grad_norm,
         sparse_opt=spec.optimizer.sparse_opt,
+        agree=partial(mean_over_ranks, world.size) if local else None,
     )
     scaler = torch.amp.GradScaler(device.type) if runtime.amp == "fp16" else None
     return Run(model, forward, average, data, optimizer, scaler, sparse, macs, device)
@@ -172,11 +175,13 @@ def build_model(spec: Spec, data: Data) -> nn.Module:
     return model
 
 
-def build_optimizer(spec: OptimizerSpec, groups: list[dict]) -> Optimizer:
-    """The base optimizer and HAM around it.
+def build_optimizer(spec: OptimizerSpec, groups: list[dict], model: nn.Module) -> Optimizer:
+    """The base optimizer, HAM around it, and SAM around that.
 
     `momentum` is the first moment's decay in all of them: SGD's and RMSprop's momentum, Adam's first beta.
     """
+    if spec.sam is not None and spec.sam.adaptive:
+        groups = _apart(groups, model)
     lr, momentum = spec.lr, spec.momentum
     betas = (momentum, 0.999)
     base: Optimizer
@@ -187,6 +192,19 @@ def build_optimizer(spec: OptimizerSpec, groups: list[dict]) -> Optimizer:
     else:
         adams = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "nadam": torch.optim.NAdam}
         base = adams[spec.name](groups, lr=lr, betas=betas)
-    if spec.ham is None:
-        return base
-    return HAM(base, **spec.ham.model_dump())
+    if spec.ham is not None:
+        base = HAM(base, **spec.ham.model_dump())
+    if spec.sam is not None:
+        base = SAM(base, **spec.sam.model_dump(exclude={"perturbation"}), model=model)
+    return base
+
+
+def _apart(groups: list[dict], model: nn.Module) -> list[dict]:
+    """Groups with biases apart, which adaptive SAM takes as they are: all that has no "weight" in its name."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    parts = []
+    for group in groups:
+        for adaptive in (True, False):
+            params = [parameter for parameter in group["params"] if ("weight" in names[parameter]) == adaptive]
+            parts += [{**group, "params": params, "adaptive": adaptive}] if params else []
+    return parts

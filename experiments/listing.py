@@ -85,7 +85,7 @@ def overview() -> str:
     for kind, group in groupby(known, lambda method: method.kind):
         lines += [KINDS[kind], f"  {_aligned(HEAD, widths)}"]
         lines += [f"  {_aligned(method.head, widths)}" for method in group]
-    lines.append("optimizers: any of optimizer.name, with optimizer.ham around it")
+    lines.append("optimizers: any of optimizer.name, with optimizer.ham around it, and optimizer.sam around that")
     lines.append("`ham methods NAME` says what one does, its options and published figures")
     return "\n".join(lines)
 
@@ -159,9 +159,9 @@ What is registered, in the words of the code: this page is written by `{REGENERA
 a test says when it is out of date. `ham methods NAME` prints one of its sections.
 
 A row of a table is a topology, a representation and an optimizer; HAM goes around any optimizer
-(`optimizer.ham`). Published figures are what the sources state, top-1 in per cent; none of them was computed here.
-"unconfirmed" ones are recalled from the literature, "second-hand" ones come from notes or reviews, not from the source
-itself. Epochs and layer densities are left empty where they are not stated."""
+(`optimizer.ham`), and SAM around that (`optimizer.sam`). Published figures are what the sources state, top-1 in per
+cent; none of them was computed here. "unconfirmed" ones are recalled from the literature, "second-hand" ones come from
+notes or reviews, not from the source itself. Epochs and layer densities are left empty where they are not stated."""
 
 
 def _default(value: Any) -> str:

@@ -1,8 +1,25 @@
-"""How ranks on CPUs average gradients. DDP looks at the annotations themselves, so they are not put off here."""
+"""How ranks average gradients. DDP looks at the annotations themselves, so they are not put off here."""
 
 import torch
 import torch.distributed as dist
 from torch.distributed import GradBucket  # pyright: ignore[reportPrivateImportUsage]
+
+
+def mean_over_ranks(ranks: int, gradient: torch.Tensor) -> torch.Tensor:
+    """Mean of what the ranks hold, a new tensor; on CPUs summed in the order of ranks.
+
+    Args:
+        ranks: Number of ranks.
+        gradient: This rank's part; all ranks must call this.
+    """
+    gradient = gradient.contiguous()
+    if gradient.is_cuda:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total.div_(ranks)
+    parts = [torch.empty_like(gradient) for _ in range(ranks)]
+    dist.all_gather(parts, gradient)
+    return torch.stack(parts).sum(dim=0).div_(ranks)
 
 
 def mean_in_rank_order(ranks: int, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:

@@ -20,6 +20,31 @@ def _optimizer(spec: Spec) -> Iterator[Problem]:
         yield Problem(key, f"only sgd has Nesterov momentum, not {optimizer.name}; write false")
     elif optimizer.nesterov and optimizer.momentum == 0:
         yield Problem(key, "Nesterov momentum needs optimizer.momentum > 0")
+    yield from _sam(spec)
+
+
+def _sam(spec: Spec) -> Iterator[Problem]:
+    sam = spec.optimizer.sam
+    if sam is None:
+        return
+    if spec.runtime.amp == "fp16":
+        yield Problem(
+            ("runtime", "amp"), "fp16 needs a loss scaler, which optimizer.sam cannot have; write bf16 or none"
+        )
+    if sam.gradient == "first" and spec.optimizer.ham is None:
+        yield Problem(("optimizer", "sam", "gradient"), "'first' says what HAM sees, but optimizer.ham is null")
+    elif sam.gradient == "first" and sam.perturbation == "local":
+        text = "'local' gives each rank a first gradient of its own, so HAM cannot take it: write reduced, or perturbed"
+        yield Problem(("optimizer", "sam", "perturbation"), f"{text} for optimizer.sam.gradient")
+    if sam.perturbation == "local" and _acts_before_steps(spec.representation.name):
+        text = f"'local' gives each rank gradients of its own, which {spec.representation.name} goes by; write reduced"
+        yield Problem(("optimizer", "sam", "perturbation"), text)
+
+
+def _acts_before_steps(name: str) -> bool:
+    from sparsity import Representation, registry
+
+    return registry.representation(name).before_step is not Representation.before_step
 
 
 def _representation(spec: Spec) -> Iterator[Problem]:

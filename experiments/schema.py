@@ -106,6 +106,19 @@ class HamSpec(Section):
     scalars: bool = False
 
 
+class SamSpec(Section):
+    """Sharpness-aware minimization around the optimizer, HAM included; the defaults are those of `ham.SAM`.
+
+    With several ranks, `perturbation` is that of the averaged gradient or of each rank's own images.
+    """
+
+    rho: Annotated[float, Field(ge=0)] = 0.05
+    adaptive: bool = False
+    eta: Annotated[float, Field(ge=0)] = 0.01
+    gradient: Literal["perturbed", "first"] = "perturbed"
+    perturbation: Literal["reduced", "local"] = "reduced"
+
+
 class OptimizerSpec(Section):
     """Base optimizer. `weight_decay` as that optimizer defines it; `decay` says which parameters it acts on."""
 
@@ -117,6 +130,7 @@ class OptimizerSpec(Section):
     decay: Literal["weights", "all"]
     clip_grad_norm: Annotated[float, Field(gt=0)] | None
     ham: HamSpec | None
+    sam: Annotated[SamSpec | None, _neutral(None)]
     ema_decay: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, _neutral(None)]
     sparse_opt: Annotated[Literal["layer", "network"] | None, _neutral(None)]
 

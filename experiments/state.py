@@ -96,7 +96,8 @@ def _load_ranks(training: Training, ranks: list[dict[str, Any]]) -> None:
         return
     log.warning(
         "this run goes on with %d ranks where it had %d: batches, masks and weights are the same, but sums are taken "
-        "in another order, batch statistics over other shares, and random layers (dropout) start a new stream",
+        "in another order, batch statistics and local perturbations of SAM over other shares, and random layers "
+        "(dropout) start a new stream",
         *(world.size, len(ranks)),
     )
     if world.leads:  # the sums of the epoch so far are counted once

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from typing import Any
 
 import torch
@@ -122,21 +123,31 @@ class Training:
         share = schedule.share(spec.schedule, run.sparse.step_in_level, run.data.steps_per_epoch)
         for group in run.optimizer.param_groups:
             group["lr"] = spec.optimizer.lr * share
+        passes = count()
+        run.sparse.step(lambda: self._pass(images, labels, next(passes)), scaler=run.scaler, metrics=self._metrics)
+        if run.average is not None:
+            run.average.update()
+        self.step += 1
+        self.drain_events()
+
+    def _pass(self, images: torch.Tensor, labels: torch.Tensor, index: int) -> torch.Tensor:
+        """Forward and backward of a step's batch; SAM makes a second pass, which counts for no metric."""
+        run, spec = self.objects, self.spec
+        sam, total = spec.optimizer.sam, torch.zeros((), device=run.device)
+        alone = index == 0 and sam is not None and sam.perturbation == "local"
         run.optimizer.zero_grad(set_to_none=True)
         parts = spec.runtime.accumulate
         for part, (inputs, targets) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True), 1):
-            with self._silent(until=part == parts):
+            with self._silent(until=part == parts and not alone):
                 with self.autocast():
                     logits = run.forward(inputs)
                     loss = cross_entropy(logits, targets, label_smoothing=spec.loss.label_smoothing)
                 scaled = loss if parts == 1 else loss / parts
                 (scaled if run.scaler is None else run.scaler.scale(scaled)).backward()
-            self.meter.add(loss, logits, targets, self.step)
-        run.sparse.step(scaler=run.scaler, metrics=self._metrics)
-        if run.average is not None:
-            run.average.update()
-        self.step += 1
-        self.drain_events()
+            total += scaled.detach()
+            if index == 0:
+                self.meter.add(loss, logits, targets, self.step)
+        return total
 
     def _metrics(self) -> dict[str, float]:
         """What a representation may ask of an epoch that has just ended; all ranks must call it."""
@@ -144,7 +155,7 @@ class Training:
         return {"train_loss": loss, "train_accuracy": accuracy}
 
     def _silent(self, *, until: bool) -> AbstractContextManager[Any]:
-        """Ranks exchange gradients in the last micro-batch only."""
+        """Ranks exchange gradients in the last micro-batch only, and not at all for a perturbation of their own."""
         return nullcontext() if until or self.world.size == 1 else self.objects.forward.no_sync()  # pyright: ignore
 
     def autocast(self) -> AbstractContextManager[Any]:

@@ -24,6 +24,11 @@ class _Given(NamedTuple):
     params: list[Tensor]
     grads: list[Tensor]
 
+    def seeing(self, grads: Mapping[Tensor, Tensor]) -> _Given:
+        """The same group with other gradients, of the parameters that have one."""
+        params = [param for param in self.params if param in grads]
+        return _Given(self.group, params, [grads[param] for param in params])
+
 
 class HAM(OptimizerWrapper):
     """Hyperbolic Aware Minimization around a base optimizer.
@@ -46,9 +51,10 @@ class HAM(OptimizerWrapper):
     is the base optimizer, bit for bit, as long as no tensor reaches ``max_weight_norm``.
 
     With a closure, the gradient is that of its last call. With a `GradScaler`, call ``scaler.unscale_`` or
-    ``scaler.step`` as for any optimizer; a step with infinite gradients is skipped whole. Under SAM it is the
-    gradient at the perturbed weights. Around a schedule-free base only the interpolated weights y are multiplied, not
-    its iterate z; for that, put HAM inside ``schedulefree.ScheduleFreeWrapper``.
+    ``scaler.step`` as for any optimizer; a step with infinite gradients is skipped whole. Under `SAM` it is the
+    gradient at the perturbed weights, or at the weights themselves, see there. Around a schedule-free base only the
+    interpolated weights y are multiplied, not its iterate z; for that, put HAM inside
+    ``schedulefree.ScheduleFreeWrapper``.
 
     Deviations from the published listing, and why:
 
@@ -137,16 +143,20 @@ class HAM(OptimizerWrapper):
             )
 
     @overload
-    def step(self, closure: None = None) -> None: ...
+    def step(self, closure: None = None, *, grads: Mapping[Tensor, Tensor] | None = None) -> None: ...
 
     @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float], *, grads: Mapping[Tensor, Tensor] | None = None) -> float: ...
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(
+        self, closure: Callable[[], float] | None = None, *, grads: Mapping[Tensor, Tensor] | None = None
+    ) -> float | None:
         """Take the base step, then the multiplicative one.
 
         Args:
             closure: Reevaluates the model and returns the loss; the base calls it.
+            grads: Gradient by parameter that the multiplicative step takes in place of ``.grad``; a parameter that
+                has only one of them is left to the base.
 
         Returns:
             What the base returns: the loss where there is a closure.
@@ -169,7 +179,7 @@ class HAM(OptimizerWrapper):
 
             loss = self.base.step(collecting)
         for part in given:
-            self._move(part, signs)
+            self._move(part if grads is None else part.seeing(grads), signs)
         return loss
 
     def _takes(self, param: Tensor) -> bool:

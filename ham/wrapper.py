@@ -81,6 +81,11 @@ class OptimizerWrapper(Optimizer):
     def state(self, state: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self.base.state = state
 
+    @property
+    def needs_closure(self) -> bool:
+        """Whether `step` must be given a closure, since something inside evaluates the batch more than once (SAM)."""
+        return getattr(self.base, "needs_closure", False)
+
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Check the wrapper's own options of a parameter group; raise where one is wrong.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import moments, registry
@@ -29,6 +30,7 @@ def attach(
     sparse_opt: str | None = None,
     batch_size: int | None = None,
     probe: Probe | None = None,
+    agree: Callable[[Tensor], Tensor] | None = None,
     **options: Any,
 ) -> SparseTraining:
     """Make a model's training sparse. Call it last: after `represent`, DDP or compile, and the optimizer.
@@ -42,10 +44,12 @@ def attach(
             as many steps each time, see `SparseTraining.total_steps` and `next_level`.
         steps_per_epoch: Steps an epoch, for hooks that run once an epoch; by default all of training is one.
         seed: Seed of everything random in masks.
-        clip_grad_norm: Bound on the norm of the masked gradient, or None.
+        clip_grad_norm: Bound on the norm of the masked gradient (under SAM of each pass), or None.
         sparse_opt: ``"layer"`` or ``"network"``: scale gradients of sparse neurons, see `sparsity.sparse_opt`.
         batch_size: Images a step; only for options that are given at another batch size (``batch_reference``).
         probe: Data and loss, for topologies that score weights before training; needed by those alone.
+        agree: Called with each gradient that a topology reads, returns its mean over ranks; only where ranks come to
+            `step` with gradients of their own, as under SAM with a perturbation for each rank.
         **options: The topology's own options.
 
     Returns:
@@ -96,4 +100,5 @@ def attach(
         clip_grad_norm=clip_grad_norm,
         sparse_opt=sparse_opt,
         probe=probe,
+        agree=agree,
     )

@@ -3,7 +3,8 @@
 A step: backward (the caller's) → unscale → the topology looks at dense dL/dθ and may change masks → add the gradient of
 the representation's penalty → mask gradients → clip → optimizer → park → topology and representation hooks. Masking the
 gradients keeps the active weights on the very trajectory of a network that has only them; parking is the invariant
-(pruned weights are exactly zero after every step), also under optimizers that write where no gradient was.
+(pruned weights are exactly zero after every step), also under optimizers that write where no gradient was. An optimizer
+that evaluates the batch again (SAM) gets the gradients of that pass with penalty, masked and clipped like the first.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from . import moments
 from .levels import Levels
 from .masked import MaskedNetwork
 from .masks import MaskSet
+from .passes import Passes, check_call, needs_closure
 from .probe import Probe
 from .representation import Representation
 from .topology import Topology
@@ -49,8 +51,16 @@ class SparseTraining(MaskedNetwork):
         clip_grad_norm: float | None,
         sparse_opt: str | None = None,
         probe: Probe | None = None,
+        agree: Callable[[Tensor], Tensor] | None = None,
     ):
-        super().__init__(representation, optimizer, steps_per_epoch=steps_per_epoch, seed=seed, sparse_opt=sparse_opt)
+        super().__init__(
+            representation,
+            optimizer,
+            steps_per_epoch=steps_per_epoch,
+            seed=seed,
+            sparse_opt=sparse_opt,
+            agree=agree,
+        )
         self.topology = topology
         self.sparsity = sparsity
         self.levels = Levels(topology.plan(sparsity), total_steps, representation.model)
@@ -112,18 +122,20 @@ class SparseTraining(MaskedNetwork):
         """One training step after `loss.backward()`; takes the place of `optimizer.step()`.
 
         Args:
-            closure: Clears gradients, runs forward and backward and returns the loss; called once, with gradients
-                enabled. Without it the gradients must be there already.
+            closure: Clears gradients, runs forward and backward and returns the loss; called with gradients enabled,
+                once, or as often as an optimizer that `needs_closure` asks (SAM: twice, or once where an update of the
+                masks stands in place of the weight step). Without it the gradients must be there already.
             scaler: Loss scaler of mixed precision. A step it finds non-finite is skipped whole, the mask update
                 included, which then happens at the next finite step.
             metrics: Gives ``train_accuracy`` (in [0, 1], of the epoch's batches, the same on all ranks); called at the
                 end of an epoch if the representation's `needs_metrics` says so.
 
         Returns:
-            The closure's loss, or None without a closure.
+            The closure's loss at the weights before the step, or None without a closure.
 
         Raises:
-            ValueError: if the representation needs metrics and there are none.
+            ValueError: if the representation needs metrics, or the optimizer a closure, and there are none, or if such
+                an optimizer meets a scaler.
         """
         if self.representation.needs_metrics and metrics is None:
             needed = ", ".join(self.representation.needs_metrics)
@@ -131,12 +143,13 @@ class SparseTraining(MaskedNetwork):
                 f"representation {self.representation.name!r} reads {needed} after an epoch: "
                 "call step(metrics=...) with a function that returns it"
             )
+        check_call(self.optimizer, closure, scaler)
         if self.level_ended:
             raise RuntimeError(f"level {self.level} has ended: call next_level() before the next step")
-        loss = None
+        passes, repeats = None, needs_closure(self.optimizer)
         if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+            device = next(iter(self.masks.values())).device if repeats else None
+            passes = Passes(closure, self._finish_gradients, device)
         finite = True
         if scaler is not None:
             scaler.unscale_(self.optimizer)
@@ -146,29 +159,35 @@ class SparseTraining(MaskedNetwork):
         if apply and finite:
             self.representation.before_step(self)
         if apply:
-            self._rescale_gradients()
-            self._add_penalty()  # as decay is, it is not rescaled
-            self._mask_gradients()
-            if self._clip is not None:
-                parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-                nn.utils.clip_grad_norm_(parameters, self._clip)
-            if scaler is None:
-                self.optimizer.step()
-            else:
+            self._finish_gradients()
+            if scaler is not None:
                 scaler.step(self.optimizer)
+            elif repeats:
+                self.optimizer.step(passes)  # pyright: ignore[reportCallIssue, reportArgumentType]
+            else:
+                self.optimizer.step()
             self.park()
         if scaler is not None:
             scaler.update()
         self._step += 1
         self.skipped += not finite
         if finite:
-            self.cost.count_step(self._dense_grad_read)
+            self.cost.count_step(self._dense_grad_read, passes.count if passes is not None else 1)
             self.topology.after_step(self)
         if self._step % self.steps_per_epoch == 0 or self._step == self.total_steps:
             self.cost.advance(self._step, self.densities())
             self.representation.after_epoch(self, metrics() if metrics and self.representation.needs_metrics else {})
         self.levels.remember(self._step)
-        return loss
+        return None if passes is None else passes.loss
+
+    def _finish_gradients(self) -> None:
+        """Make the gradients of a pass what the optimizer is given."""
+        self._rescale_gradients()
+        self._add_penalty()  # as decay is, it is not rescaled
+        self._mask_gradients()
+        if self._clip is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self._clip)
 
     def next_level(self) -> None:
         """Begin the next training: the topology sets its masks, weights go back if it rewinds, the optimizer forgets.

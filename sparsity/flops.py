@@ -1,8 +1,9 @@
 """FLOPs of sparse networks: multiply-adds of the prunable layers, scaled by their densities.
 
 Conventions of the RigL paper (appendix): a training step costs one forward and two backward passes, 3 f; a step that
-also needs the dense weight gradient costs 2 f_sparse + f_dense; everything but convolutions and linear layers is
-neglected. Masks only simulate sparsity: these are the operations a sparse implementation would need, not measured time.
+also needs the dense weight gradient costs 2 f_sparse + f_dense, and a second pass over the batch (SAM) 3 f more;
+everything but convolutions and linear layers is neglected. Masks only simulate sparsity: these are the operations a
+sparse implementation would need, not measured time.
 """
 
 from __future__ import annotations
@@ -69,21 +70,23 @@ class TrainingCost:
         self._dense_grad = dict.fromkeys(names, 0.0)
         self._since = 0
         self._pending_dense = 0
+        self._pending_passes = 0
 
-    def count_step(self, dense_gradient: bool) -> None:
-        """A step was taken; with the dense weight gradient on top or not."""
+    def count_step(self, dense_gradient: bool, passes: int = 1) -> None:
+        """A step was taken; with the dense weight gradient on top or not, and so many passes over its batch."""
         self._pending_dense += dense_gradient
+        self._pending_passes += passes - 1
 
     def advance(self, step: int, densities: Mapping[str, float]) -> None:
         """Charge the steps since the last call at the given densities; call it before they change."""
         for name, density in densities.items():
-            self._sum[name] += density * (step - self._since)
+            self._sum[name] += density * (step - self._since + self._pending_passes)
             self._dense_grad[name] += (1 - density) * self._pending_dense
         self._since = step
-        self._pending_dense = 0
+        self._pending_dense = self._pending_passes = 0
 
     def fraction(self, macs: Mapping[str, int]) -> float:
-        """Training FLOPs so far as a fraction of dense training for as many steps; 1 before the first step."""
+        """Training FLOPs so far as a fraction of dense training for as many steps of one pass; 1 before the first."""
         if self._since == 0:
             return 1.0
         spent = sum(macs[name] * (3 * self._sum[name] + self._dense_grad[name]) for name in macs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ class MaskedNetwork:
         steps_per_epoch: int,
         seed: int,
         sparse_opt: str | None = None,
+        agree: Callable[[Tensor], Tensor] | None = None,
     ):
         self.representation = representation
         self.optimizer = optimizer
@@ -49,6 +50,7 @@ class MaskedNetwork:
         self.event_counts: dict[str, int] = {}
         self._seed = seed
         self._sparse_opt = sparse_opt
+        self._agree = agree or (lambda gradient: gradient)
         self._step = 0
         self._dense_grad_read = False
         self.shapes: Mapping[str, tuple[int, ...]] = {
@@ -73,15 +75,11 @@ class MaskedNetwork:
     def grad(self, name: str) -> Tensor:
         """Dense dL/dθ of this step."""
         self._dense_grad_read = True
-        slot = self.representation.slots[name]
-        gradient = self.representation.grad(*slot.factors)
-        return torch.zeros_like(slot.factors[0]) if gradient is None else gradient
+        return self._grad(name)
 
     def active_grad(self, name: str) -> Tensor:
         """dL/dθ of this step where weights exist, zero elsewhere."""
-        slot = self.representation.slots[name]
-        gradient = self.representation.grad(*slot.factors)
-        return torch.zeros_like(slot.factors[0]) if gradient is None else gradient * self.masks[name]
+        return self._grad(name) * self.masks[name]
 
     def generator(self, purpose: str) -> torch.Generator:
         """CPU generator seeded by (seed, purpose, step)."""
@@ -158,6 +156,11 @@ class MaskedNetwork:
         return {name: float((theta != 0).float().mean()) for name, theta in self.representation.weights()}
 
     # ---- gradients ------------------------------------------------------------------------------------------------
+
+    def _grad(self, name: str) -> Tensor:
+        slot = self.representation.slots[name]
+        gradient = self.representation.grad(*slot.factors)
+        return self._agree(torch.zeros_like(slot.factors[0]) if gradient is None else gradient)
 
     @torch.no_grad()
     def _add_penalty(self) -> None:

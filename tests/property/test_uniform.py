@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import sparsity
-from ham import HAM
+from ham import HAM, SAM
 from sparsity import registry
 
 STEPS, STEPS_PER_EPOCH, SPARSITY = 20, 5, 0.7
@@ -52,6 +52,7 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "SGD": lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
     "AdamW": lambda groups: torch.optim.AdamW(groups, lr=0.01),
     "HAM(SGD)": lambda groups: HAM(torch.optim.SGD(groups, lr=0.05, momentum=0.9), alpha=5.0, beta=1e-3),
+    "SAM(HAM(SGD))": lambda groups: SAM(HAM(torch.optim.SGD(groups, lr=0.05, momentum=0.9), alpha=5.0), rho=0.1),
 }
 
 
@@ -147,9 +148,14 @@ class Run:
         shape = (8, *input_shape(self.network))
         x, y = torch.randn(shape, generator=generator).to(self.dtype), torch.randint(5, (8,), generator=generator)
         torch.manual_seed(index)  # for optimizers that draw, as Kron does
-        self.optimizer.zero_grad()
-        nn.functional.cross_entropy(self.model(x[part]), y[part]).backward()
-        self.sparse.step(metrics=lambda: {"train_accuracy": index / STEPS})
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(self.model(x[part]), y[part])
+            loss.backward()
+            return loss
+
+        self.sparse.step(closure, metrics=lambda: {"train_accuracy": index / STEPS})
         if self.sparse.level_ended:
             self.sparse.next_level()
 

@@ -43,7 +43,7 @@ def test_identity_is_the_hash_of_the_canonical_json():
     # keys that came after the first release, at what the code did before
     del content["data"]["image_size"], content["model"]["options"], content["model"]["init"], content["loss"]
     del content["model"]["weights"]
-    del content["optimizer"]["ema_decay"], content["optimizer"]["sparse_opt"]
+    del content["optimizer"]["sam"], content["optimizer"]["ema_decay"], content["optimizer"]["sparse_opt"]
     for key in ("dense", "rebudget", "unit", "batch_reference", "average", "also_step", "at_start"):
         del content["topology"][key]
     for key in ("per", "milestones", "gamma"):
@@ -86,6 +86,7 @@ def test_what_does_not_count(override: str):
     [
         "optimizer.lr=0.2",
         "optimizer.ham={}",
+        "optimizer.sam={}",
         "topology.name=random",
         "representation.name=product",
         "data.batch_size=64",

@@ -93,6 +93,7 @@ def test_defaults():
             "decay": "weights",
             "clip_grad_norm": None,
             "ham": None,
+            "sam": None,
             "ema_decay": None,
             "sparse_opt": None,
         },

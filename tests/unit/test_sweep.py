@@ -253,7 +253,7 @@ TWO = rows(RiGL="{topology.name: rigl}", Random="{topology.name: random}")
         (TWO + "    X: {topology.name: rgl}\n", "c:5: row 'X': topology.name: 'rgl' is not a topology"),
         (TWO + "    X: {seed: 3}\n", "c:5: sweep.rows.X.seed: cannot be set in a row or cell: seeds are listed in sweep.seeds"),
         (TWO + "    X: {label: x}\n", "c:5: sweep.rows.X.label: cannot be set in a row or cell: it belongs to the whole configuration"),
-        (TWO + "    X: {optimizer: {lr: 1}}\n", "c:5: row 'X': optimizer: name, momentum, nesterov, weight_decay, decay, clip_grad_norm, ham, ema_decay, sparse_opt are missing; a mapping in an override replaces all of optimizer, write optimizer.KEY to set one key"),
+        (TWO + "    X: {optimizer: {lr: 1}}\n", "c:5: row 'X': optimizer: name, momentum, nesterov, weight_decay, decay, clip_grad_norm, ham, sam, ema_decay, sparse_opt are missing; a mapping in an override replaces all of optimizer, write optimizer.KEY to set one key"),
         (TWO + "    X: {optimizer.lr: 1, optimizer: {lr: 2}}\n", "c:5: row 'X': the keys optimizer.lr and optimizer overlap; write one of them"),
         (TWO + "    X: {topology.name: rigl, representation.name: str}\n", "c:5: row 'X': topology.name: topology 'rigl' regrows weights at zero"),
         (TWO + "    X: {seed.x: 1}\n", "c:5: sweep.rows.X.seed.x: cannot be set in a row or cell"),

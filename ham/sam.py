@@ -1,0 +1,260 @@
+"""SAM, sharpness-aware minimization: a step with the gradient at the worst weights nearby."""
+
+# pyright: reportPrivateImportUsage=false
+# torch does not list its foreach kernels as exported; its own optimizers and many others use them
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from .optimizer import HAM
+from .rule import _batches, _working_dtype
+from .wrapper import OptimizerWrapper
+
+_GRADIENTS = ("perturbed", "first")
+_TINY = 1e-12  # added to the norm, so that a gradient of zero perturbs nothing
+
+
+class _Ascent(NamedTuple):
+    """Parameters of one group, device and type, with the way up: T g, and T where it is not one."""
+
+    params: list[Tensor]
+    directions: list[Tensor]
+    reach: list[Tensor] | None
+    rho: float
+
+
+class SAM(OptimizerWrapper):
+    """Sharpness-aware minimization around a base optimizer, `HAM` included.
+
+    Sources: Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving
+    Generalization", ICLR 2021 (arXiv 2010.01412), and the authors' code (google-research/sam). Adaptive form: Kwon,
+    Kim, Park, Choi, "ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural
+    Networks", ICML 2021 (arXiv 2102.11600), and theirs (SamsungLabs/ASAM). A step evaluates the batch twice::
+
+        g = gradient at w
+        e = rho * T (T g) / |T g|          T = 1; adaptive: T = |w| + eta, entry by entry; one norm over all weights
+        h = gradient at w + e
+        the base takes its step at w with h
+
+    `step` needs the closure and calls it twice. Both calls draw the same random numbers (dropout) from torch's default
+    generators, as in the authors' code; PyTorch ports draw anew. The network's buffers, such as batch statistics, are
+    afterwards what the first pass made them, as in the authors' code, if the network is given as ``model``: without it
+    they count every batch twice. Weights come back as a copy, so ranks with perturbations of their own stay equal, and
+    they come back from an error in the closure too. Gradients that the closure masks or clips are masked or clipped in
+    both passes; a weight whose gradient is zero stays where it is.
+
+    ``rho`` and ``adaptive`` live in the parameter groups and are saved with them, as HAM's alpha is (``sam_rho``,
+    ``sam_adaptive`` where the base has an option ``rho``, as Adadelta has). A group with rho 0 is not perturbed and no
+    part of the norm. Where no group is perturbed there is no second pass: rho = 0 is the base, bit for bit.
+
+    Deviations, and what is left open:
+
+    - The authors' code keeps weight decay in the loss, so it perturbs with it. Here, as in the other PyTorch versions,
+      decay is the base's and no part of the perturbation. A closure may add it to the loss.
+    - A gradient of zero perturbs nothing, by 1e-12 in the norm, where the authors' code divides 0 by 0 (ASAM's adds
+      1e-16, davda54/sam 1e-12). An entry that is not finite makes the whole gradient of the second pass so, and the
+      base does with it what it does.
+    - ASAM's authors take T = 1 for biases, the normalisation's included (everything without "weight" in its name); so
+      rho = 0.5 on CIFAR-10 and 1 on CIFAR-100 there are not davda54/sam's, which scales all tensors, by |w| alone
+      (eta = 0), and needs 2. An optimizer knows no names: put biases into a group of their own with
+      ``"adaptive": False`` to do as the authors do.
+    - eta is 0.01 by default in ASAM's class and 0 in its example.
+    - With a base that maximizes, the perturbation goes down instead of up.
+    - How SAM and HAM go together is not published: ``gradient`` says which gradient HAM sees, *unverified*.
+
+    Several ranks: gradients that ranks have averaged give one perturbation for all. The first paper's code perturbs
+    each accelerator by the gradient of its own images (m-sharpness); with DDP, run forward and backward of the first
+    call alone under ``no_sync()``.
+
+    A `GradScaler` cannot be used (its ``step`` takes no closure, and one that slips through as a positional argument
+    leaves the second gradient scaled): use bfloat16, whose range needs no scaling.
+
+    Args:
+        base: The optimizer that takes the step. Its gradients are dense.
+        rho: Radius of the perturbation, at least 0. 0.05 is what the first paper's code shows for CIFAR-10; the
+            adaptive form needs about ten times as much.
+        adaptive: Measure the perturbation of each weight by its magnitude.
+        eta: What the adaptive form adds to a magnitude, at least 0.
+        gradient: What HAM sees where it is the base: "perturbed", the gradient at w + e, as its base optimizer does,
+            or "first", the one at w (which costs a copy of the gradients).
+        model: The network, also wrapped, whose buffers are kept.
+
+    Raises:
+        TypeError: for a base that is no optimizer, or an option of the wrong type.
+        ValueError: for an option out of range, a base that contains SAM already or calls closures itself (L-BFGS),
+            ``gradient="first"`` without HAM, or (in ``step``) a missing closure.
+        RuntimeError: in ``step``, for sparse gradients.
+    """
+
+    _options = ("eta", "gradient")
+
+    def __init__(
+        self,
+        base: Optimizer,
+        rho: float = 0.05,
+        *,
+        adaptive: bool = False,
+        eta: float = 0.01,
+        gradient: Literal["perturbed", "first"] = "perturbed",
+        model: nn.Module | None = None,
+    ):
+        _check_radius("eta", eta)
+        if gradient not in _GRADIENTS:
+            raise ValueError(f"gradient: {gradient!r} is not allowed; use {' or '.join(map(repr, _GRADIENTS))}")
+        if gradient == "first" and not isinstance(base, HAM):
+            raise ValueError("gradient: 'first' says what HAM sees, so the base must be HAM")
+        inner = base
+        while isinstance(inner, OptimizerWrapper):
+            if isinstance(inner, SAM):
+                raise ValueError("base: contains SAM already; a second one would perturb perturbed weights")
+            inner = inner.base
+        if isinstance(inner, LBFGS):
+            raise ValueError("base: L-BFGS evaluates the closure as often as it likes, at weights of its own")
+        self.eta = eta
+        self.gradient = gradient
+        self.model = model
+        taken = getattr(base, "defaults", {})
+        self._rho, self._adaptive = (f"sam_{key}" if "rho" in taken else key for key in ("rho", "adaptive"))
+        super().__init__(base, {self._rho: rho, self._adaptive: adaptive})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "model": self.model}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._rho, self._adaptive = self.group_defaults
+
+    @property
+    def needs_closure(self) -> bool:
+        """Always: the batch is evaluated twice."""
+        return True
+
+    def check_group(self, group: Mapping[str, Any]) -> None:
+        """Check rho and adaptive."""
+        _check_radius(self._rho, group[self._rho])
+        if not isinstance(group[self._adaptive], bool):
+            raise TypeError(f"{self._adaptive}: {group[self._adaptive]!r} is not True or False")
+
+    def step(self, closure: Callable[[], float] | None = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Evaluate the batch, perturb the weights, evaluate it again, and let the base step from the weights.
+
+        Args:
+            closure: Runs forward and backward for one batch, all its micro-batches included, and returns the loss.
+                Called twice with gradients enabled; gradients are cleared in between.
+
+        Returns:
+            The loss at the weights themselves, of the first call.
+
+        Raises:
+            ValueError: without a closure.
+            RuntimeError: for a sparse gradient.
+        """
+        if closure is None:
+            raise ValueError(
+                "closure: SAM evaluates each batch twice, so step(closure) needs a function that clears gradients, "
+                "runs forward and backward and returns the loss"
+            )
+        evaluate = torch.enable_grad()(closure)
+        draws = _Draws(self._parameters())
+        loss = evaluate()
+        ascents = self._ascents()
+        if not ascents:
+            self.base.step()
+            return loss
+        seen = self._gradients() if self.gradient == "first" else None
+        buffers = () if self.model is None else self.model.buffers()
+        with _kept(param for ascent in ascents for param in ascent.params), _kept(buffers):
+            _climb(ascents)
+            del ascents
+            self.zero_grad()
+            draws.again()
+            # autocast casts a weight once as long as it is on, and does not notice that the weight has moved since
+            torch.clear_autocast_cache()
+            evaluate()
+        if isinstance(self.base, HAM) and seen is not None:
+            self.base.step(grads=seen)
+        else:
+            self.base.step()
+        return loss
+
+    def _parameters(self) -> Iterator[Tensor]:
+        for group in self.param_groups:
+            yield from group["params"]
+
+    def _gradients(self) -> dict[Tensor, Tensor]:
+        # copies: with gradients as views of DDP's buckets the second pass would write into them
+        return {param: param.grad.clone() for param in self._parameters() if param.grad is not None}
+
+    @torch.no_grad()
+    def _ascents(self) -> list[_Ascent]:
+        ascents = []
+        for index, group in enumerate(self.param_groups):
+            rho = group.get(self._rho, self.defaults[self._rho])
+            if rho == 0:
+                continue
+            rows = [(param, param.grad) for param in group["params"] if param.grad is not None]
+            if any(grad.layout != torch.strided for _, grad in rows):
+                raise RuntimeError(f"a parameter in group {index} has a sparse gradient; SAM needs dense ones")
+            for batch in _batches(rows):
+                params, dtype = [param for param, _ in batch], _working_dtype(batch[0][0])
+                directions, reach = [grad.to(dtype) for _, grad in batch], None
+                if group.get(self._adaptive, self.defaults[self._adaptive]):
+                    reach = list(torch._foreach_abs([param.to(dtype) for param in params]))
+                    torch._foreach_add_(reach, self.eta)
+                    directions = list(torch._foreach_mul(directions, reach))
+                ascents.append(_Ascent(params, directions, reach, -rho if group.get("maximize") else rho))
+        return ascents
+
+
+@torch.no_grad()
+def _climb(ascents: list[_Ascent]) -> None:
+    """Move the parameters by e."""
+    norms = [norm for ascent in ascents for norm in torch._foreach_norm(ascent.directions)]
+    norm = torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms]))
+    for ascent in ascents:
+        scale = (ascent.rho / (norm + _TINY)).to(ascent.directions[0])
+        moves = list(torch._foreach_mul(ascent.directions, scale))
+        if ascent.reach is not None:
+            torch._foreach_mul_(moves, ascent.reach)
+        torch._foreach_add_(ascent.params, moves)
+
+
+@contextmanager
+def _kept(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Put tensors back to their present values at the end of a block, whatever happens in it."""
+    kept = _batches((tensor, tensor.detach().clone()) for tensor in tensors)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for batch in kept:
+                torch._foreach_copy_([tensor for tensor, _ in batch], [copy for _, copy in batch])
+
+
+class _Draws:
+    """The random state of torch at its creation, to draw the same numbers again."""
+
+    def __init__(self, tensors: Iterable[Tensor]):
+        self._host = torch.get_rng_state()
+        devices = {tensor.device for tensor in tensors if tensor.device.type in ("cuda", "xpu")}
+        self._devices = {device: torch.get_device_module(device).get_rng_state(device) for device in devices}
+
+    def again(self) -> None:
+        torch.set_rng_state(self._host)
+        for device, state in self._devices.items():
+            torch.get_device_module(device).set_rng_state(state, device)
+
+
+def _check_radius(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: {value!r} is not a number")
+    if not (math.isfinite(value) and float(value) >= 0):
+        raise ValueError(f"{name}: {value!r} is out of range; it must be finite and at least 0")
