@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_read, cli_theory
+from . import cli_bench, cli_read, cli_theory
 from .errors import SuiteError, UserError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_bench.app)
 app.add_typer(cli_read.app)
 app.add_typer(cli_theory.app)
 
@@ -42,12 +43,6 @@ class Cluster(StrEnum):
 
     local = "local"
     slurm = "slurm"
-
-
-class BenchWhat(StrEnum):
-    """What can be measured."""
-
-    methods = "methods"
 
 
 @app.command()
@@ -161,22 +156,6 @@ def methods(
         print(listing.markdown(paper.of_method))
     else:
         print(listing.describe(name, paper.of_method(name)) if name else listing.overview())
-
-
-@app.command()
-def bench(
-    what: Annotated[BenchWhat, typer.Argument(help="What to measure: methods.")],
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which of them; default: all.")] = None,
-    model: Annotated[str, typer.Option(help="Network whose shapes are taken.")] = "torchvision:resnet50",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
-    rounds: Annotated[int, typer.Option(min=1, help="Repetitions; medians are shown.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
-) -> None:
-    """Measure what the mask work of each method costs beside the optimizer's step, on random weights."""
-    from . import bench as benchmark
-
-    found = benchmark.methods(names or [], model=model, device=device, rounds=rounds)
-    print(benchmark.to_json(found) if as_json else benchmark.table(found))
 
 
 @app.command()

@@ -104,6 +104,7 @@ class HamSpec(Section):
     sign: Literal["after", "before"] = "after"
     max_weight_norm: Annotated[float, Field(gt=0)] | None = 1000.0
     scalars: bool = False
+    scale_free: Annotated[bool, _neutral(False)] = False
 
 
 class SamSpec(Section):

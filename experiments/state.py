@@ -40,6 +40,7 @@ def collect(training: Training) -> dict[str, Any]:
         "metrics_bytes": training.record.sync(),
         "seconds": training.elapsed(),
         "empty_layers": training.empty_layers,
+        "ham_watch": training.ham_watch.state_dict(),
     }
 
 
@@ -82,6 +83,7 @@ def _load(training: Training, state: dict[str, Any], where: str) -> None:
         ) from None
     training.step, training.seconds = state["step"], state["seconds"]
     training.empty_layers = list(state["empty_layers"])
+    training.ham_watch.load_state_dict(state.get("ham_watch"))  # else from before there was one
 
 
 def _load_ranks(training: Training, ranks: list[dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ from .distributed import Ballot, World, lost_ranks_named
 from .errors import Interrupted, RunFailure
 from .files import write_json, write_text
 from .final import finish
+from .ham_watch import HamWatch
 from .loop import EpochMeter, evaluate
 from .record import Record
 from .seeding import derived_seed
@@ -66,6 +67,7 @@ class Training:
             write_json(self.folder / "environment.json", outcome.environment())
         torch.manual_seed(derived_seed(spec.seed, *(("train", world.rank) if world.rank else ("train",))))
         self.objects: Run = build(spec, world)
+        self.ham_watch = HamWatch(self.objects, leads=world.leads)
         self.meter = EpochMeter(self.objects.device)
         self.step = 0
         self.seconds = 0.0
@@ -128,6 +130,7 @@ class Training:
         if run.average is not None:
             run.average.update()
         self.step += 1
+        self.ham_watch.after_step(self.step, self.record)
         self.drain_events()
 
     def _pass(self, images: torch.Tensor, labels: torch.Tensor, index: int) -> torch.Tensor:
@@ -218,6 +221,7 @@ class Training:
         run = self.objects
         if run.sparse.level_ended:
             run.sparse.next_level()
+            self.ham_watch.new_level()
             if run.average is not None:
                 run.average.restart()
             self.drain_events()

@@ -9,9 +9,10 @@ Needs torch and nothing else of this suite::
 """
 
 from . import geometry
+from .diagnostics import Watch
 from .optimizer import HAM
 from .rule import bound_norms_, hyperbolic_step_
 from .sam import SAM
 from .wrapper import OptimizerWrapper
 
-__all__ = ["HAM", "SAM", "OptimizerWrapper", "bound_norms_", "geometry", "hyperbolic_step_"]
+__all__ = ["HAM", "SAM", "OptimizerWrapper", "Watch", "bound_norms_", "geometry", "hyperbolic_step_"]

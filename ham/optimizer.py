@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, NamedTuple, overload
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from .rule import bound_norms_, hyperbolic_step_
+from .rule import Form, Scalar, bound_norms_, check_form, hyperbolic_step_
+from .scale_free import PEAK, follow_peak, follow_scale, restore, strength
 from .wrapper import OptimizerWrapper
 
 _SIGNS = ("after", "before")
@@ -50,6 +51,10 @@ class HAM(OptimizerWrapper):
     keys are ``ham_alpha`` and ``ham_beta``. A group with ``"ham": False`` is left to the base alone. alpha = beta = 0
     is the base optimizer, bit for bit, as long as no tensor reaches ``max_weight_norm``.
 
+    What has two or more dimensions counts as a weight, as in the listing: also the class token and position embedding
+    of a vision transformer, shaped (1, 1, width) and (1, tokens, width) (timm's ``cls_token`` and ``pos_embed``).
+    Whether the paper's ViT results include them is *unverified*. ``"ham": False`` for their group leaves them out.
+
     With a closure, the gradient is that of its last call. With a `GradScaler`, call ``scaler.unscale_`` or
     ``scaler.step`` as for any optimizer; a step with infinite gradients is skipped whole. Under `SAM` it is the
     gradient at the perturbed weights, or at the weights themselves, see there. Around a schedule-free base only the
@@ -58,10 +63,14 @@ class HAM(OptimizerWrapper):
 
     Deviations from the published listing, and why:
 
-    - Its gradient-norm clip runs after the update, on gradients about to be cleared, so it does nothing: left out.
-      Clip before ``step``.
-    - It tests each tensor for NaN, prints, and skips the tensor; each test waits for the device. Here an entry whose
-      exponent is NaN is skipped, on the device: a NaN gradient does what the base makes of it, and HAM spreads none.
+    - Its gradient-norm clip (20, over a group) runs after the update, on gradients about to be cleared: with or without
+      it, weights are equal bit for bit, unless gradients are kept from step to step. Left out; clip before ``step``.
+    - It tests weight, gradient, exponent and result of each tensor for NaN, each time waiting for the device, prints,
+      and leaves the whole tensor without HAM's step and norm bound. The base has written the NaN into the weights by
+      then, so the tests protect nothing. An infinite gradient passes them all; the bound then multiplies the tensor by
+      1000 / inf: all its weights become zero, infinite ones NaN. Here an entry whose exponent is NaN is skipped, on the
+      device, and a tensor whose norm is not finite is not scaled: a NaN or infinite gradient does to its own entry what
+      the base makes of it, and HAM spreads it nowhere.
     - Its wrapper loses momentum and learning rate when a checkpoint is loaded, keeps alpha and beta outside the
       checkpoint and returns no loss from closures: see `OptimizerWrapper`.
     - It moves tensors of one element: the thresholds of soft-threshold methods, shaped (1, 1), are not weights, and
@@ -80,16 +89,18 @@ class HAM(OptimizerWrapper):
         max_weight_norm: Largest Euclidean norm of a tensor after the step, for every tensor with a gradient,
             one-dimensional ones included; None for no bound. A tensor whose norm is not finite is left as it is.
         scalars: Treat tensors of one element as any other.
-        foreach: Use ``torch._foreach_*`` kernels; None means on accelerators.
+        scale_free: Take alpha for c, the strength relative to each tensor's own gradients (see `ham.scale_free`): the
+            suite's extension, not the paper's HAM. A group's own option, as alpha is.
+        form: Form of the multiplicative step, "single", "foreach", "compiled" or "auto"; see `hyperbolic_step_`.
 
     Raises:
         TypeError: for a base that is no optimizer, an option of the wrong type, or (in ``step``) complex parameters.
         ValueError: for an option out of range, a base that has no learning rate, is differentiable, or contains HAM
             already.
-        RuntimeError: in ``step``, for sparse gradients.
+        RuntimeError: in ``step``, for sparse gradients, or where ``form="compiled"`` cannot be had.
     """
 
-    _options = ("sign", "max_weight_norm", "scalars", "foreach")
+    _options = ("sign", "max_weight_norm", "scalars", "form")
 
     def __init__(
         self,
@@ -100,7 +111,8 @@ class HAM(OptimizerWrapper):
         sign: Literal["after", "before"] = "after",
         max_weight_norm: float | None = 1000.0,
         scalars: bool = False,
-        foreach: bool | None = None,
+        scale_free: bool = False,
+        form: Form = "auto",
     ):
         if sign not in _SIGNS:
             raise ValueError(f"sign: {sign!r} is not allowed; use {' or '.join(map(repr, _SIGNS))}")
@@ -108,6 +120,7 @@ class HAM(OptimizerWrapper):
             _check_number("max_weight_norm", max_weight_norm)
             if max_weight_norm <= 0:
                 raise ValueError(f"max_weight_norm: {max_weight_norm!r} must be positive, or None for no bound")
+        check_form(form)
         inner = base
         while isinstance(inner, OptimizerWrapper):
             if isinstance(inner, HAM):
@@ -116,23 +129,24 @@ class HAM(OptimizerWrapper):
         self.sign = sign
         self.max_weight_norm = max_weight_norm
         self.scalars = scalars
-        self.foreach = foreach
+        self.form: Form = form
         taken = getattr(base, "defaults", {})
         self._alpha, self._beta = (f"ham_{key}" if key in taken else key for key in ("alpha", "beta"))
-        super().__init__(base, {self._alpha: alpha, self._beta: beta, "ham": True})
+        super().__init__(base, {self._alpha: alpha, self._beta: beta, "ham": True, "scale_free": scale_free, PEAK: 0.0})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._alpha, self._beta, _ = self.group_defaults
+        self._alpha, self._beta, *_ = self.group_defaults
 
     def check_group(self, group: Mapping[str, Any]) -> None:
-        """Check alpha, beta, ham and what HAM needs of the base's options."""
+        """Check alpha, beta, the switches and what HAM needs of the base's options."""
         _check_number(self._alpha, group[self._alpha])
         _check_number(self._beta, group[self._beta])
         if group[self._beta] < 0:
             raise ValueError(f"{self._beta}: {group[self._beta]!r} is out of range; a decay must be at least 0")
-        if not isinstance(group["ham"], bool):
-            raise TypeError(f"ham: {group['ham']!r} in a parameter group; it must be True or False")
+        for key in ("ham", "scale_free"):
+            if not isinstance(group[key], bool):
+                raise TypeError(f"{key}: {group[key]!r} in a parameter group; it must be True or False")
         if group.get("lr") is None:
             raise ValueError(
                 "lr: the base optimizer's parameter groups have no learning rate, which HAM's step is scaled by"
@@ -141,6 +155,17 @@ class HAM(OptimizerWrapper):
             raise ValueError(
                 "differentiable: HAM's step is not differentiated through; use a base with differentiable=False"
             )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group; a scale-free one takes its rate for the peak until it sees a larger one."""
+        super().add_param_group(param_group)
+        if param_group["scale_free"]:
+            follow_peak(param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a checkpoint, see `OptimizerWrapper.load_state_dict`, with the running means as they were saved."""
+        super().load_state_dict(state_dict)
+        restore(self, state_dict)
 
     @overload
     def step(self, closure: None = None, *, grads: Mapping[Tensor, Tensor] | None = None) -> None: ...
@@ -182,6 +207,26 @@ class HAM(OptimizerWrapper):
             self._move(part if grads is None else part.seeing(grads), signs)
         return loss
 
+    def strengths(self, group: Mapping[str, Any], weights: Sequence[Tensor]) -> tuple[Scalar | list[Tensor], Scalar]:
+        """Alpha and beta as the last step took them.
+
+        Args:
+            group: One of the parameter groups.
+            weights: Tensors of the group that the last step multiplied.
+
+        Returns:
+            Alpha, one for each of the tensors where the group is scale-free and negative under ``maximize``; beta.
+        """
+        alpha = group.get(self._alpha, self.defaults[self._alpha])
+        alpha = -alpha if group.get("maximize") else alpha
+        if group.get("scale_free", self.defaults["scale_free"]):
+            alpha = [strength(self.state[weight], alpha, group[PEAK]) for weight in weights]
+        return alpha, group.get(self._beta, self.defaults[self._beta])
+
+    def multiplies(self, param: Tensor) -> bool:
+        """Whether a step multiplies this tensor, if its group is not switched off and it has a gradient."""
+        return param.ndim >= 2 and self._takes(param)
+
     def _takes(self, param: Tensor) -> bool:
         return self.scalars or param.numel() != 1
 
@@ -214,19 +259,25 @@ class HAM(OptimizerWrapper):
 
     def _move(self, given: _Given, signs: Mapping[Tensor, Tensor] | None) -> None:
         group = given.group
-        rows = [(param, grad) for param, grad in zip(given.params, given.grads, strict=True) if param.ndim >= 2]
-        alpha = group.get(self._alpha, self.defaults[self._alpha])
+        rows = [(param, grad) for param, grad in zip(given.params, given.grads, strict=True) if self.multiplies(param)]
+        weights = [param for param, _ in rows]
+        if group.get("scale_free", self.defaults["scale_free"]):
+            follow_peak(group)
+            for param, grad in rows:
+                follow_scale(self.state[param], param, grad)
+        alpha, beta = self.strengths(group, weights)
         hyperbolic_step_(
-            [param for param, _ in rows],
+            weights,
             [grad for _, grad in rows],
             lr=_rate(group),
-            alpha=-alpha if group.get("maximize") else alpha,
-            beta=group.get(self._beta, self.defaults[self._beta]),
+            alpha=alpha,
+            beta=beta,
             signs=None if signs is None else [signs[param] for param, _ in rows],
-            foreach=self.foreach,
+            max_norm=self.max_weight_norm,
+            form=self.form,
         )
         if self.max_weight_norm is not None:
-            bound_norms_(given.params, self.max_weight_norm)
+            bound_norms_([param for param in given.params if param.ndim < 2], self.max_weight_norm)
 
 
 def _rate(group: Mapping[str, Any]) -> Any:

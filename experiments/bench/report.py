@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from .methods import BATCH, EPOCHS, Cost, Found
+from .optimizer import LISTING, FoundOptimizer, Timing
 
 HEAD = ("method", "step", "updates", "over training", "memory", "set-up s")
+LEAST_SPEED_UP, MOST_PASSES = 40, 2.5
 
 
 def table(found: Found) -> str:
@@ -24,14 +26,58 @@ def table(found: Found) -> str:
     ]
     rows: list[Sequence[str]] = [HEAD]
     rows += [_row(cost) for cost in found.costs]
-    widths = [max(len(row[i]) for row in rows) + 2 for i in range(len(HEAD))]
-    lines += ["".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_aligned(rows)])
 
 
-def to_json(found: Found) -> str:
-    """One object; times in steps of the optimizer, null where nothing was observed."""
+def optimizer_table(found: FoundOptimizer) -> str:
+    """Times in milliseconds and in those of the streaming pass, the listing and the base, whole steps first."""
+    lines = [
+        f"{found.model}, {found.weights:,} weights, {found.device}, {found.threads} threads, {found.rounds} rounds",
+        f"A pass that reads weight and gradient and writes the weight takes {found.streaming_ms:.2f} ms.",
+        "passes: time in such passes, median and quartiles. listing: how many times as long the published listing",
+        "takes for the same part. base: time in steps of SGD with momentum. All by pairs of the same round.",
+    ]
+    for part, title in (("step", "a whole step"), ("rule", "HAM's part alone, by form and guards")):
+        rows: list[Sequence[str]] = [(title, "ms", "passes", "", "listing", "base")]
+        rows += [_timing(timing) for timing in found.timings if timing.part == part]
+        lines += ["", *_aligned(rows)]
+    return "\n".join([*lines, *_aims(found)])
+
+
+def to_json(found: Found | FoundOptimizer) -> str:
+    """One object; null where nothing was observed."""
     return json.dumps(asdict(found), indent=1)
+
+
+def _timing(timing: Timing) -> tuple[str, ...]:
+    first, third = timing.quartiles
+    listing = "" if timing.name == LISTING else f"{timing.listing:.1f} x"
+    return (
+        timing.name,
+        f"{timing.ms:.2f}",
+        f"{timing.floor:.2f}",
+        f"{first:.2f}-{third:.2f}",
+        listing,
+        f"{timing.base:.2f}",
+    )
+
+
+def _aims(found: FoundOptimizer) -> list[str]:
+    return [
+        f"\nAims of the compiled form with both guards: the listing takes at least {LEAST_SPEED_UP} times as long: "
+        f"{_met(timing.listing >= LEAST_SPEED_UP)}; at most {MOST_PASSES} passes: {_met(timing.floor <= MOST_PASSES)}."
+        for timing in found.timings
+        if (timing.part, timing.name) == ("rule", "compiled, NaN and norm")
+    ]
+
+
+def _met(holds: bool) -> str:
+    return "met" if holds else "missed"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) + 2 for i in range(len(rows[0]))]
+    return ["".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _row(cost: Cost) -> tuple[str, ...]:

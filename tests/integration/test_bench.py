@@ -1,4 +1,4 @@
-"""`ham bench methods`: what it reports, on a network small enough for a test; nothing here depends on a clock."""
+"""`ham bench`: what it reports, on a network small enough for a test; nothing here depends on a clock."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from experiments import bench
 from experiments.bench.memory import LiveBytes, Peak, living
 from experiments.bench.methods import EPOCHS, STEPS, STEPS_PER_EPOCH
+from experiments.bench.optimizer import GUARDS, _Tensors, _timings
 from experiments.bench.trial import Trial, build_network
 from experiments.cli import app
 from experiments.errors import UserError
@@ -158,3 +159,63 @@ def test_errors_are_one_message():
         with pytest.raises(UserError) as error:
             bench.methods(names, model="resnet8", device=device)
         assert words in str(error.value)
+    with pytest.raises(UserError, match="NAME: 'fused' is not a form; allowed: single, foreach, compiled"):
+        bench.optimizer(["fused"], model="resnet8")
+    result = CliRunner().invoke(app, ["bench", "methods", "--threads", "1"])
+    assert "--threads: belongs to ham bench optimizer" in str(result.exception)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_optimizer_is_timed_by_part_form_and_guard(as_json: bool):
+    arguments = ["bench", "optimizer", "foreach", "--model", "resnet8", "--rounds", "2", "--threads", "1"]
+    result = CliRunner().invoke(app, [*arguments, *(["--json"] if as_json else [])])
+    assert result.exit_code == 0, result.output
+    guards = [f"foreach, {guard}" for guard in ("no guard", "NaN", "norm", "NaN and norm")]
+    if not as_json:
+        lines = result.stdout.splitlines()
+        assert lines[0].endswith("cpu, 1 threads, 2 rounds")
+        assert [line.partition("  ")[0] for line in lines if line.startswith("foreach")] == guards
+        assert "Aims" not in result.stdout  # of the compiled form, which was not asked for
+        return
+    found = json.loads(result.stdout)
+    timings = {(timing["part"], timing["name"]): timing for timing in found["timings"]}
+    assert [name for part, name in timings if part == "rule"] == ["published listing", *guards]
+    assert {name for part, name in timings if part == "step"} >= {"SGD", "SGD fused", "HAM(SGD)", "published listing"}
+    assert timings["step", "SGD"]["base"] == timings["rule", "published listing"]["listing"] == 1.0
+    first, third = timings["step", "SGD"]["quartiles"]
+    assert first <= timings["step", "SGD"]["floor"] <= third
+
+
+def test_the_ratios_are_medians_of_pairs():
+    seconds = {
+        ("step", "SGD"): [(1.0, 2.0), (2.0, 4.0), (4.0, 12.0)],
+        ("step", "published listing"): [(1.0, 20.0), (1.0, 80.0), (1.0, 60.0)],
+        ("rule", "published listing"): [(1.0, 8.0), (1.0, 8.0), (1.0, 8.0)],
+        ("rule", "compiled, NaN and norm"): [(1.0, 2.0), (2.0, 8.0), (1.0, 4.0)],
+    }
+    sgd, listing, _, compiled = _timings(seconds)
+    assert (sgd.ms, sgd.floor, sgd.quartiles, sgd.listing, sgd.base) == (4000.0, 2.0, (2.0, 2.5), 10.0, 1.0)
+    assert listing.base == 10.0
+    assert (compiled.floor, compiled.listing, compiled.base) == (4.0, 2.0, 1.0)
+
+
+def test_the_contenders_do_what_they_are_named_after():
+    """Every rule leaves the weights where the listing does, and every step of HAM where the listing's step does."""
+
+    def after(part: str, name: str) -> list[torch.Tensor]:
+        tensors = _Tensors("resnet8", torch.device("cpu"))
+        for param in tensors.params:
+            assert param.grad is not None
+            param.grad.mul_(1e3)
+        {**tensors.steps(), **tensors.rules(["single", "foreach"])}[part, name]()
+        return [param.detach() for param in tensors.params]
+
+    for part, names in {
+        "step": ["HAM(SGD)", "HAM(SGD fused)", "HAM, gradients copied"],
+        "rule": [f"{form}, {guard}" for form in ("single", "foreach") for guard in GUARDS],
+    }.items():
+        expected = after(part, "published listing")
+        for name in names:
+            torch.testing.assert_close(after(part, name), expected, rtol=1e-5, atol=1e-8)
+    for name in ("SGD foreach", "SGD fused"):
+        torch.testing.assert_close(after("step", name), after("step", "SGD"), rtol=1e-5, atol=1e-8)

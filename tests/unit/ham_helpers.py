@@ -7,13 +7,24 @@ import torch
 from torch.optim import SGD, AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ham import HAM
+from ham import HAM, rule
 
 
 class NoHostSync(TorchDispatchMode):
-    """Raise at every operation that brings a value, or a size that depends on values, to the host."""
+    """Raise at every operation that brings a value, or a size that depends on values, to the host.
+
+    Within it, results on a CPU are taken to be as far away as those on an accelerator.
+    """
 
     FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique")
+
+    def __enter__(self):
+        self._at_hand, rule._AT_HAND = rule._AT_HAND, ()
+        return super().__enter__()
+
+    def __exit__(self, *exception):
+        rule._AT_HAND = self._at_hand
+        return super().__exit__(*exception)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__

@@ -93,12 +93,12 @@ def test_a_base_with_an_alpha_of_its_own_keeps_it(base):
     assert torch.equal(copied, weight)
 
 
-@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("form", ["single", "foreach"])
 @pytest.mark.parametrize("cls", [SGD, AdamW])
 @pytest.mark.parametrize("sign", ["after", "before"])
-def test_without_strength_ham_is_its_base_bit_for_bit(cls, sign, foreach):
+def test_without_strength_ham_is_its_base_bit_for_bit(cls, sign, form):
     weight, twin = (torch.nn.Parameter(torch.randn(6, 5, generator=torch.Generator().manual_seed(0))) for _ in "ab")
-    optimizer = HAM(cls([weight], lr=0.1, weight_decay=0.01), alpha=0, beta=0, sign=sign, foreach=foreach)
+    optimizer = HAM(cls([weight], lr=0.1, weight_decay=0.01), alpha=0, beta=0, sign=sign, form=form)
     plain = cls([twin], lr=0.1, weight_decay=0.01)
     for step in range(5):
         weight.grad = torch.randn(6, 5, generator=torch.Generator().manual_seed(step))
@@ -162,19 +162,19 @@ def test_half_precision_parameters(dtype, sign):
 
 
 @pytest.mark.parametrize("sign", ["after", "before"])
-@pytest.mark.parametrize("foreach", [False, True])
-def test_a_step_does_not_wait_for_the_device(sign, foreach):
+@pytest.mark.parametrize("form", ["single", "foreach"])
+def test_a_step_does_not_wait_for_the_device(sign, form):
     params = [parameter(3, 3), parameter(4), parameter(2, 2, grad=None), parameter(1, 1)]
-    options = {"momentum": 0.9, "nesterov": True, "foreach": foreach}
-    optimizer = HAM(SGD(params, lr=0.1, **options), sign=sign, foreach=foreach)
+    options = {"momentum": 0.9, "nesterov": True, "foreach": form == "foreach"}
+    optimizer = HAM(SGD(params, lr=0.1, **options), sign=sign, form=form)
     with NoHostSync():
         optimizer.step()
         optimizer.step()
 
 
-@pytest.mark.parametrize(("foreach", "listed"), [(None, False), (False, False), (True, True)])
-def test_the_form_of_the_rule_is_selectable_and_single_on_a_cpu(foreach, listed):
-    optimizer = HAM(SGD([parameter(3, 3)], lr=0.1, foreach=False), max_weight_norm=None, foreach=foreach)
+@pytest.mark.parametrize(("form", "listed"), [("auto", False), ("single", False), ("foreach", True)])
+def test_the_form_of_the_rule_is_selectable_and_single_on_a_cpu(form, listed):
+    optimizer = HAM(SGD([parameter(3, 3)], lr=0.1, foreach=False), max_weight_norm=None, form=form)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         optimizer.step()
     assert any("_foreach" in event.name for event in profile.events() or []) == listed
@@ -191,6 +191,7 @@ def test_the_form_of_the_rule_is_selectable_and_single_on_a_cpu(foreach, listed)
         ({"beta": -1e-3}, ValueError, "beta: -0.001 is out of range; a decay must be at least 0"),
         ({"beta": None}, TypeError, "beta: None is not a number"),
         ({"sign": "during"}, ValueError, "sign: 'during' is not allowed; use 'after' or 'before'"),
+        ({"form": "fused"}, ValueError, "form: 'fused' is not allowed; use one of 'auto', 'single', "),
         ({"max_weight_norm": 0.0}, ValueError, "max_weight_norm: 0.0 must be positive, or None for no bound"),
         ({"max_weight_norm": NAN}, ValueError, "max_weight_norm: nan is not finite"),
         ({"max_weight_norm": "1"}, TypeError, "max_weight_norm: '1' is not a number"),

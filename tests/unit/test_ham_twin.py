@@ -21,15 +21,15 @@ BASES = {
 
 
 @pytest.mark.parametrize("sign", ["after", "before"])
-@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("form", ["single", "foreach"])
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-def test_every_step_equals_the_literal_twin(dtype, tolerance, base, foreach, sign):
+def test_every_step_equals_the_literal_twin(dtype, tolerance, base, form, sign):
     cls, options = BASES[base]
     ours, theirs = make_params(dtype), make_params(dtype)
     alphas, betas = [200.0, -30.0], [1e-3, 0.5]
     groups = [{"params": g, "alpha": a, "beta": b} for g, a, b in zip(ours, alphas, betas, strict=True)]
-    optimizer = HAM(cls(groups, foreach=foreach, **options), sign=sign, foreach=foreach)
+    optimizer = HAM(cls(groups, foreach=form == "foreach", **options), sign=sign, form=form)
     plain = cls([{"params": group} for group in theirs], foreach=False, **options)
     twin = LiteralHam(plain, alphas, betas, sign=sign)
     schedules = [CosineAnnealingLR(optimizer, STEPS), CosineAnnealingLR(plain, STEPS)]

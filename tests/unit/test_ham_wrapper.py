@@ -116,13 +116,13 @@ def test_a_base_with_checkpoints_of_its_own_saves_and_loads_them():
 @pytest.mark.parametrize("base", ["sgd", "adamw"])
 def test_copies_continue_bit_equal(duplicate, base):
     model = make_model()
-    optimizer = make_optimizer(model, base, sign="before", max_weight_norm=1.5, scalars=True, foreach=True)
+    optimizer = make_optimizer(model, base, sign="before", max_weight_norm=1.5, scalars=True, form="foreach")
     scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 10)
     train(model, optimizer, 3, scheduler=scheduler)
     other, other_optimizer, other_scheduler = duplicate((model, optimizer, scheduler))
     assert other_scheduler.optimizer is other_optimizer
     assert (other_optimizer.sign, other_optimizer.max_weight_norm) == ("before", 1.5)
-    assert (other_optimizer.scalars, other_optimizer.foreach) == (True, True)
+    assert (other_optimizer.scalars, other_optimizer.form) == (True, "foreach")
     assert other_optimizer.base is not optimizer.base
     assert other_optimizer.param_groups[0]["params"][0] is next(other.parameters())
     train(other, other_optimizer, 3, start=3, scheduler=other_scheduler)
@@ -209,5 +209,5 @@ def test_what_is_no_optimizer_is_refused(base, said):
 
 def test_repr_names_wrapper_base_and_options():
     text = repr(make_optimizer(make_model(), sign="before"))
-    assert text.startswith("HAM(sign='before', max_weight_norm=1000.0, scalars=False, foreach=None) around\n    SGD (")
+    assert text.startswith("HAM(sign='before', max_weight_norm=1000.0, scalars=False, form='auto') around\n    SGD (")
     assert "alpha: 3.0" in text

@@ -116,6 +116,7 @@ def test_initialisation_is_torchs_default_and_seeded():
         ("resnet8", GREY, 77_754),
         ("resnet8_gn", GREY, 77_754),
         ("mlp_bn", GREY, 267_010),
+        ("mlp_bn_small", GREY, 81_970),
         ("resnet20", CIFAR, 269_722),
         ("resnet18_cifar", {**CIFAR, "num_classes": 100}, 11_220_132),
         ("torchvision:resnet50", COLOUR, 25_557_032),
@@ -160,7 +161,7 @@ def test_transformers_are_built_for_the_size_of_the_images():
             GREY,
             [
                 "'resnet9'",
-                "resnet8, resnet8_gn, mlp_bn, resnet20, resnet18_cifar, torchvision:NAME",
+                "resnet8, resnet8_gn, mlp_bn, mlp_bn_small, resnet20, resnet18_cifar, torchvision:NAME",
                 "did you mean 'resnet8'",
             ],
         ),

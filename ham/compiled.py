@@ -1,0 +1,136 @@
+"""The compiled form of HAM's step: one kernel for tensors of any size, made by `torch.compile`.
+
+It reads weight and gradient once and writes the weight once, where the other forms stream every intermediate tensor
+through memory. What makes it fast on a CPU: ``copysign(1, w)`` in place of ``sign(w)``, whose two comparisons stall
+the loads (a zero weight stays zero under either), and a polynomial in place of ``expm1``, which is not vectorised well
+enough; fused multiply-adds. float64 keeps torch's ``expm1``, and so do accelerators.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+_log = logging.getLogger(__name__)
+
+EXPONENT_LIMIT = 5.0  # of the published listing: a step multiplies a weight by e^-5 to e^5
+WIDER = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
+TYPES = (torch.float32, torch.float64, *WIDER)
+# compiled for a tensor so large that the kernel is made for all threads
+_TRIAL_SIZE = 2**20
+_OPTIONS: dict[str, str | int | bool | Callable] = {
+    "cpp.enable_floating_point_contract_flag": "fast",
+    "realize_opcount_threshold": 1,  # or the sum of squares would be computed in a second pass, all anew
+}
+
+# (weight, grad, sign or None, rate, decay), the first three of one dimension and one type, the last two scalar tensors,
+# to the sum of the weight's squares, if that is asked for
+Kernel = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor], Tensor | None]
+
+
+class CannotCompile(RuntimeError):
+    """There is no compiled form here."""
+
+
+@cache
+def kernel(
+    device: torch.device, dtype: torch.dtype, *, signed: bool, summed: bool, threads: int, nan_guard: bool
+) -> Kernel | CannotCompile:
+    """Compile the step, once in a process, and try it.
+
+    Args:
+        device: Where the tensors are.
+        dtype: Type of weight, gradient and sign, one of `TYPES`.
+        signed: Whether signs are given.
+        summed: Whether the sum of squares is returned.
+        threads: Compute threads of the process, for which a kernel on a CPU is made.
+        nan_guard: See `ham.hyperbolic_step_`.
+
+    Returns:
+        The kernel, or why there is none.
+    """
+
+    def step(weight: Tensor, grad: Tensor, sign: Tensor | None, rate: Tensor, decay: Tensor) -> Tensor | None:
+        wide = weight.to(working)
+        direction = torch.copysign(torch.ones_like(wide), wide) if sign is None else sign.to(working)
+        exponent = (direction * grad.to(working) * rate + decay).clamp(-EXPONENT_LIMIT, EXPONENT_LIMIT)
+        factor = _expm1(exponent) if polynomial else torch.expm1(exponent)
+        moved = wide + wide * factor
+        if nan_guard:
+            moved = torch.where(factor == factor, moved, wide)
+        weight.copy_(moved)
+        return (moved * moved).sum() if summed else None
+
+    working = WIDER.get(dtype, dtype)
+    polynomial = device.type == "cpu" and working is torch.float32
+    trial = [torch.zeros(_TRIAL_SIZE, dtype=dtype, device=device) for _ in range(3)]
+    # two, since a kernel for one scalar given twice would be another
+    scalars = [torch.zeros((), dtype=working, device=device) for _ in range(2)]
+    try:
+        # not fullgraph: where torch gives up on compiling it again, the function itself is as right, if slower
+        compiled = torch.compile(step, dynamic=True, options=_OPTIONS)
+        with torch._dynamo.config.patch(recompile_limit=64):  # pyright: ignore[reportPrivateImportUsage]
+            compiled(trial[0], trial[1], trial[2] if signed else None, *scalars)
+    except Exception as error:  # whatever a compiler, its cache or its linker can die of
+        return CannotCompile(_reason(device, error))
+    return compiled
+
+
+def flat(weight: Tensor, grad: Tensor, sign: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """View a weight as one dimension in the order of its memory, and bring gradient and sign into the same order.
+
+    Args:
+        weight: Any tensor.
+        grad: Of the same shape.
+        sign: Of the same shape, or None.
+
+    Returns:
+        Views, or copies where gradient or sign lie in another order; None where the kernel cannot serve: a weight with
+        gaps or overlaps in memory, a tensor subclass, mixed or other types, fewer than two elements.
+    """
+    weight = weight.detach()  # a plain tensor, unless it is of a subclass
+    others = [grad] if sign is None else [grad, sign]
+    plain = all(type(tensor) is Tensor and tensor.dtype is weight.dtype for tensor in (weight, *others))
+    if not plain or weight.numel() < 2:
+        return None
+    if not weight.is_contiguous():  # channels last, say, or transposed
+        order = sorted(range(weight.ndim), key=weight.stride, reverse=True)
+        weight, *others = (tensor.permute(order) for tensor in (weight, *others))
+        if not weight.is_contiguous():
+            return None
+    return weight.view(-1), others[0].contiguous().view(-1), None if sign is None else others[1].contiguous().view(-1)
+
+
+@cache
+def warn(problem: str) -> None:
+    """Say once what keeps the step from being compiled."""
+    _log.warning("%s; HAM goes on in its single form, slower and equal up to rounding", problem)
+
+
+def _expm1(exponent: Tensor) -> Tensor:
+    """exp(e) - 1 for |e| <= 5: Taylor's polynomial of degree 7 at e / 8, doubled three times.
+
+    expm1(2x) = expm1(x) * (expm1(x) + 2). In float32 the product w * exp(e) comes out with a relative error below 4e-7
+    for |e| <= 1, as with the exact function, and below 3e-5 for all (there with the exact function: 2e-5).
+    """
+    eighth = exponent * 0.125
+    factor = eighth * (1 / 5040) + 1 / 720
+    for coefficient in (1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0):
+        factor = factor * eighth + coefficient
+    factor = factor * eighth
+    for _ in range(3):
+        factor = factor * (factor + 2)
+    return factor
+
+
+def _reason(device: torch.device, error: Exception) -> str:
+    first = next((line for line in str(error).splitlines() if line.strip()), "no message")
+    tools = "a C++ compiler (g++, clang++ or $CXX)" if device.type == "cpu" else "Triton"
+    return (
+        f"form: HAM's step cannot be compiled for {device}, where torch.compile needs {tools}: "
+        f"{type(error).__name__}: {first:.200}"
+    )

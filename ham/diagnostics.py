@@ -1,0 +1,211 @@
+"""Is alpha right? Figures of HAM's step that show within a hundred steps whether alpha is too large or idle.
+
+In a loop of one's own::
+
+    watch = Watch(optimizer, model.named_parameters())
+    ...                                  # after optimizer.step(), while gradients and rate are still those of the step
+    if step % 10 == 0:
+        wandb.log(watch.look().metrics())   # plain numbers
+    ...
+    print(watch.verdict)                    # "too large", "idle" or "fine", of all looks so far
+
+A look changes nothing. On a CPU it costs three steps of HAM; it waits for the device once. Gradients are largest at
+the start, and what a too large alpha breaks there shows less later: look often in the first hundred steps, warm-up not
+counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .optimizer import HAM
+from .scale_free import MEAN
+from .wrapper import OptimizerWrapper
+
+Verdict = Literal["too large", "idle", "fine"]
+
+CLAMP = 5.0  # exponents beyond are cut, see `ham.rule`
+LARGE = 0.5  # an exponent that changes a weight by about half in one step
+# thresholds of the verdict, set by hand between what was worse and what was not in small networks: docs/alpha.md
+TOO_LARGE = 0.2  # mean relative step of a layer
+IDLE = 0.05  # speed
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What HAM's last step did to a layer, or to all of them: means over the weights that are not zero.
+
+    Attributes:
+        relative_step: Mean abs(expm1(e)), e the clamped exponent: the part of a weight that HAM adds or takes.
+        large: Share of exponents beyond `LARGE`, either way.
+        clamped: Share of exponents beyond the clamp at 5, either way.
+        speed: Mean abs(alpha * w). By its flow HAM makes a weight faster by 1 + alpha * abs(w) than plain gradient
+            descent; under momentum m of the base the addition counts 1 - m times as much. No rate is in it.
+        flips: Share of weights whose sign changed since the last look, of those that were not zero at either; 0 at the
+            first.
+    """
+
+    relative_step: float
+    large: float
+    clamped: float
+    speed: float
+    flips: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at HAM's step.
+
+    Attributes:
+        overall: All weights together.
+        layers: By parameter name.
+    """
+
+    overall: Figures
+    layers: dict[str, Figures]
+
+    @property
+    def worst(self) -> str:
+        """The layer with the largest relative step."""
+        return max(self.layers, key=lambda name: self.layers[name].relative_step)
+
+    def metrics(self, *, layers: bool = False) -> dict[str, float]:
+        """Plain numbers to log.
+
+        Args:
+            layers: Add those of each layer, as ``ham/<figure>/<parameter>``.
+
+        Returns:
+            ``ham/<figure>`` of all weights, and ``ham/worst_relative_step``, the largest of a layer.
+        """
+        named = {"": self.overall, **({f"/{name}": one for name, one in self.layers.items()} if layers else {})}
+        figures = {f"ham/{f.name}{name}": getattr(one, f.name) for name, one in named.items() for f in fields(one)}
+        return {**figures, "ham/worst_relative_step": self.layers[self.worst].relative_step}
+
+
+class Watch:
+    """Looks at HAM's steps.
+
+    Args:
+        optimizer: A `HAM`, or a wrapper around one.
+        named: Names and parameters, as of ``model.named_parameters()``; one that is missing is called after its place.
+
+    Raises:
+        ValueError: if there is no HAM.
+    """
+
+    def __init__(self, optimizer: Optimizer, named: Iterable[tuple[str, Tensor]] = ()):
+        inner = optimizer
+        while isinstance(inner, OptimizerWrapper) and not isinstance(inner, HAM):
+            inner = inner.base
+        if not isinstance(inner, HAM):
+            raise ValueError(f"optimizer: there is no HAM in {type(optimizer).__name__}, so nothing to watch")
+        self.ham = inner
+        self._names = {param: name for name, param in named}
+        self._signs: dict[Tensor, Tensor] = {}
+        self._largest, self._fastest, self._looks = 0.0, 0.0, 0
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether alpha suits this network, by all looks so far; None before the first.
+
+        "too large": in some look some layer's mean relative step was beyond `TOO_LARGE`. "idle": the speed of all
+        weights together was never beyond `IDLE`, so that training is the base optimizer's but for the decay.
+        """
+        if self._largest > TOO_LARGE:
+            return "too large"
+        return None if self._looks == 0 else "idle" if self._fastest < IDLE else "fine"
+
+    @torch.no_grad()
+    def look(self) -> Look | None:
+        """Look at the step just taken; ranks of one run see the same.
+
+        Where the base writes into gradients (Nesterov SGD in its foreach form), the figures are of what it wrote.
+
+        Returns:
+            The figures; None where HAM has moved nothing, as before the first step.
+        """
+        rows = list(self._rows())
+        if not rows:
+            return None
+        sums = torch.stack([self._sums(row).to(rows[0].weight.device) for row in rows]).tolist()  # the host waits once
+        layers = {row.name: _figures(values) for row, values in zip(rows, sums, strict=True)}
+        seen = Look(_figures([sum(column) for column in zip(*sums, strict=True)]), layers)
+        self._looks += 1
+        self._largest = max(self._largest, layers[seen.worst].relative_step)
+        self._fastest = max(self._fastest, seen.overall.speed)
+        return seen
+
+    def forget_signs(self) -> None:
+        """Count flips from the next look on, as where weights were set from outside."""
+        self._signs.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What verdict and flips depend on: a byte a weight, and three numbers."""
+        signs = {place: self._signs[param] for place, param in enumerate(self._params()) if param in self._signs}
+        return {"signs": signs, "largest": self._largest, "fastest": self._fastest, "looks": self._looks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo `state_dict`."""
+        params = list(self._params())
+        self._signs = {params[place]: sign.to(params[place].device) for place, sign in state["signs"].items()}
+        self._largest, self._fastest, self._looks = state["largest"], state["fastest"], state["looks"]
+
+    def _params(self) -> Iterator[Tensor]:
+        return (param for group in self.ham.param_groups for param in group["params"])
+
+    def _rows(self) -> Iterator[_Row]:
+        for place, group in enumerate(self.ham.param_groups):
+            if not group.get("ham", True):
+                continue
+            moved = [p for p in group["params"] if p.grad is not None and self.ham.multiplies(p)]
+            if group.get("scale_free"):
+                moved = [p for p in moved if MEAN in self.ham.state[p]]
+            alpha, beta = self.ham.strengths(group, moved)
+            lr = group.get("scheduled_lr", group["lr"])  # the former where a schedule-free base warms up by itself
+            for index, weight in enumerate(moved):
+                name = self._names.get(weight, f"{place}.{index}")
+                yield _Row(name, weight, lr, alpha[index] if isinstance(alpha, list) else alpha, beta)
+
+    def _sums(self, row: _Row) -> Tensor:
+        """Sums over the entries that are not zero, as `_figures` takes them."""
+        dtype = torch.promote_types(row.weight.dtype, torch.float32)
+        weight, grad = row.weight.to(dtype), row.weight.grad.to(dtype)  # pyright: ignore[reportOptionalMemberAccess]
+        sign = torch.sign(weight)
+        exponent = (row.lr * (-row.alpha * sign * grad - row.beta)).nan_to_num(nan=0.0).mul_(sign.abs())
+        size = exponent.abs()
+        before = self._signs.get(row.weight)
+        self._signs[row.weight] = now = sign.to(torch.int8)
+        both = now * before if before is not None else torch.zeros_like(now)
+        sums = (
+            now.abs().sum(),
+            torch.expm1(exponent.clamp(-CLAMP, CLAMP)).abs_().sum(),
+            (size > LARGE).sum(),
+            (size > CLAMP).sum(),
+            (row.alpha * weight).abs().sum(),
+            (both < 0).sum(),
+            (both != 0).sum(),
+        )
+        return torch.stack([one.to(torch.float32) for one in sums])
+
+
+class _Row(NamedTuple):
+    """A tensor that HAM has multiplied, with the numbers it did it with."""
+
+    name: str
+    weight: Tensor
+    lr: Any
+    alpha: Any
+    beta: Any
+
+
+def _figures(sums: Sequence[float]) -> Figures:
+    count, *parts, flipped, compared = sums
+    means = [part / max(count, 1.0) for part in parts]
+    return Figures(*means, flips=flipped / max(compared, 1.0))
