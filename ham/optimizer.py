@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
+from .base import check_number, check_tensor, overwrites_gradients, rate_of
 from .rule import Form, Scalar, bound_norms_, check_form, hyperbolic_step_
 from .scale_free import PEAK, follow_peak, follow_scale, restore, strength
 from .wrapper import OptimizerWrapper
@@ -117,7 +116,7 @@ class HAM(OptimizerWrapper):
         if sign not in _SIGNS:
             raise ValueError(f"sign: {sign!r} is not allowed; use {' or '.join(map(repr, _SIGNS))}")
         if max_weight_norm is not None:
-            _check_number("max_weight_norm", max_weight_norm)
+            check_number("max_weight_norm", max_weight_norm)
             if max_weight_norm <= 0:
                 raise ValueError(f"max_weight_norm: {max_weight_norm!r} must be positive, or None for no bound")
         check_form(form)
@@ -140,8 +139,8 @@ class HAM(OptimizerWrapper):
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Check alpha, beta, the switches and what HAM needs of the base's options."""
-        _check_number(self._alpha, group[self._alpha])
-        _check_number(self._beta, group[self._beta])
+        check_number(self._alpha, group[self._alpha])
+        check_number(self._beta, group[self._beta])
         if group[self._beta] < 0:
             raise ValueError(f"{self._beta}: {group[self._beta]!r} is out of range; a decay must be at least 0")
         for key in ("ham", "scale_free"):
@@ -250,9 +249,9 @@ class HAM(OptimizerWrapper):
                 continue
             params = [param for param in group["params"] if param.grad is not None and self._takes(param)]
             for param in params:
-                _check_tensor(param, f"a parameter of shape {tuple(param.shape)} in group {index}")
+                check_tensor(param, f"a parameter of shape {tuple(param.shape)} in group {index}")
             grads = [param.grad for param in params]
-            if _overwrites_gradients(self.base, group):
+            if overwrites_gradients(self.base, group):
                 grads = [grad.clone() for grad in grads]
             given.append(_Given(group, params, grads))
         return given
@@ -269,7 +268,7 @@ class HAM(OptimizerWrapper):
         hyperbolic_step_(
             weights,
             [grad for _, grad in rows],
-            lr=_rate(group),
+            lr=rate_of(group),
             alpha=alpha,
             beta=beta,
             signs=None if signs is None else [signs[param] for param, _ in rows],
@@ -278,40 +277,3 @@ class HAM(OptimizerWrapper):
         )
         if self.max_weight_norm is not None:
             bound_norms_([param for param in given.params if param.ndim < 2], self.max_weight_norm)
-
-
-def _rate(group: Mapping[str, Any]) -> Any:
-    """The rate of the step that was just taken: schedule-free bases warm up by themselves and note it apart."""
-    return group.get("scheduled_lr", group["lr"])
-
-
-def _overwrites_gradients(base: Optimizer, group: Mapping[str, Any]) -> bool:
-    """Whether a base step may write into ``.grad``, so that HAM needs a copy of it.
-
-    Of torch's own optimizers only SGD does, and only in its foreach form with Nesterov momentum and no weight decay.
-    Others are not known, and a write need not show in the tensor's version (``p.grad.data.add_``): their gradients
-    are always copied.
-    """
-    if not type(base).__module__.startswith("torch.optim."):
-        return True
-    if type(base) is not SGD or not group["nesterov"]:
-        return False
-    decay, foreach = group["weight_decay"], group["foreach"]
-    if not isinstance(decay, Tensor) and decay != 0:
-        return False
-    # left to itself, SGD takes the foreach form on accelerators only
-    return any(param.device.type != "cpu" for param in group["params"]) if foreach is None else bool(foreach)
-
-
-def _check_tensor(param: Tensor, where: str) -> None:
-    if param.is_complex():
-        raise TypeError(f'{where} is complex; HAM needs real weights (switch it off for the group with "ham": False)')
-    if param.grad is not None and param.grad.layout != torch.strided:
-        raise RuntimeError(f'{where} has a sparse gradient; HAM needs dense ones (or "ham": False for the group)')
-
-
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: {value!r} is not a number")
-    if not math.isfinite(value):
-        raise ValueError(f"{name}: {value!r} is not finite")
