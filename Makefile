@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 # Compute threads are the commands' business: one a process, as many processes as cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install quickstart test test-slurm test-integrations mutants slurm-up slurm-down lint clean
+.PHONY: help install quickstart theory test test-slurm test-integrations mutants slurm-up slurm-down lint clean
 
 help:
 	@echo "make quickstart   train the small table (some minutes), print it, write runs/quickstart/report.html"
+	@echo "make theory       HAM's theory, measured: figures and numbers with bars in runs/theory (about two minutes)"
 	@echo "make test         all tests (some minutes)"
 	@echo "make test-slurm   tests on a Slurm cluster that they start on this machine (some minutes)"
 	@echo "make test-integrations  HAM in the loops of timm, transformers and Lightning, which it installs (some minutes)"
@@ -32,6 +33,9 @@ quickstart: install
 	$(BIN)/ham sweep quickstart
 	$(BIN)/ham table runs/quickstart
 	$(BIN)/ham report runs/quickstart
+
+theory: install
+	$(BIN)/ham theory
 
 test: install
 	$(BIN)/python -m pytest -m "not slurm and not integrations" -n auto --dist loadfile

@@ -12,7 +12,7 @@ from experiments.cli import app
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # what takes minutes is run by .ci/run; the others below, right here
-IN_CI = {"make quickstart", "make test", "make test-slurm", "make test-integrations"}
+IN_CI = {"make quickstart", "make theory", "make test", "make test-slurm", "make test-integrations"}
 # scripts whose core a page shows; make test-integrations runs them
 SCRIPTS = sorted((ROOT / "tests/integration/scripts").glob("*_loop.py"))
 
