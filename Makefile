@@ -9,7 +9,7 @@ export OMP_NUM_THREADS = 1
 
 help:
 	@echo "make quickstart   train the small table (some minutes), print it, write runs/quickstart/report.html"
-	@echo "make theory       HAM's theory, measured: figures and numbers with bars in runs/theory (about two minutes)"
+	@echo "make theory       HAM's theory, measured: figures and numbers with bars in runs/theory (a minute or two)"
 	@echo "make test         all tests (some minutes)"
 	@echo "make test-slurm   tests on a Slurm cluster that they start on this machine (some minutes)"
 	@echo "make test-integrations  HAM in the loops of timm, transformers and Lightning, which it installs (some minutes)"
