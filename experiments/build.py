@@ -24,11 +24,13 @@ from .data import Data
 from .data.bundle import check_divisible
 from .data.sampler import Shard
 from .distributed import ALONE, World
-from .errors import UserError
+from .errors import UserError, nearest
 from .probe import make_probe
 from .reduction import mean_in_rank_order, mean_over_ranks
 from .seeding import derived_seed
 from .spec import OptimizerSpec, Spec
+
+_DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass
@@ -63,16 +65,18 @@ class Run:
         return self.sparse.total_steps
 
 
-def pick_device(name: str, world: World = ALONE) -> torch.device:
+def pick_device(name: str, world: World = ALONE, where: str = "runtime.device") -> torch.device:
     """``auto`` is the GPU where there is one; each rank of a node has its own.
 
     Raises:
-        UserError: if a GPU is asked for and there is none.
+        UserError: for another name, or if a GPU is asked for and there is none; ``where`` says what asked.
     """
+    if name not in _DEVICES:
+        raise UserError(f"{name!r} is not one of {', '.join(_DEVICES)}{nearest(name, _DEVICES)}", where=where)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("cuda is not available here; use auto or cpu", where="runtime.device")
+        raise UserError("cuda is not available here; use auto or cpu", where=where)
     if name == "cuda" and world.size > 1:
         return torch.device(name, world.local_rank % torch.cuda.device_count())
     return torch.device(name)

@@ -24,13 +24,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .base import rate_of
+from .compiled import EXPONENT_LIMIT as CLAMP
 from .optimizer import HAM
 from .scale_free import MEAN
 from .wrapper import OptimizerWrapper
 
 Verdict = Literal["too large", "idle", "fine"]
 
-CLAMP = 5.0  # exponents beyond are cut, see `ham.rule`
 LARGE = 0.5  # an exponent that changes a weight by about half in one step
 # thresholds of the verdict, set by hand between what was worse and what was not in small networks: docs/alpha.md
 TOO_LARGE = 0.2  # mean relative step of a layer
@@ -168,7 +169,7 @@ class Watch:
             if group.get("scale_free"):
                 moved = [p for p in moved if MEAN in self.ham.state[p]]
             alpha, beta = self.ham.strengths(group, moved)
-            lr = group.get("scheduled_lr", group["lr"])  # the former where a schedule-free base warms up by itself
+            lr = rate_of(group)
             for index, weight in enumerate(moved):
                 name = self._names.get(weight, f"{place}.{index}")
                 yield _Row(name, weight, lr, alpha[index] if isinstance(alpha, list) else alpha, beta)

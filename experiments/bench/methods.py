@@ -95,11 +95,7 @@ def methods(names: Sequence[str] = (), *, model: str, device: str = "cpu", round
     for name in names:
         if name not in every:
             raise UserError(f"{name!r} is not a method; allowed: {', '.join(every)}{nearest(name, every)}", "NAME")
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(
-            f"{device!r} is not one of auto, cpu, cuda{nearest(device, ('auto', 'cpu', 'cuda'))}", "--device"
-        )
-    place = pick_device(device)
+    place = pick_device(device, where="--device")
     plain = _Plain(model, place)
     costs = []
     for kind, name in known:

@@ -98,7 +98,7 @@ def optimizer(
     for name in names:
         if name not in forms:
             raise UserError(f"{name!r} is not a form; allowed: {', '.join(forms)}{nearest(name, forms)}", "NAME")
-    place = pick_device(device)
+    place = pick_device(device, where="--device")
     threads = threads or len(os.sched_getaffinity(0))
     with _threads(threads):
         tensors = _Tensors(model, place)

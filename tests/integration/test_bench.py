@@ -161,6 +161,8 @@ def test_errors_are_one_message():
         assert words in str(error.value)
     with pytest.raises(UserError, match="NAME: 'fused' is not a form; allowed: single, foreach, compiled"):
         bench.optimizer(["fused"], model="resnet8")
+    with pytest.raises(UserError, match="--device: 'gpu' is not one of auto, cpu, cuda"):
+        bench.optimizer([], model="resnet8", device="gpu")
     result = CliRunner().invoke(app, ["bench", "methods", "--threads", "1"])
     assert "--threads: belongs to ham bench optimizer" in str(result.exception)
 

@@ -33,7 +33,7 @@ def twin(values: list[float], c: float, beta: float) -> list[float]:
     return values
 
 
-@pytest.mark.parametrize("form", ["single", "foreach"])
+@pytest.mark.parametrize("form", ["single", "foreach", "compiled"])
 def test_the_rule_in_plain_numbers(form):
     values = [1.0, -0.5, 0.0, 2.0]
     weight = torch.nn.Parameter(torch.tensor(values).view(2, 2))
