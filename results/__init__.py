@@ -1,5 +1,5 @@
 """Results of finished runs: load them, compare them, draw them. Never imports torch."""
 
-from .store import load
+from .runs.store import load
 
 __all__ = ["load"]

@@ -15,7 +15,7 @@ from statistics import fmean
 import pandas
 
 import results
-from results.stats import Difference, paired
+from results.numbers.stats import Difference, paired
 
 PLAIN = "plain"
 FEWEST = 3  # seeds, for a cell to be shown

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.attempts import newest
 from experiments.errors import SuiteError
-from results.submissions import Submissions
+from experiments.rundir.attempts import newest
+from results.runs.submissions import Submissions
 
-from . import queue
-from .parse import Job, fold
+from .scheduler import queue
+from .scheduler.parse import Job, fold
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.config.yaml_text import dump, shown
 from experiments.errors import UserError
-from experiments.files import write_text
-from experiments.yaml_io import dump, shown
+from experiments.rundir.files import write_text
 
-from . import cluster, partitions, profile
+from . import profile
+from .scheduler import cluster, partitions
 
 PATIENCE = 180.0
 """Seconds that a probe may wait in the queue: a requeued job waits two minutes where nothing is configured."""

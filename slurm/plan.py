@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.sweep import Cell
+from experiments.config.sweep import Cell
 
 from .profile import Profile
 from .script import command, setup

@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from experiments.config.problems import Problem, complain, validate
+from experiments.config.schema import Positive, Section, Text
+from experiments.config.yaml_text import read_mapping, shown
 from experiments.errors import UserError, nearest
-from experiments.messages import Problem, complain, validate
-from experiments.schema import Positive, Section, Text
-from experiments.yaml_io import read_mapping, shown
 
 SUFFIX = ".yaml"
 DEFAULT = "default"

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments import attempts
+from experiments.config.methods import import_modules
+from experiments.config.resolve import from_mapping
+from experiments.config.sweep import Cell, Sweep
+from experiments.config.yaml_text import shown
 from experiments.errors import Busy
-from experiments.files import read_json, write_json
-from experiments.methods import import_modules
-from experiments.spec import from_mapping
-from experiments.sweep import Cell, Sweep
-from experiments.yaml_io import shown
+from experiments.rundir import attempts
+from experiments.rundir.files import read_json, write_json
 
 from .plan import ArrayPlan
 

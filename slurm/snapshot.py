@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from experiments.config_files import configs_folder
+from experiments.config.files import configs_folder
 from experiments.errors import UserError
-from experiments.outcome import COMMIT, git_commit
+from experiments.rundir.outcome import COMMIT, git_commit
 
 PACKAGES = ("ham", "sparsity", "experiments", "results", "slurm")
 FOLDER = ".snapshots"

@@ -13,15 +13,16 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.config.sweep import Cell, Sweep, manifest
 from experiments.errors import SuiteError, UserError
-from experiments.files import write_json
-from experiments.outcome import read_result
-from experiments.sweep import Cell, Sweep, manifest
+from experiments.rundir.files import write_json
+from experiments.rundir.outcome import read_result
 
-from . import cluster, profile, queue, records, script, snapshot
-from .job import Job, Run
+from . import profile, records, script, snapshot
+from .job.job import Job, Run
 from .plan import ArrayPlan, Place, Task, plan
 from .plan import script as batch_script
+from .scheduler import cluster, queue
 
 PATIENCE = 60.0
 """Seconds that a scheduler may take to answer before a submission is given up."""
@@ -142,8 +143,8 @@ def not_under_way(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
     Raises:
         SuiteError: if the scheduler cannot be asked.
     """
-    from results.states import UNDER_WAY
-    from results.status import status
+    from results.progress.states import UNDER_WAY
+    from results.progress.status import status
 
     until = time.monotonic() + PATIENCE
     while True:

@@ -7,10 +7,10 @@ sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.9, total_steps=ste
 sparse.finalize()
 """
 
-from . import distributions
 from .attach import attach
-from .engine import SparseTraining
-from .levels import Plan
+from .engine.levels import Plan
+from .engine.sparse_training import SparseTraining
+from .masking import distributions
 from .masks import MaskSet
 from .options import OptionError, option
 from .probe import Probe

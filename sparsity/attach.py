@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from . import moments, registry
-from .engine import SparseTraining
+from . import registry
+from .engine import moments
+from .engine.sparse_opt import AVERAGES
+from .engine.sparse_training import SparseTraining
 from .options import build_options
 from .probe import Probe
 from .representation import of, represent
-from .sparse_opt import AVERAGES
 from .targets import unwrapped
 
 

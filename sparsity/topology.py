@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from .levels import Plan
+from .engine.levels import Plan
 from .masks import MaskSet
 from .options import NoOptions
 from .probe import Probe

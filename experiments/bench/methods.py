@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from experiments.build import pick_device
 from experiments.errors import UserError, nearest
+from experiments.run.build import pick_device
 from sparsity import registry
 
 from .memory import Peak

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch.optim import SGD
 
-from experiments.build import pick_device
 from experiments.errors import UserError, nearest
+from experiments.run.build import pick_device
 from ham import HAM, bound_norms_, hyperbolic_step_
 from ham.rule import FORMS, Form
 

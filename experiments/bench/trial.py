@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import sparsity
-from experiments import models
+from experiments.models import zoo
 from sparsity import registry
 
 SPARSITY = 0.9
@@ -22,7 +22,7 @@ def build_network(name: str, device: torch.device) -> nn.Module:
     """The network, a thousand classes of small colour images; always the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return models.build(name, num_classes=1000, in_channels=IMAGE[0], image_size=IMAGE[1]).to(device)
+        return zoo.build(name, num_classes=1000, in_channels=IMAGE[0], image_size=IMAGE[1]).to(device)
 
 
 def probe(device: torch.device) -> sparsity.Probe:

@@ -32,8 +32,8 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Measure what the mask work of each method, or HAM's step, costs beside the base optimizer, on random weights."""
-    from . import bench as benchmark
-    from .errors import UserError
+    from experiments import bench as benchmark
+    from experiments.errors import UserError
 
     if what is BenchWhat.optimizer:
         timed = benchmark.optimizer(names or [], model=model, device=device, rounds=rounds, threads=threads)

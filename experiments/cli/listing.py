@@ -8,13 +8,12 @@ from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from experiments.errors import UserError, nearest
 from sparsity import registry
 from sparsity.options import MISSING, describe_options
 
-from .errors import UserError, nearest
-
 if TYPE_CHECKING:
-    from results.paper import Figure
+    from results.numbers.paper import Figure
 
 REGENERATE = "ham methods --markdown > docs/methods.md"
 

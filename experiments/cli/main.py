@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import cli_bench, cli_read, cli_theory
-from .errors import SuiteError, UserError
+from experiments.errors import SuiteError, UserError
+
+from . import bench, read, theory
 
 if TYPE_CHECKING:
-    from .spec import Loaded, Spec
-    from .sweep import Sweep
+    from experiments.config.resolve import Loaded, Spec
+    from experiments.config.sweep import Sweep
 
 app = typer.Typer(
     help="Sparse-training benchmark suite around HAM (Hyperbolic Aware Minimization).",
@@ -25,9 +26,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(cli_bench.app)
-app.add_typer(cli_read.app)
-app.add_typer(cli_theory.app)
+app.add_typer(bench.app)
+app.add_typer(read.app)
+app.add_typer(theory.app)
 
 Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, such as quickstart.")]
 Overrides = Annotated[
@@ -55,7 +56,8 @@ def run(
     """Train one network, or go on where an earlier call stopped."""
     from rich.progress import Progress
 
-    from .local import run_here
+    from experiments.launch.local import run_here
+
     from .terminal import console
 
     loaded = _load(config, overrides)
@@ -90,7 +92,8 @@ def sweep(
     ] = None,
 ) -> None:
     """Train all networks of a table that have no result yet: rows × columns × seeds."""
-    from .local import default_jobs, pending, run_sweep
+    from experiments.launch.local import default_jobs, pending, run_sweep
+
     from .terminal import SweepBars
 
     table = _expand(_load(config, overrides))
@@ -115,12 +118,13 @@ def sweep(
 @app.command()
 def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None) -> None:
     """Solve for STR's threshold decay in each setting that asks for it, and store it beside the configuration."""
-    from . import calibrate as calibration
-    from .local import default_jobs
-    from .spec import calibration_path, read_calibration
-    from .sweep import expand
+    from experiments.config.resolve import calibration_path, read_calibration
+    from experiments.config.sweep import expand
+    from experiments.config.yaml_text import read_yaml
+    from experiments.launch import calibrate as calibration
+    from experiments.launch.local import default_jobs
+
     from .terminal import SweepBars
-    from .yaml_io import read_yaml
 
     loaded = _load(config, overrides)
     path = calibration_path(loaded.path)
@@ -146,10 +150,10 @@ def methods(
     markdown: Annotated[bool, typer.Option("--markdown", hidden=True, help="The page docs/methods.md.")] = False,
 ) -> None:
     """List the methods, or describe one: paper, rule, deviations, options, published figures."""
-    from results import paper
+    from experiments.config.methods import import_modules
+    from results.numbers import paper
 
     from . import listing
-    from .methods import import_modules
 
     import_modules(imports or [], [Path()], "--import")
     if markdown:
@@ -175,27 +179,27 @@ def doctor(
 
 
 def _load(config: str, overrides: list[str] | None) -> Loaded:
-    from .spec import load
+    from experiments.config.resolve import load
 
     return load(config, overrides or [])
 
 
 def _content_hash(spec: Spec) -> str:
-    from .data import content_hash
+    from experiments.data import content_hash
 
     return content_hash(spec.data.name, spec.data.root)
 
 
 def _expand(loaded: Loaded) -> Sweep:
-    from .sweep import expand
+    from experiments.config.sweep import expand
 
     return expand(loaded, content_hash=_content_hash)
 
 
 def _single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:
-    from .identity import identity
-    from .spec import resolve
-    from .sweep import slug
+    from experiments.config.identity import identity
+    from experiments.config.resolve import resolve
+    from experiments.config.sweep import slug
 
     spec = resolve(loaded)
     hashed = identity(spec, _content_hash(spec))

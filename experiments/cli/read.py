@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .errors import SuiteError, UserError
+from experiments.errors import SuiteError, UserError
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from results.status import Report
+    from results.progress.status import Report
 
 app = typer.Typer()
 
@@ -54,7 +54,7 @@ def status(
     resubmit: Annotated[Again | None, typer.Option(help="Submit the runs in this state again.")] = None,
 ) -> None:
     """Say of each run whether it is done, running, pending, resumable, failed, lost or not started, and how far."""
-    from results import status as reader
+    from results.progress import status as reader
 
     if as_json + watch + (resubmit is not None) > 1:
         raise UserError("--json, --watch and --resubmit exclude each other; give one")
@@ -73,7 +73,7 @@ def status(
 def _print(report: Report) -> None:
     from rich.console import Console
 
-    from results.status_text import render
+    from results.progress.status_text import render
 
     console = Console(highlight=False)
     if console.is_terminal:
@@ -96,9 +96,9 @@ def _watch(directory: Path, every: float) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from results.states import UNDER_WAY
-    from results.status import status as look
-    from results.status_text import render
+    from results.progress.states import UNDER_WAY
+    from results.progress.status import status as look
+    from results.progress.status_text import render
 
     console, before = Console(highlight=False), ""
     with Live(console=console, auto_refresh=False) as live:
@@ -120,7 +120,7 @@ def _watch(directory: Path, every: float) -> None:
 
 def _fitting(report: Report, width: int, height: int) -> str:
     """The text with lists so short that it fits the terminal, as far as that can be."""
-    from results.status_text import LISTED, render
+    from results.progress.status_text import LISTED, render
 
     texts = (render(report, width, listed) for listed in range(LISTED, 0, -1))
     text = ""
@@ -132,7 +132,7 @@ def _fitting(report: Report, width: int, height: int) -> str:
 
 def _submit_again(report: Report, state: str) -> str:
     """Submit the failed or lost runs of a sweep again; what was submitted, in a line."""
-    from results.submissions import submissions
+    from results.runs.submissions import submissions
 
     folder = report.sweep.directory
     if report.problem is not None:
@@ -160,10 +160,10 @@ def logs(
     rank: Annotated[int, typer.Option(min=0, help="Output of this rank of the job.")] = 0,
 ) -> None:
     """Print a run's own log and the output of its newest job, or list the runs that the words fit."""
-    from results.logs import Follower, files_of
-    from results.select import select
-    from results.store import read_plan
-    from results.submissions import submissions
+    from results.progress.logs import Follower, files_of
+    from results.progress.select import select
+    from results.runs.store import read_plan
+    from results.runs.submissions import submissions
 
     sweep = read_plan(directory)
     submitted = submissions(sweep.directory)
@@ -190,7 +190,7 @@ def logs(
 
 def _choice(directory: Path, paths: set[Path]) -> str:
     """Runs to choose from: the ones in trouble first."""
-    from results.status import status as look
+    from results.progress.status import status as look
 
     order = ("failed", "lost", "running", "resumable", "unknown", "elsewhere", "pending", "done")
     runs = [run for run in look(directory).runs if run.path in paths]
@@ -206,9 +206,9 @@ def cancel(
     words: Words = None,
 ) -> None:
     """Cancel the jobs of a sweep's runs, or of those that the words fit; runs that have begun can be resumed."""
-    from results.select import select
-    from results.store import read_plan
-    from results.submissions import submissions
+    from results.progress.select import select
+    from results.runs.store import read_plan
+    from results.runs.submissions import submissions
     from slurm.cancel import cancel as take_out
 
     sweep = read_plan(directory)
@@ -222,7 +222,7 @@ def table(
     format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.text,
 ) -> None:
     """Print the table of a sweep: mean ± sample standard deviation, paired differences, sparsity, FLOPs."""
-    from results import tables
+    from results.table import tables
 
     print(tables.render(directory, format.value), end="")
 
@@ -230,7 +230,7 @@ def table(
 @app.command()
 def best(directory: Dir) -> None:
     """Name the best setting of each row of a tuning sweep, by mean accuracy on the validation part."""
-    from results import best as chooser
+    from results.numbers import best as chooser
 
     print(chooser.render(directory))
 
@@ -241,6 +241,6 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR/report.html.")] = None,
 ) -> None:
     """Write one self-contained HTML page: table, curves, configuration, versions."""
-    from results import report as writer
+    from results.page import report as writer
 
     print(writer.write_report(directory, output))

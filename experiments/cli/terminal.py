@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from .pool import Listener, Outcome
+from experiments.launch.pool import Listener, Outcome
 
 console = Console(stderr=True, highlight=False)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .errors import SuiteError
+from experiments.errors import SuiteError
 
 app = typer.Typer()
 
@@ -25,9 +25,8 @@ def theory(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Measure what the theory of HAM says, and fail where a number misses its bar."""
-    from results.drawing import style
-
-    from .theory import command
+    from experiments.theory import command
+    from results.page.drawing import style
 
     outcomes = {}
     for one, outcome in command.measure(command.plan(words or []), out, style):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, nearest
-from .overrides import merge, unfold
-from .yaml_io import Located, read_mapping, shown
+from experiments.errors import UserError, nearest
+
+from .keys import merge, unfold
+from .yaml_text import Located, read_mapping, shown
 
 SUFFIX = ".yaml"
 CALIBRATION = ".calibration"
@@ -16,7 +17,7 @@ THEORY = "theory"  # folder of the settings of `ham theory`, which are no runs
 
 def configs_folder() -> Path:
     """The folder of the packaged configurations: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "configs"
     return inside if inside.exists() else package.parent / "configs"
 

@@ -6,13 +6,14 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from .errors import UserError, nearest
+from experiments.errors import UserError, nearest
+
 from .identity import identifies
-from .messages import complain, show, validate
-from .overrides import apply, assign, dotted, lookup, place_of, split_key
+from .keys import apply, assign, dotted, lookup, place_of, split_key
+from .problems import complain, show, validate
+from .resolve import Loaded, resolve
 from .schema import Spec, SweepSpec
-from .spec import Loaded, resolve
-from .yaml_io import Located
+from .yaml_text import Located
 
 _NOT_IN_OVERRIDES = ("extends", "imports", "label", "seed", "sweep")
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from . import weights
+from experiments.models import weights
+
 from .methods import neutral_options
 from .schema import MethodSpec, Spec
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import UserError
-from .yaml_io import Located, parse_value
+from experiments.errors import UserError
+
+from .yaml_text import Located, parse_value
 
 COMMAND_LINE = "command line"
 KeyPath = tuple[str | int, ...]

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, nearest
-from .messages import Problem, unknown_key
-from .yaml_io import shown
+from experiments.errors import UserError, nearest
+
+from .problems import Problem, unknown_key
+from .yaml_text import shown
 
 KINDS = ("topology", "representation")
 _OWN_KEYS = {"topology": ("name", "sparsity"), "representation": ("name",)}
@@ -111,8 +112,8 @@ def _combination(tree: Mapping[str, Any]) -> list[Problem]:
 
 
 def _unknown_names(tree: Mapping[str, Any]) -> list[Problem]:
-    from .data import DATASETS
-    from .models import MODELS
+    from experiments.data import DATASETS
+    from experiments.models.zoo import MODELS
 
     problems = []
     data, model = (

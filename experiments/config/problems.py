@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .errors import UserError, nearest
-from .overrides import KeyPath, dotted, place_of
-from .yaml_io import FLOAT, INT
+from experiments.errors import UserError, nearest
+
+from .keys import KeyPath, dotted, place_of
+from .yaml_text import FLOAT, INT
 
 M = TypeVar("M", bound=BaseModel)
 

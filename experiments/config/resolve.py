@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.errors import UserError
+
 from . import methods
-from .config_files import CALIBRATION, find_config, read_chain
-from .errors import UserError
+from .files import CALIBRATION, find_config, read_chain
 from .identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity
-from .messages import Problem, complain, validate
-from .overrides import KeyPath, assign_text, place_of
+from .keys import KeyPath, assign_text, place_of
+from .problems import Problem, complain, validate
 from .rules import contradictions
 from .schema import OptimizerSpec, Spec
-from .yaml_io import Located, read_yaml, shown
+from .yaml_text import Located, read_yaml, shown
 
 __all__ = ["Loaded", "OptimizerSpec", "Spec", "calibration_path", "from_mapping", "load", "read_calibration", "resolve"]
 

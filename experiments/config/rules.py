@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from .messages import Problem
+from .problems import Problem
 from .schema import ScheduleSpec, Spec
 
 
@@ -89,7 +89,7 @@ def _milestones(schedule: ScheduleSpec) -> Iterator[Problem]:
 
 
 def _rest(spec: Spec) -> Iterator[Problem]:
-    from .networks import MODELS
+    from experiments.models.networks import MODELS
 
     if spec.data.evaluate_on == "validation" and spec.data.validation == 0:
         yield Problem(("data", "evaluate_on"), "'validation' needs held-out images, but data.validation is 0")

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .errors import UserError
+from experiments.errors import UserError
+
 from .grid import Grid, at
 from .identity import identity
-from .messages import show
-from .overrides import lookup
-from .spec import Loaded, Spec, resolve
-from .yaml_io import shown
+from .keys import lookup
+from .problems import show
+from .resolve import Loaded, Spec, resolve
+from .yaml_text import shown
 
 MAX_NAME = 80  # characters of a run's folder
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from .errors import UserError
+from experiments.errors import UserError
 
 NULL = re.compile(r"(~|null|Null|NULL|)\Z")
 BOOL = re.compile(r"(true|false)\Z")

@@ -13,14 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import runner
-from .errors import RunFailure, UserError
-from .files import write_text
-from .identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity, identity
+from experiments.config.identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity, identity
+from experiments.config.resolve import Spec, from_mapping
+from experiments.config.sweep import Cell
+from experiments.config.yaml_text import dump
+from experiments.errors import RunFailure, UserError
+from experiments.run import runner
+from experiments.rundir.files import write_text
+
 from .pool import Listener, Task, run_all
-from .spec import Spec, from_mapping
-from .sweep import Cell
-from .yaml_io import dump
 
 TOLERANCE = 0.002  # of sparsity; tables mark rows that are more than 0.005 off
 MAX_RUNS = 14

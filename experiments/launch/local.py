@@ -7,13 +7,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from . import distributed, runner
-from .errors import Interrupted, RunFailure
-from .files import write_json
-from .outcome import read_result
+from experiments.config.resolve import Spec, from_mapping
+from experiments.config.sweep import Sweep, manifest
+from experiments.errors import Interrupted, RunFailure
+from experiments.ranks import distributed
+from experiments.run import runner
+from experiments.rundir.files import write_json
+from experiments.rundir.outcome import read_result
+
 from .pool import Listener, Task, run_all
-from .spec import Spec, from_mapping
-from .sweep import Sweep, manifest
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 

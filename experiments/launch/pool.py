@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from .errors import Interrupted, RunFailure, SuiteError
+from experiments.errors import Interrupted, RunFailure, SuiteError
 
 _GRACE = 60.0  # seconds a stopped worker has to write its checkpoint
 
@@ -153,7 +153,7 @@ def run_all(
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when the server process imports torch
     context = multiprocessing.get_context("forkserver")
     # torch imports its compiler when the first optimizer is made, which would cost every worker two seconds
-    context.set_forkserver_preload(["torch._dynamo", "experiments.runner", *preload])
+    context.set_forkserver_preload(["torch._dynamo", "experiments.run.runner", *preload])
     _start_server()
     waiting, outcomes = list(tasks), {}
     running: dict[Any, tuple[Task, Any]] = {}

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError, nearest
+from experiments.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,9 +66,8 @@ def load(model: nn.Module, path: str) -> None:
 def _read(path: str) -> dict[str, Tensor]:
     import torch
 
+    from experiments.rundir.checkpoint import FORMAT
     from sparsity.targets import plain_name
-
-    from .checkpoint import FORMAT
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from .errors import LostRank, RunFailure
-from .files import read_json, write_json
+from experiments.errors import LostRank, RunFailure
+from experiments.rundir.files import read_json, write_json
 
 
 @dataclass(frozen=True)

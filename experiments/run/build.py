@@ -12,23 +12,23 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 import sparsity
+from experiments import data as datasets
+from experiments.config.resolve import OptimizerSpec, Spec
+from experiments.data import Data
+from experiments.data.bundle import check_divisible
+from experiments.data.sampler import Shard
+from experiments.errors import UserError, nearest
+from experiments.models import weights, zoo
+from experiments.ranks.distributed import ALONE, World
+from experiments.ranks.reduction import mean_in_rank_order, mean_over_ranks
+from experiments.seeding import derived_seed
 from ham import HAM, SAM
-from sparsity.engine import SparseTraining
-from sparsity.flops import layer_macs
+from sparsity.engine.flops import layer_macs
+from sparsity.engine.sparse_training import SparseTraining
 from sparsity.options import Infeasible
 
-from . import data as datasets
-from . import models, weights
 from .average import Average
-from .data import Data
-from .data.bundle import check_divisible
-from .data.sampler import Shard
-from .distributed import ALONE, World
-from .errors import UserError, nearest
 from .probe import make_probe
-from .reduction import mean_in_rank_order, mean_over_ranks
-from .seeding import derived_seed
-from .spec import OptimizerSpec, Spec
 
 _DEVICES = ("auto", "cpu", "cuda")
 
@@ -166,7 +166,7 @@ def build_model(spec: Spec, data: Data) -> nn.Module:
     """The network with the initial weights of this seed or of a file, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(spec.seed, "init"))
-        model = models.build(
+        model = zoo.build(
             spec.model.name,
             options=spec.model.options,
             init=spec.model.init,

@@ -6,11 +6,12 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
-from sparsity.flops import inference_fraction
+from experiments.errors import RunFailure
+from experiments.rundir import checkpoint, outcome
+from experiments.rundir.files import read_json_lines, write_json
+from sparsity.engine.flops import inference_fraction
 
-from . import checkpoint, outcome, state
-from .errors import RunFailure
-from .files import read_json_lines, write_json
+from . import state
 from .loop import evaluate
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from .distributed import World
+from experiments.ranks.distributed import World
 
 
 class EpochMeter:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .schema import RuntimeSpec
+from experiments.config.schema import RuntimeSpec
 
 
 @contextmanager

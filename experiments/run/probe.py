@@ -11,13 +11,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import sparsity
+from experiments import data as datasets
+from experiments.config.resolve import Spec
+from experiments.data import Data
+from experiments.ranks.distributed import World, lost_ranks_named
+from experiments.seeding import derived_seed
 from sparsity import registry
-
-from . import data as datasets
-from .data import Data
-from .distributed import World, lost_ranks_named
-from .seeding import derived_seed
-from .spec import Spec
 
 
 def make_probe(spec: Spec, data: Data, device: torch.device, world: World) -> sparsity.Probe | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .attempts import Attempt
-from .checkpoint import Saved
-from .files import JsonLines
-from .ledger import Ledger
-from .spec import Spec
+from experiments.config.resolve import Spec
+from experiments.rundir.attempts import Attempt
+from experiments.rundir.checkpoint import Saved
+from experiments.rundir.files import JsonLines
+from experiments.rundir.ledger import Ledger
+
 from .tracking import WandbMirror
 
 

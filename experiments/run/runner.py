@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import attempts, outcome
-from .attempts import Attempt
-from .distributed import ALONE, World, lost_ranks_named
-from .errors import Interrupted, LostRank, RunFailure, SuiteError
-from .files import remove_leftovers
-from .log_file import logging_to
+from experiments.config.resolve import Spec
+from experiments.errors import Interrupted, LostRank, RunFailure, SuiteError
+from experiments.ranks.distributed import ALONE, World, lost_ranks_named
+from experiments.rundir import attempts, outcome
+from experiments.rundir.attempts import Attempt
+from experiments.rundir.files import remove_leftovers
+from experiments.rundir.log_file import logging_to
+
 from .numerics import switches
-from .spec import Spec
 from .training import Progress, Stop, Training
 
 __all__ = ["Progress", "run"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .schema import ScheduleSpec
+from experiments.config.schema import ScheduleSpec
 
 
 def share(spec: ScheduleSpec, step: int, steps_per_epoch: int) -> float:

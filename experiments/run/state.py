@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from .distributed import World
-from .errors import RunFailure
+from experiments.errors import RunFailure
+from experiments.ranks.distributed import World
+
 from .loop import EpochMeter
 
 if TYPE_CHECKING:

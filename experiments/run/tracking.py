@@ -12,7 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .spec import Spec
+    from experiments.config.resolve import Spec
 
 log = logging.getLogger(__name__)
 

@@ -12,20 +12,22 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from . import outcome, schedule, state
-from .attempts import Attempt, ending
+from experiments.config.resolve import Spec
+from experiments.config.yaml_text import dump
+from experiments.errors import Interrupted, RunFailure
+from experiments.ranks.distributed import Ballot, World, lost_ranks_named
+from experiments.rundir import outcome
+from experiments.rundir.attempts import Attempt, ending
+from experiments.rundir.checkpoint import Checkpoints
+from experiments.rundir.files import write_json, write_text
+from experiments.seeding import derived_seed
+
+from . import schedule, state
 from .build import Run, build
-from .checkpoint import Checkpoints
-from .distributed import Ballot, World, lost_ranks_named
-from .errors import Interrupted, RunFailure
-from .files import write_json, write_text
 from .final import finish
 from .ham_watch import HamWatch
 from .loop import EpochMeter, evaluate
 from .record import Record
-from .seeding import derived_seed
-from .spec import Spec
-from .yaml_io import dump
 
 log = logging.getLogger(__name__)
 

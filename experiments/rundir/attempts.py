@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import Busy, Interrupted, LostRank
+from experiments.errors import Busy, Interrupted, LostRank
+
 from .files import read_json, write_json
 
 FOLDER = "attempts"
@@ -126,7 +127,7 @@ def alive(owner: dict[str, Any]) -> bool:
         return True
     if job == os.environ.get("SLURM_JOB_ID"):
         return restarts == _restarts()
-    from slurm.queue import may_be_running  # asks the scheduler, which most runs never need
+    from slurm.scheduler.queue import may_be_running  # asks the scheduler, which most runs never need
 
     return may_be_running(job, restarts)
 

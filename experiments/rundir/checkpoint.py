@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .errors import RunFailure
+from experiments.errors import RunFailure
+
 from .files import atomic
 
 FORMAT = "ham-suite checkpoint 2"

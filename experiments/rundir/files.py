@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import RunFailure
+from experiments.errors import RunFailure
 
 
 @contextmanager

@@ -10,14 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import weights
-from .errors import RunFailure, SuiteError
+from experiments.errors import RunFailure, SuiteError
+from experiments.models import weights
+
 from .files import write_json
 
 if TYPE_CHECKING:
-    from sparsity.engine import SparseTraining
-
-    from .spec import Spec
+    from experiments.config.resolve import Spec
+    from sparsity.engine.sparse_training import SparseTraining
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -82,7 +82,7 @@ COMMIT = "COMMIT"
 
 def git_commit() -> str | None:
     """Commit of this package's checkout, with a mark if it was changed; None outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     with suppress(OSError):
         return (root / COMMIT).read_text().strip() or None
     if not (root / ".git").exists():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import model_validator
 
-from ..schema import Section
+from experiments.config.schema import Section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config_files import THEORY, configs_folder
-from ..errors import UserError, nearest
-from ..files import atomic, write_json
-from ..messages import complain, validate
-from ..outcome import environment
-from ..overrides import COMMAND_LINE, assign_text, unfold
-from ..schema import Section
-from ..yaml_io import Located, read_mapping
+from experiments.config.files import THEORY, configs_folder
+from experiments.config.keys import COMMAND_LINE, assign_text, unfold
+from experiments.config.problems import complain, validate
+from experiments.config.schema import Section
+from experiments.config.yaml_text import Located, read_mapping
+from experiments.errors import UserError, nearest
+from experiments.rundir.files import atomic, write_json
+from experiments.rundir.outcome import environment
+
 from . import NAMES, experiment
 from .base import Bar, Experiment, Outcome
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch.optim import SGD
 
+from experiments.config.schema import Positive, Section
 from ham import HAM
 from ham.geometry import Ham
 
-from ..schema import Positive, Section
 from . import drawing
 from .base import Bar, Bound, Experiment, Outcome, order, worst
 

@@ -19,10 +19,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
 import sparsity
+from experiments.config.schema import Positive, Section
 from ham import HAM
 from ham.geometry import Euclidean, Geometry, Ham, Product
 
-from ..schema import Positive, Section
 from . import drawing
 from .base import Bar, Bound, Experiment, Outcome, worst
 

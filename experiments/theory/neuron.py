@@ -30,11 +30,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from experiments.config.schema import Positive, Section
 from ham import HAM
 from ham.geometry import Euclidean, Geometry, Ham, Product
 from sparsity.representations.product import split
-
-from ..schema import Positive, Section
 
 Above0 = Annotated[float, Field(gt=0)]
 AtLeast0 = Annotated[float, Field(ge=0)]

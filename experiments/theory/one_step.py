@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.optim import SGD
 
 import sparsity
+from experiments.config.schema import Positive, Section
 from ham import hyperbolic_step_
 
-from ..schema import Positive, Section
 from . import drawing
 from .base import Bar, Bound, Experiment, Outcome, order, worst
 from .problems import PROBLEMS

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ..data import fashion_mnist
+from experiments.data import fashion_mnist
 
 Problem = tuple[nn.Module, Callable[[nn.Module], Tensor]]
 

@@ -21,7 +21,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..schema import Section
+from experiments.config.schema import Section
+
 from . import convex, drawing
 from .base import Bar, Bound, Experiment, Outcome, order, worst
 from .regression import (

@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import SGD, Optimizer
 
+from experiments.config.schema import Positive, Section
 from ham import HAM
 from ham.geometry import Euclidean, Geometry, Ham, Product
 
-from ..schema import Positive, Section
 from . import drawing
 from .base import Bar, Bound, Experiment, Outcome, worst
 

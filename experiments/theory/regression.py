@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from experiments.config.schema import Positive, Section
 from ham import HAM
 from ham.geometry import Euclidean, Geometry, Ham, Product
 from sparsity.representations.product import split
 
-from ..schema import Positive, Section
 from . import convex
 
 Above0 = Annotated[float, Field(gt=0)]

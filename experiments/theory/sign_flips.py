@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..schema import Section
+from experiments.config.schema import Section
+
 from . import drawing, neuron, training_flips
 from .base import Bar, Bound, Experiment, Outcome
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .. import attempts
-from ..distributed import ALONE
-from ..numerics import switches
-from ..schema import Section
-from ..spec import Spec, load, resolve
-from ..training import Training
+from experiments.config.resolve import Spec, load, resolve
+from experiments.config.schema import Section
+from experiments.ranks.distributed import ALONE
+from experiments.run.numerics import switches
+from experiments.run.training import Training
+from experiments.rundir import attempts
 
 
 class RunsSettings(Section):

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+from results.runs.schema import Entry, Sweep
+from results.runs.store import read
 
 from .measure import TOLERANCE
-from .schema import Entry, Sweep
 from .stats import summarise
-from .store import read
 
 
 def render(directory: str | Path) -> str:

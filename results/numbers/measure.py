@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .schema import Entry, Sweep
+from results.runs.schema import Entry, Sweep
+
 from .stats import Difference, Summary, paired, summarise
 
 TOLERANCE = 0.005

@@ -1,4 +1,4 @@
-"""Figures that others have published, as data: ``published/figures.csv`` and the sources it names.
+"""Figures that others have published, as data: ``results/published/figures.csv`` and the sources it names.
 
 A figure is what a source states and no result of this suite. How well it is known stands beside it.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-FOLDER = Path(__file__).with_name("published")
+FOLDER = Path(__file__).parents[1] / "published"
 
 # how a figure is known -> what a table says about it
 PROVENANCE: Mapping[str, str] = {

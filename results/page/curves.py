@@ -11,11 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from results.numbers.measure import Measured, Measurements, measure
+from results.numbers.stats import Summary, summarise
+from results.runs.schema import (
+    SPARSITY_KEY,
+    Sweep,
+    column_groups,
+    column_id,
+    column_label,
+    inner_key,
+    is_number,
+    variant_of,
+)
+from results.runs.store import read_metrics
+
 from .drawing import INK, MUTED, Look, by_base, clean, legend, looks, panels
-from .measure import Measured, Measurements, measure
-from .schema import SPARSITY_KEY, Sweep, column_groups, column_id, column_label, inner_key, is_number, variant_of
-from .stats import Summary, summarise
-from .store import read_metrics
 
 Curve = dict[int, float]
 """Epoch, from 1, to validation accuracy."""

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from .schema import Sweep, column_groups, column_label, variant_of
+from results.runs.schema import Sweep, column_groups, column_label, variant_of
 
 Share = bool | Literal["none", "all", "row", "col"]
 

@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.errors import UserError
+from results.numbers.measure import Measured, Measurements, measure
+from results.numbers.stats import Difference
+from results.runs.schema import Sweep, column_id, variant_of
+from results.runs.store import read
+from results.table.notes import DAGGER, points
 
 from .drawing import INK, MUTED, Look, by_base, column_panels, heights_of, looks, row_labels, style
-from .measure import Measured, Measurements, measure
-from .notes import DAGGER, points
-from .schema import Sweep, column_id, variant_of
-from .stats import Difference
-from .store import read
 
 
 def save_figure(directory: str | Path, path: str | Path) -> Path:

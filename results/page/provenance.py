@@ -6,9 +6,9 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 
-from .discover import compared, read_spec
-from .schema import Sweep, column_label
-from .store import ENVIRONMENT, read_json
+from results.runs.discover import compared, read_spec
+from results.runs.schema import Sweep, column_label
+from results.runs.store import ENVIRONMENT, read_json
 
 NOT_SET = "not set"
 

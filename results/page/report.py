@@ -13,18 +13,18 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from experiments.errors import UserError
-from experiments.files import write_text
+from experiments.rundir.files import write_text
+from results.numbers.measure import Measurements, measure
+from results.numbers.stats import summarise
+from results.runs.schema import Entry, Sweep, column_id, column_label
+from results.runs.store import read
+from results.table.markup import html
+from results.table.notes import place
+from results.table.tables import DASH, table
 
 from . import curves, plots
 from .drawing import style, svg
-from .markup import html
-from .measure import Measurements, measure
-from .notes import place
 from .provenance import configuration, environments
-from .schema import Entry, Sweep, column_id, column_label
-from .stats import summarise
-from .store import read
-from .tables import DASH, table
 
 FIGURES: tuple[tuple[str, str, Callable[[Sweep], Figure | None], str], ...] = (
     (

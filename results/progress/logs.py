@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from .submissions import Task
+from results.runs.submissions import Task
 
 LOG = "log.txt"
 _TAIL = 1 << 13

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.ledger import NAME as LEDGER
-from experiments.ledger import last_beat
+from experiments.rundir.ledger import NAME as LEDGER
+from experiments.rundir.ledger import last_beat
 
 CHECKPOINTS = "checkpoints"
 QUIET = 600.0

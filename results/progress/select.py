@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 from experiments.errors import UserError, nearest
+from results.runs.schema import Entry, Sweep
+from results.runs.submissions import Submissions
+from results.table.notes import place
 
-from .notes import place
-from .schema import Entry, Sweep
 from .states import STATES
-from .submissions import Submissions
 
 _SEED = re.compile(r"s(\d+)")
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from slurm.parse import Job
-from slurm.queue import Answer
-
-from .submissions import Task
+from results.runs.submissions import Task
+from slurm.scheduler.parse import Job
+from slurm.scheduler.queue import Answer
 
 State = Literal[
     "done",

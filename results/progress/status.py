@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.attempts import newest, process_alive
-from slurm import queue
-from slurm.parse import Job
+from experiments.rundir.attempts import newest, process_alive
+from results.runs.schema import Entry, Sweep
+from results.runs.store import FAILURE, RESULT, outcomes, read_plan
+from results.runs.submissions import Submissions, submissions
+from slurm.scheduler import queue
+from slurm.scheduler.parse import Job
 
 from .logs import clean, last_line, telling_log
 from .progress import Progress, newest_checkpoint, progress
-from .schema import Entry, Sweep
 from .states import STATES, Facts, Known, State, Verdict, judge
-from .store import FAILURE, RESULT, outcomes, read_plan
-from .submissions import Submissions, submissions
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from results.runs.schema import Sweep
+from results.table.notes import place
+
 from .logs import near
-from .notes import place
 from .progress import QUIET
-from .schema import Sweep
 from .states import STATES, State
 from .status import Report, RunState
 

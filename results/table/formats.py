@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.errors import UserError, nearest
+from results.numbers.measure import Measured
 
 from .markup import html, latex
-from .measure import Measured
 from .notes import BOLD, STARRED
 from .tables import FIGURE_SPACE, Cell, Grid, Table, spans
 

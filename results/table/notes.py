@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .measure import TOLERANCE, Measured, Measurements
-from .schema import Sweep, column_id, column_label
-from .stats import ROUNDING
+from results.numbers.measure import TOLERANCE, Measured, Measurements
+from results.numbers.stats import ROUNDING
+from results.runs.schema import Sweep, column_id, column_label
 
 FEW = 3
 """Fewer seeds than this get a warning."""

@@ -8,11 +8,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from .measure import Measured, Measurements, measure
+from results.numbers.measure import Measured, Measurements, measure
+from results.numbers.stats import Summary
+from results.runs.schema import SPARSITY_KEY, Sweep, column_groups, column_id, column_label, inner_key
+from results.runs.store import read
+
 from .notes import DAGGER, caption, points, warnings
-from .schema import SPARSITY_KEY, Sweep, column_groups, column_id, column_label, inner_key
-from .stats import Summary
-from .store import read
 
 DASH = "–"
 FIGURE_SPACE = "\u2007"

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import attempts, ledger, outcome
 from experiments.errors import Busy, Interrupted, LostRank, RunFailure, SuiteError
+from experiments.rundir import attempts, ledger, outcome
+from slurm.script import CRASHED, RUNNING, VERDICT
 
 from .crashes import in_vain, last_words
-from .script import CRASHED, RUNNING, VERDICT
 from .signals import Signals
 
 if TYPE_CHECKING:
-    from experiments.spec import Spec
+    from experiments.config.resolve import Spec
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,8 @@ class Job:
     def _one(self, run: Run, signals: Signals) -> int:
         import torch
 
-        from experiments import distributed, runner
+        from experiments.ranks import distributed
+        from experiments.run import runner
 
         torch.set_num_threads(1)  # as in the workers of a local sweep: equal results need equal threads
         torch.set_flush_denormal(True)
@@ -132,7 +133,7 @@ class Job:
         return 0
 
     def _several(self, runs: Sequence[Run], signals: Signals) -> int:
-        from experiments.pool import Listener, Task, run_all
+        from experiments.launch.pool import Listener, Task, run_all
 
         tasks = [
             Task(run.folder, _packed, (run, self.gpu, self.data_root), Path(run.folder) / "log.txt") for run in runs
@@ -158,9 +159,9 @@ def prepared(run: Run, gpu: bool, data_root: str | None) -> Spec:
         RunFailure: if a variable of the staged folder is not set here, other data lie there, or torch sees no GPU.
         UserError: if a module of the configuration's `imports` is not found.
     """
+    from experiments.config.identity import identity
+    from experiments.config.resolve import from_mapping
     from experiments.data import content_hash
-    from experiments.identity import identity
-    from experiments.spec import from_mapping
 
     spec = from_mapping(run.spec)
     if data_root is not None:
@@ -181,7 +182,7 @@ def prepared(run: Run, gpu: bool, data_root: str | None) -> Spec:
 
 def _packed(run: Run, gpu: bool, data_root: str | None, **hooks: Any) -> None:
     """One of several runs of a job, in a worker process of its own."""
-    from experiments import runner
+    from experiments.run import runner
 
     try:
         runner.run(prepared(run, gpu, data_root), Path(run.folder), run.identity, group=run.row, **hooks)
@@ -205,7 +206,7 @@ def _restarts() -> int:
 
 
 def _owner(path: Path) -> dict[str, Any] | None:
-    from experiments.files import read_json
+    from experiments.rundir.files import read_json
 
     content = read_json(path)
     return content if isinstance(content, dict) and "attempt" in content else None

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 
-from .script import STOPPED, TERMINATED
+from slurm.script import STOPPED, TERMINATED
 
 log = logging.getLogger(__name__)
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)

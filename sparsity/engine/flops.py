@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .targets import targets
+from sparsity.targets import targets
 
 
 @torch.no_grad()

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sparsity.masks import MaskSet
+from sparsity.representation import Representation
+
 from . import moments
 from .flops import TrainingCost
-from .masks import MaskSet
-from .representation import Representation
 from .sparse_opt import scales
 
 Event = dict[str, Any]

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from .masks import MaskSet
+from sparsity.masks import MaskSet
 
 AVERAGES = ("layer", "network")
 

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sparsity.masks import MaskSet
+from sparsity.probe import Probe
+from sparsity.representation import Representation
+from sparsity.topology import Topology
+
 from . import moments
 from .levels import Levels
 from .masked import MaskedNetwork
-from .masks import MaskSet
 from .passes import Passes, check_call, needs_closure
-from .probe import Probe
-from .representation import Representation
-from .topology import Topology
 
 
 class SparseTraining(MaskedNetwork):

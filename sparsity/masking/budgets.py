@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sparsity.masks import MaskSet
+from sparsity.options import option
+
 from .distributions import DENSE, NAMES, Shapes, counts, dense_layers, layer_densities
-from .masks import MaskSet
-from .options import option
 from .selection import top_k, top_k_of_all
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping
 from functools import partial
 
-from .options import Infeasible
+from sparsity.options import Infeasible
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .options import Infeasible
-from .probe import Batch, Loss, own_randomness
-from .targets import targets
+from sparsity.options import Infeasible
+from sparsity.probe import Batch, Loss, own_randomness
+from sparsity.targets import targets
 
 Scores = dict[str, Tensor]
 Parts = Callable[[], Iterable[Batch]]

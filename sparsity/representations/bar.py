@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..options import OptionError, option
-from ..registry import register_representation
+from sparsity.options import OptionError, option
+from sparsity.registry import register_representation
+
 from .product import Pair
 
 if TYPE_CHECKING:
-    from ..topology import Context
+    from sparsity.topology import Context
 
 # share of mu left at a share of the training
 SCHEDULES = {

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..distributions import counts
-from ..masks import MaskSet
-from ..selection import top_k, top_k_of_all
+from sparsity.masking.distributions import counts
+from sparsity.masking.selection import top_k, top_k_of_all
+from sparsity.masks import MaskSet
+
 from .product import Pair
 
 if TYPE_CHECKING:
-    from ..topology import Context
+    from sparsity.topology import Context
 
 
 def largest(thetas: Mapping[str, Tensor], sparsity: float, scope: str) -> MaskSet:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..options import option
-from ..registry import register_representation
+from sparsity.options import option
+from sparsity.registry import register_representation
+
 from .cut import CutProduct
 
 if TYPE_CHECKING:
-    from ..topology import Context
+    from sparsity.topology import Context
 
 
 @register_representation("pilot")

@@ -1,7 +1,7 @@
 """The weight itself."""
 
-from ..registry import register_representation
-from ..representation import Representation
+from sparsity.registry import register_representation
+from sparsity.representation import Representation
 
 
 @register_representation("plain")

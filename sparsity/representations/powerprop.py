@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..options import option
-from ..registry import register_representation
-from ..representation import Representation
+from sparsity.options import option
+from sparsity.registry import register_representation
+from sparsity.representation import Representation
 
 
 @register_representation("powerprop")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..options import option
-from ..registry import register_representation
-from ..representation import Representation
+from sparsity.options import option
+from sparsity.registry import register_representation
+from sparsity.representation import Representation
 
 if TYPE_CHECKING:
-    from ..topology import Context
+    from sparsity.topology import Context
 
 # state of torch optimizers that is linear in the gradient, so that a change of coordinates maps it
 LINEAR_MOMENTS = ("momentum_buffer", "exp_avg")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..options import option
-from ..registry import register_representation
+from sparsity.options import option
+from sparsity.registry import register_representation
+
 from .product import MOMENTS, Pair
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..options import option
-from ..registry import register_representation
+from sparsity.options import option
+from sparsity.registry import register_representation
+
 from .cut import CutProduct
 
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..budgets import Criterion
-from ..masks import MaskSet
-from ..options import option
-from ..registry import register_topology
-from ..schedules import ACDC_TABLES, acdc_phases
-from ..selection import strictly_above_kth
-from ..topology import Context, Topology
+from sparsity.masking.budgets import Criterion
+from sparsity.masking.schedules import ACDC_TABLES, acdc_phases
+from sparsity.masking.selection import strictly_above_kth
+from sparsity.masks import MaskSet
+from sparsity.options import option
+from sparsity.registry import register_topology
+from sparsity.topology import Context, Topology
 
 
 @register_topology("acdc")

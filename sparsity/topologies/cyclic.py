@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..budgets import Criterion, LayerBudgets
-from ..levels import Plan
-from ..masks import MaskSet
-from ..options import option
-from ..registry import register_topology
-from ..topology import Context, Topology
+from sparsity.engine.levels import Plan
+from sparsity.masking.budgets import Criterion, LayerBudgets
+from sparsity.masks import MaskSet
+from sparsity.options import option
+from sparsity.registry import register_topology
+from sparsity.topology import Context, Topology
+
 from .magnitude import magnitudes
 from .random import random_masks
 

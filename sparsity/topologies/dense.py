@@ -1,7 +1,7 @@
 """Every weight exists."""
 
-from ..registry import register_topology
-from ..topology import Topology
+from sparsity.registry import register_topology
+from sparsity.topology import Topology
 
 
 @register_topology("dense")

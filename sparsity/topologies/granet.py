@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..masks import MaskSet
-from ..options import OptionError, option
-from ..registry import register_topology
-from ..schedules import cubic
-from ..selection import top_k_of_all
-from ..topology import Context
-from ..updates import GradientSum, MaskUpdates, UpdateOptions, grow_largest, keep_largest
+from sparsity.masking.schedules import cubic
+from sparsity.masking.selection import top_k_of_all
+from sparsity.masks import MaskSet
+from sparsity.options import OptionError, option
+from sparsity.registry import register_topology
+from sparsity.topology import Context
+
 from .random import random_masks
 from .snfs import annealed
+from .updates import GradientSum, MaskUpdates, UpdateOptions, grow_largest, keep_largest
 
 
 @register_topology("granet")

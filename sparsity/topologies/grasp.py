@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .. import scores
-from ..budgets import DenseLayers
-from ..options import option
-from ..probe import Batch, Probe
-from ..registry import register_topology
-from ..topology import Context
+from sparsity.masking import scores
+from sparsity.masking.budgets import DenseLayers
+from sparsity.options import option
+from sparsity.probe import Batch, Probe
+from sparsity.registry import register_topology
+from sparsity.topology import Context
+
 from .snip import ScoredAtStart
 
 

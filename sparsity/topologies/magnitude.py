@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..budgets import Criterion
-from ..masks import MaskSet
-from ..options import option
-from ..registry import register_topology
-from ..schedules import cubic
-from ..topology import Context, Topology
+from sparsity.masking.budgets import Criterion
+from sparsity.masking.schedules import cubic
+from sparsity.masks import MaskSet
+from sparsity.options import option
+from sparsity.registry import register_topology
+from sparsity.topology import Context, Topology
 
 
 def magnitudes(ctx: Context) -> dict[str, Tensor]:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..distributions import NAMES
-from ..masks import MaskSet
-from ..options import OptionError, option
-from ..registry import register_topology
-from ..topology import Context
-from ..updates import MaskUpdates, UpdateOptions, grow_largest, keep_largest
+from sparsity.masking.distributions import NAMES
+from sparsity.masks import MaskSet
+from sparsity.options import OptionError, option
+from sparsity.registry import register_topology
+from sparsity.topology import Context
+
 from .random import random_masks
 from .set import random_scores
+from .updates import MaskUpdates, UpdateOptions, grow_largest, keep_largest
 
 
 @register_topology("mest")

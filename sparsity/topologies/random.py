@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..budgets import LayerBudgets
-from ..masks import MaskSet
-from ..options import option
-from ..registry import register_topology
-from ..topology import Context, Topology
+from sparsity.masking.budgets import LayerBudgets
+from sparsity.masks import MaskSet
+from sparsity.options import option
+from sparsity.registry import register_topology
+from sparsity.topology import Context, Topology
 
 
 def random_masks(ctx: Context, budgets: LayerBudgets, sparsity: float | None = None) -> MaskSet:

@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..masks import MaskSet
-from ..options import OptionError, option
-from ..registry import register_topology
-from ..schedules import cosine_fraction
-from ..topology import Context
-from ..updates import GradientSum, MaskUpdates, UpdateOptions, grow_largest, keep_largest
+from sparsity.masking.schedules import cosine_fraction
+from sparsity.masks import MaskSet
+from sparsity.options import OptionError, option
+from sparsity.registry import register_topology
+from sparsity.topology import Context
+
+from .updates import GradientSum, MaskUpdates, UpdateOptions, grow_largest, keep_largest
 
 
 @register_topology("rigl")

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from ..distributions import NAMES
-from ..masks import MaskSet
-from ..options import option
-from ..registry import register_topology
-from ..schedules import cosine_fraction
-from ..topology import Context
-from ..updates import GradientSum, MaskUpdates, UpdateOptions, grow_largest, keep_largest
+from sparsity.masking.distributions import NAMES
+from sparsity.masking.schedules import cosine_fraction
+from sparsity.masks import MaskSet
+from sparsity.options import option
+from sparsity.registry import register_topology
+from sparsity.topology import Context
+
+from .updates import GradientSum, MaskUpdates, UpdateOptions, grow_largest, keep_largest
 
 
 @register_topology("snfs")

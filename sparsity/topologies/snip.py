@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .. import scores
-from ..budgets import DenseLayers
-from ..masks import MaskSet
-from ..options import option
-from ..probe import Probe
-from ..registry import register_topology
-from ..selection import top_k_of_all
-from ..topology import Context, Topology
+from sparsity.masking import scores
+from sparsity.masking.budgets import DenseLayers
+from sparsity.masking.selection import top_k_of_all
+from sparsity.masks import MaskSet
+from sparsity.options import option
+from sparsity.probe import Probe
+from sparsity.registry import register_topology
+from sparsity.topology import Context, Topology
 
 
 class ScoredAtStart(Topology):

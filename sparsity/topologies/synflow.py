@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import scores
-from ..budgets import DenseLayers, count_kept
-from ..options import Infeasible, option
-from ..probe import Probe
-from ..registry import register_topology
-from ..selection import top_k_of_all
-from ..topology import Context
+from sparsity.masking import scores
+from sparsity.masking.budgets import DenseLayers, count_kept
+from sparsity.masking.selection import top_k_of_all
+from sparsity.options import Infeasible, option
+from sparsity.probe import Probe
+from sparsity.registry import register_topology
+from sparsity.topology import Context
+
 from .snip import ScoredAtStart
 
 

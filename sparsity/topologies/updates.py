@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from .budgets import LayerBudgets
-from .masks import MaskSet
-from .options import OptionError, option
-from .selection import top_k
-from .topologies.random import random_masks
-from .topology import Context, Topology
+from sparsity.masking.budgets import LayerBudgets
+from sparsity.masking.selection import top_k
+from sparsity.masks import MaskSet
+from sparsity.options import OptionError, option
+from sparsity.topology import Context, Topology
+
+from .random import random_masks
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 import sparsity
-from experiments import models, schedule
-from experiments.build import build_optimizer
-from experiments.config_files import known_configs
-from experiments.spec import load, resolve
-from experiments.sweep import expand
-from results.paper import figures
+from experiments.config.files import known_configs
+from experiments.config.resolve import load, resolve
+from experiments.config.sweep import expand
+from experiments.models import zoo
+from experiments.run import schedule
+from experiments.run.build import build_optimizer
+from results.numbers.paper import figures
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = [ROOT / "configs" / f"{name}.yaml" for name in known_configs()]
@@ -39,7 +40,7 @@ def test_config_validates_and_builds(path):
         shape = {**SHAPES.get(spec.data.name, GREY)}
         shape["image_size"] = spec.data.image_size or shape["image_size"]
         with torch.device("meta"):
-            model = models.build(spec.model.name, options=spec.model.options, init=spec.model.init, **shape)
+            model = zoo.build(spec.model.name, options=spec.model.options, init=spec.model.init, **shape)
             representation = sparsity.represent(model, spec.representation.name, **spec.representation.options)
             groups = representation.param_groups(spec.optimizer.weight_decay, decay=spec.optimizer.decay)
         optimizer = build_optimizer(spec.optimizer, groups, model)

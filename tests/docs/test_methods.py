@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from experiments import listing
-from experiments.cli import app
+from experiments.cli import listing
+from experiments.cli.main import app
 from experiments.errors import UserError
-from results import paper
+from results.numbers import paper
 from sparsity import registry
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"

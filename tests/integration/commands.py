@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from experiments import cli
+from experiments.cli import main
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def command(*arguments: object) -> int:
     before = sys.argv
     sys.argv = ["ham", *map(str, arguments)]
     try:
-        cli.main()
+        main.main()
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     finally:

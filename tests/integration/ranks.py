@@ -12,10 +12,11 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from experiments import distributed, runner
+from experiments.config.identity import identity
+from experiments.config.resolve import Spec, from_mapping
 from experiments.errors import SuiteError
-from experiments.identity import identity
-from experiments.spec import Spec, from_mapping
+from experiments.ranks import distributed
+from experiments.run import runner
 
 PATIENCE = 90.0  # seconds: a bound on every wait
 _steps = itertools.count(1)
@@ -63,7 +64,7 @@ def train_on(spec: Spec, folder: Path, size: int, act: Act = nothing, frozen: in
 def on_ranks(size: int, folder: Path, function: Callable[..., Any], *arguments: Any, frozen: int = 0) -> list[Ended]:
     """Call ``function(world, *arguments)`` on several ranks that meet in a folder."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "experiments.runner"])
+    context.set_forkserver_preload(["torch._dynamo", "experiments.run.runner"])
     answers = context.Queue()
     step = next(_steps)
     processes = [

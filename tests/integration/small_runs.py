@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import runner
+from experiments.config.identity import identity
+from experiments.config.resolve import Spec, load, resolve
+from experiments.config.yaml_text import dump
 from experiments.errors import Interrupted
-from experiments.identity import identity
-from experiments.spec import Spec, load, resolve
-from experiments.yaml_io import dump
+from experiments.run import runner
 
 # 300 images to train on in batches of 50: 6 steps an epoch, 24 in all
 STEPS_PER_EPOCH, STEPS = 6, 24

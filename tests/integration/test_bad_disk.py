@@ -31,9 +31,10 @@ from small_runs import (
     write_config,
 )
 
-from experiments import checkpoint, files, runner
+from experiments.config.identity import identity
 from experiments.errors import RunFailure
-from experiments.identity import identity
+from experiments.run import runner
+from experiments.rundir import checkpoint, files
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 

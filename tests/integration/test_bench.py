@@ -15,7 +15,7 @@ from experiments.bench.memory import LiveBytes, Peak, living
 from experiments.bench.methods import EPOCHS, STEPS, STEPS_PER_EPOCH
 from experiments.bench.optimizer import GUARDS, _Tensors, _timings
 from experiments.bench.trial import Trial, build_network
-from experiments.cli import app
+from experiments.cli.main import app
 from experiments.errors import UserError
 from sparsity import registry
 

@@ -10,9 +10,9 @@ import yaml
 from commands import Ham
 from small_runs import result, write_config
 
-from experiments.calibrate import TOLERANCE
-from experiments.spec import load
-from experiments.sweep import expand
+from experiments.config.resolve import load
+from experiments.config.sweep import expand
+from experiments.launch.calibrate import TOLERANCE
 
 STR = {"name": "str", "initial_threshold": -5.0, "threshold_decay": "calibrated"}
 ROWS: dict[str, Any] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import STEPS, STEPS_PER_EPOCH, records, tiny_spec, train, train_until, weights
 
-from experiments import ham_watch
+from experiments.run import ham_watch
 
 # the embedded images, since how large gradients are is what this is about: 1,000 of them, 93 steps in three epochs
 SMALL = ["data.name=fashion_mnist", "data.validation=1000", "data.train_limit=1000", "data.batch_size=32"]

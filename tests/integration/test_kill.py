@@ -17,7 +17,7 @@ from commands import command as call
 from processes import Command, wait_for
 from small_runs import contents, result, resumptions, write_config
 
-from experiments.attempts import newest
+from experiments.rundir.attempts import newest
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="processes are followed through /proc"),

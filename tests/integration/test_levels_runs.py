@@ -25,8 +25,8 @@ from small_runs import (
 )
 
 from experiments.data.bundle import DataBundle
-from experiments.ledger import last_beat, read
-from results.progress import progress
+from experiments.rundir.ledger import last_beat, read
+from results.progress.progress import progress
 
 # half of the weights go twice: densities 1, 1/2 and 1/4 in levels of two epochs
 LEVELS, EPOCHS, STEPS = 3, 2, 36

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_runs import differing, events, result, same_bits, tiny_spec, train, weights
 
-from experiments.build import Run, build
+from experiments.run.build import Run, build
 
 OPTIMIZERS = {
     "sgd": [],

@@ -20,12 +20,12 @@ from ranks import Ended, die_at, freeze_at, on_ranks, stop_at, train_on
 from small_runs import assert_same_run, events, records, result, tiny_spec, train, weights
 from torch import nn
 
+from experiments.config.identity import identity
 from experiments.data.sampler import Shard
-from experiments.distributed import World
 from experiments.errors import Interrupted, LostRank, RunFailure, UserError
-from experiments.identity import identity
-from experiments.ledger import read
-from experiments.loop import evaluate
+from experiments.ranks.distributed import World
+from experiments.run.loop import evaluate
+from experiments.rundir.ledger import read
 from ham import HAM
 
 pytestmark = pytest.mark.timeout(300)
@@ -170,7 +170,7 @@ def test_another_number_of_ranks_goes_on_and_says_so(tmp_path: Path) -> None:
 
 
 def _diverging_masks(world: World, folder: Path) -> None:
-    from experiments import runner
+    from experiments.run import runner
     from sparsity.topologies import random as module
 
     draw = module.random_masks
@@ -216,7 +216,10 @@ def test_torchrun_and_its_signals(tmp_path: Path) -> None:
     """The command a user types; torchrun hands SIGTERM on to its ranks, which save together."""
     overrides = ["data.batch_size=48", "schedule.epochs=40", *METHODS["rigl"]]
     tiny_spec(tmp_path, *overrides)
-    ham = ["-m", "experiments.cli", "run", "tiny.yaml", *overrides]
+    for package in ("experiments", "results", "sparsity"):  # folders of the user's own, which ours come before
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('the wrong package')")
+    ham = ["--no-python", str(Path(sys.executable).with_name("ham")), "run", "tiny.yaml", *overrides]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *ham]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)

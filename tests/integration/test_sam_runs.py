@@ -22,9 +22,9 @@ from small_runs import (
 )
 from torch.nn.functional import cross_entropy
 
-from experiments.build import build
+from experiments.config.resolve import load, resolve
 from experiments.errors import UserError
-from experiments.spec import load, resolve
+from experiments.run.build import build
 from ham import HAM, SAM
 
 pytestmark = pytest.mark.timeout(300)

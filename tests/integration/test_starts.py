@@ -21,11 +21,11 @@ from small_runs import (
     write_config,
 )
 
-from experiments.build import build
-from experiments.distributed import World
 from experiments.errors import UserError
-from results.notes import caption
-from results.store import read as read_sweep
+from experiments.ranks.distributed import World
+from experiments.run.build import build
+from results.runs.store import read as read_sweep
+from results.table.notes import caption
 
 METHODS = {
     "snip": ["topology={name: snip, sparsity: 0.8}"],
@@ -74,7 +74,7 @@ def test_two_ranks_score_alike(tmp_path: Path) -> None:
 
 
 def test_snip_computes_parts_as_a_training_step_does(tmp_path: Path) -> None:
-    from experiments.probe import make_probe
+    from experiments.run.probe import make_probe
 
     spec = tiny_spec(tmp_path, *METHODS["snip"], "runtime.accumulate=5")
     run = build(spec)

@@ -78,7 +78,7 @@ def test_text_and_json(sweep: Path, says: Says, ham: Ham) -> None:
 
 
 def test_a_silent_scheduler_is_said_once(sweep: Path, says: Says, ham: Ham, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slurm.queue.queue.__defaults__", ((), (), 0.2))
+    monkeypatch.setattr("slurm.scheduler.queue.queue.__defaults__", ((), (), 0.2))
     says(squeue="echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1")
     called = ham("status", sweep)
     assert (called.code, called.err) == (0, "")

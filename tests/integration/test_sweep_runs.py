@@ -12,9 +12,9 @@ import pytest
 from commands import Ham, command, one_message
 from small_runs import contents, differing, result, resumptions, train_until, weights, write_config
 
-from experiments import config_files
-from experiments.spec import from_mapping
-from experiments.yaml_io import read_mapping
+from experiments.config import files
+from experiments.config.resolve import from_mapping
+from experiments.config.yaml_text import read_mapping
 
 ROWS: dict[str, Any] = {
     "Dense": {},
@@ -129,8 +129,8 @@ def test_a_changed_default_reuses_nothing(
     ham: Ham, copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs = tmp_path / "configs"
-    shutil.copytree(config_files.configs_folder(), configs)
-    monkeypatch.setattr(config_files, "configs_folder", lambda: configs)
+    shutil.copytree(files.configs_folder(), configs)
+    monkeypatch.setattr(files, "configs_folder", lambda: configs)
     arguments = ("sweep", copied / "small.yaml", "--out", copied / "runs", "--dry-run")
     assert ham(*arguments).out == f"0 of {RUNS} runs to do\n"
     base = configs / "base.yaml"

@@ -14,7 +14,7 @@ from commands import Ham, one_message
 from matplotlib.figure import Figure
 
 import ham as ham_package
-from experiments.config_files import THEORY, configs_folder, known_configs
+from experiments.config.files import THEORY, configs_folder, known_configs
 from experiments.theory import NAMES, command, experiment, flow, metric, one_step, rate
 from experiments.theory.base import Bar, Bound, Outcome, order, worst
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import ham as ham_package
-from experiments import runner
+from experiments.run import runner
 from experiments.theory import command, convex, experiment, neuron, regression, training_flips
 from experiments.theory.base import Outcome
 from ham import geometry

@@ -15,9 +15,10 @@ import pytest
 from commands import Ham
 from small_runs import differing, records, resumptions, tiny_spec, train, train_in_pieces, weights, write_config
 
-from experiments import local, tracking
-from experiments.identity import identity
-from experiments.spec import Spec
+from experiments.config.identity import identity
+from experiments.config.resolve import Spec
+from experiments.launch import local
+from experiments.run import tracking
 
 RIGL = "topology={name: rigl, sparsity: 0.9, update_every: 4}"
 

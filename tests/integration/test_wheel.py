@@ -19,7 +19,8 @@ PROBE = """
 import sys
 
 import experiments, ham, results, sparsity
-from experiments import cli, config_files
+from experiments.cli import main
+from experiments.config import files as config_files
 from slurm import snapshot
 
 print(experiments.__file__, ham.__file__, results.__file__, sparsity.__file__)
@@ -29,7 +30,7 @@ print(*sorted({name.partition("/")[0] for name in files}), *[name for name in fi
 for arguments in (["sweep", "quickstart", "--dry-run"], ["run", "mine", "--out", "runs"]):
     sys.argv = ["ham", *arguments]
     try:
-        cli.main()
+        main.main()
     except SystemExit as left:
         if left.code:
             raise

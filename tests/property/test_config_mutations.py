@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from experiments.config_files import configs_folder
+from experiments.config.files import configs_folder
+from experiments.config.identity import identity
+from experiments.config.resolve import from_mapping, load, resolve
+from experiments.config.schema import Spec
+from experiments.config.sweep import expand, manifest
+from experiments.config.yaml_text import dump, read_mapping
 from experiments.errors import UserError
-from experiments.identity import identity
-from experiments.schema import Spec
-from experiments.spec import from_mapping, load, resolve
-from experiments.sweep import expand, manifest
-from experiments.yaml_io import dump, read_mapping
 
 PARENT = """
 optimizer: {ham: {alpha: 20.0, beta: 1.0e-3, sign: after}, clip_grad_norm: 1}

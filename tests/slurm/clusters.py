@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from experiments.yaml_io import dump
+from experiments.config.yaml_text import dump
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "slurm-cluster.sh"

@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from experiments import training
+from experiments.run import training
 
 SECONDS_A_STEP = float(os.environ.get("HAM_TEST_PACE", "0"))
 _step = training.Training._train_step

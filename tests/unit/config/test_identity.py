@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from experiments import config_files
-from experiments.config_files import configs_folder
-from experiments.identity import calibration_identity, identity
-from experiments.schema import HamSpec, OptimizerSpec, Section, Spec
-from experiments.spec import from_mapping, load, resolve
+from experiments.config import files
+from experiments.config.files import configs_folder
+from experiments.config.identity import calibration_identity, identity
+from experiments.config.resolve import from_mapping, load, resolve
+from experiments.config.schema import HamSpec, OptimizerSpec, Section, Spec
 from sparsity import registry
 from sparsity.options import option
 
@@ -138,7 +138,7 @@ def test_a_saved_specification_keeps_its_identity():
 def test_a_changed_default_changes_the_identity(monkeypatch, here):
     before = identity(build())
     (here / "base.yaml").write_text(BASE.read_text().replace("lr: 0.1 ", "lr: 0.05 "))
-    monkeypatch.setattr(config_files, "configs_folder", lambda: here)
+    monkeypatch.setattr(files, "configs_folder", lambda: here)
     assert build().optimizer.lr == 0.05
     assert identity(build()) != before
     assert identity(build("optimizer.lr=0.1")) == before

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from experiments import config_files
-from experiments.config_files import configs_folder, find_config, known_configs
+from experiments.config import files
+from experiments.config.files import configs_folder, find_config, known_configs
+from experiments.config.resolve import calibration_path, from_mapping, load, resolve
+from experiments.config.schema import Spec
+from experiments.config.yaml_text import dump, read_mapping
 from experiments.errors import RunFailure, UserError
-from experiments.schema import Spec
-from experiments.spec import calibration_path, from_mapping, load, resolve
-from experiments.yaml_io import dump, read_mapping
 from sparsity import registry
 
 BASE = configs_folder() / "base.yaml"
@@ -194,7 +194,7 @@ def test_a_file_may_extend_the_packaged_one_of_its_name(monkeypatch, here):
     (folder / "base.yaml").write_text(BASE.read_text())
     (folder / "quick.yaml").write_text("seed: 7\n")
     (folder / "quick.calibration.yaml").write_text("[]\n")
-    monkeypatch.setattr(config_files, "configs_folder", lambda: folder)
+    monkeypatch.setattr(files, "configs_folder", lambda: folder)
     write("quick.yaml", "extends: [quick]\nlabel: mine\n")
     assert find_config("quick").resolve() == here / "quick.yaml"
     spec = build(config="quick")
@@ -388,7 +388,7 @@ def test_all_problems_in_one_error_each_with_its_line():
 
 def test_an_error_in_the_packaged_defaults_names_them(monkeypatch, here):
     (here / "base.yaml").write_text(BASE.read_text().replace("batch_size: 128", "batch_size: 0"))
-    monkeypatch.setattr(config_files, "configs_folder", lambda: here)
+    monkeypatch.setattr(files, "configs_folder", lambda: here)
     assert re.match(r"base\.yaml:\d+: data\.batch_size: 0 is out of range", refused())
 
 
@@ -571,6 +571,6 @@ def test_errors_survive_a_process_boundary():
 
 
 def test_importing_the_modules_loads_no_torch():
-    code = "import experiments.sweep, experiments.spec, experiments.identity, sys; print('torch' in sys.modules)"
+    code = "import experiments.config.sweep, experiments.config.resolve, experiments.config.identity, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from experiments.config.identity import identity
+from experiments.config.resolve import load, resolve
+from experiments.config.sweep import Sweep, expand, manifest, run_name, slug
 from experiments.errors import UserError
-from experiments.identity import identity
-from experiments.spec import load, resolve
-from experiments.sweep import Sweep, expand, manifest, run_name, slug
 
 TABLE = """
 label: ignored

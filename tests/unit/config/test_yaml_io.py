@@ -12,8 +12,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from experiments.config.yaml_text import Located, dump, parse_value, read_mapping, read_yaml
 from experiments.errors import UserError
-from experiments.yaml_io import Located, dump, parse_value, read_mapping, read_yaml
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from experiments.data.sampler import SeekableSampler
 from experiments.errors import UserError
 from experiments.seeding import derived_seed
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "make_fashion_mnist.py"
+SCRIPT = Path(__file__).parents[3] / "scripts" / "make_fashion_mnist.py"
 
 
 @dataclass(frozen=True)

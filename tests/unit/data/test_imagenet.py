@@ -33,7 +33,7 @@ from experiments.data.sampler import SeekableSampler, Shard
 from experiments.errors import UserError
 from experiments.seeding import derived_seed
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "make_photo_folder.py"
+SCRIPT = Path(__file__).parents[3] / "scripts" / "make_photo_folder.py"
 CLASSES = ["astronaut", "chelsea", "coffee", "hubble_deep_field", "retina", "rocket"]
 
 

@@ -11,7 +11,7 @@ from torch.optim import SGD, Adam, AdamW, lr_scheduler
 
 from ham import HAM
 from ham.scale_free import follow_peak, follow_scale, strength
-from sparsity import moments
+from sparsity.engine import moments
 
 NAN, INF = float("nan"), float("inf")
 RATES = [0.05, 0.2, 0.1, 0.02]

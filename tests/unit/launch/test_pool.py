@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from experiments.errors import Interrupted, RunFailure
-from experiments.pool import Listener, Outcome, Task, run_all
+from experiments.launch.pool import Listener, Outcome, Task, run_all
 
 # ---- what workers do; they import this module ------------------------------------------------------------------------
 

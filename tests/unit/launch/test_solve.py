@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from experiments import calibrate
-from experiments.calibrate import MAX_RUNS, TOLERANCE, solve
 from experiments.errors import RunFailure
+from experiments.launch import calibrate
+from experiments.launch.calibrate import MAX_RUNS, TOLERANCE, solve
 
 Curve = Callable[[float], float]
 TARGETS = (0.3, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)

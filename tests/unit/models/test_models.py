@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from experiments import models, networks
 from experiments.errors import UserError
+from experiments.models import networks, zoo
 
 GREY: dict[str, Any] = {"num_classes": 10, "in_channels": 1, "image_size": 28}
 CIFAR: dict[str, Any] = {"num_classes": 10, "in_channels": 3, "image_size": 32}
@@ -30,13 +30,13 @@ def test_resnet8_parameters():
     first = 2 * conv(16, 16, 3)
     second = conv(16, 32, 3) + conv(32, 32, 3) + conv(16, 32, 1)
     third = conv(32, 64, 3) + conv(64, 64, 3) + conv(32, 64, 1)
-    model = models.build("resnet8", **GREY)
+    model = zoo.build("resnet8", **GREY)
     assert count(model) == stem + first + second + third + 64 * 10 + 10 == 77_754
     assert sum(p.numel() for p in model.parameters() if p.ndim > 1) == 77_072
 
 
 def test_mlp_bn_parameters():
-    model = models.build("mlp_bn", **GREY)
+    model = zoo.build("mlp_bn", **GREY)
     assert count(model) == 784 * 300 + 2 * 300 + 300 * 100 + 2 * 100 + 100 * 10 + 10 == 267_010
     shapes = [list(p.shape) for p in model.parameters() if p.ndim > 1]
     assert shapes == [[300, 784], [100, 300], [10, 100]]
@@ -44,7 +44,7 @@ def test_mlp_bn_parameters():
 
 def test_resnet8_layers_see_the_stated_sizes():
     sizes = []
-    model = models.build("resnet8", **GREY)
+    model = zoo.build("resnet8", **GREY)
     for module in (model.get_submodule(name) for name in ("conv1", "layer1", "layer2", "layer3")):
         module.register_forward_hook(lambda _module, _inputs, output: sizes.append(list(output.shape[1:])))
     model(torch.zeros(2, 1, 28, 28))
@@ -52,7 +52,7 @@ def test_resnet8_layers_see_the_stated_sizes():
 
 
 def test_resnet8_pools_by_the_mean():
-    model = models.build("resnet8", **GREY)
+    model = zoo.build("resnet8", **GREY)
     seen = []
     model.get_submodule("layer3").register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     logits = model(torch.randn(2, 1, 28, 28))
@@ -73,10 +73,10 @@ def test_block_adds_its_input():
     torch.testing.assert_close(wider(x), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", zoo.MODELS)
 @pytest.mark.parametrize(("channels", "size", "classes"), [(1, 28, 10), (3, 32, 7)])
 def test_own_models_map_images_to_logits(name: str, channels: int, size: int, classes: int):
-    model = models.build(name, num_classes=classes, in_channels=channels, image_size=size)
+    model = zoo.build(name, num_classes=classes, in_channels=channels, image_size=size)
     assert model.training
     logits = model(torch.randn(4, channels, size, size))
     assert logits.shape == (4, classes)
@@ -84,11 +84,11 @@ def test_own_models_map_images_to_logits(name: str, channels: int, size: int, cl
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", zoo.MODELS)
 def test_own_models_learn(name: str):
     torch.manual_seed(0)
     size = 8 if "18" in name else 28  # the large one on small images
-    model = models.build(name, **{**GREY, "image_size": size})
+    model = zoo.build(name, **{**GREY, "image_size": size})
     images, labels = torch.randn(20, 1, size, size), torch.arange(20) % 10
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(20):
@@ -100,9 +100,9 @@ def test_own_models_learn(name: str):
 
 def test_initialisation_is_torchs_default_and_seeded():
     torch.manual_seed(3)
-    first = models.build("resnet8", **GREY).state_dict()
+    first = zoo.build("resnet8", **GREY).state_dict()
     torch.manual_seed(3)
-    again = models.build("resnet8", **GREY).state_dict()
+    again = zoo.build("resnet8", **GREY).state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
     weight = first["layer3.conv2.weight"]
     bound = (64 * 9) ** -0.5  # kaiming_uniform with a = sqrt(5) is uniform within 1 / sqrt(fan in)
@@ -125,20 +125,20 @@ def test_initialisation_is_torchs_default_and_seeded():
 )
 def test_building_without_memory(name: str, shape: dict[str, int], parameters: int):
     with torch.device("meta"):
-        model = models.build(name, **shape)
+        model = zoo.build(name, **shape)
     assert count(model) == parameters
     assert all(parameter.is_meta for parameter in model.parameters())
     assert model.training
 
 
 def test_timm_takes_grey_images():
-    model = models.build("timm:resnet18", **GREY)
+    model = zoo.build("timm:resnet18", **GREY)
     assert model.get_submodule("conv1").weight.shape == (64, 1, 7, 7)
     assert model(torch.randn(2, 1, 28, 28)).shape == (2, 10)
 
 
 def test_check_of_fit_leaves_no_trace():
-    model = models.build("timm:resnet18", **GREY)
+    model = zoo.build("timm:resnet18", **GREY)
     buffers = dict(model.named_buffers())
     assert float(buffers["bn1.running_mean"].abs().sum()) == 0
     assert int(buffers["bn1.num_batches_tracked"]) == 0
@@ -148,7 +148,7 @@ def test_check_of_fit_leaves_no_trace():
 
 def test_transformers_are_built_for_the_size_of_the_images():
     with torch.device("meta"):
-        model = models.build("timm:vit_tiny_patch16_224", num_classes=10, in_channels=1, image_size=32)
+        model = zoo.build("timm:vit_tiny_patch16_224", num_classes=10, in_channels=1, image_size=32)
         assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
     assert model.get_parameter("pos_embed").shape[1] == 1 + 4
 
@@ -181,7 +181,7 @@ def test_transformers_are_built_for_the_size_of_the_images():
 )
 def test_models_that_cannot_be_are_refused(name: str, shape: dict[str, int], words: list[str]):
     with torch.device("meta"), pytest.raises(UserError) as error:
-        models.build(name, **shape)
+        zoo.build(name, **shape)
     for word in ["model.name", *words]:
         assert word in f"{error.value.where}: {error.value}"
 
@@ -189,14 +189,14 @@ def test_models_that_cannot_be_are_refused(name: str, shape: dict[str, int], wor
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_heads_are_off(name: str):
     with torch.device("meta"):
-        model = models.build(f"torchvision:{name}", num_classes=10, in_channels=3, image_size=299)
+        model = zoo.build(f"torchvision:{name}", num_classes=10, in_channels=3, image_size=299)
         assert model(torch.zeros(2, 3, 299, 299)).shape == (2, 10)
 
 
 def test_own_models_import_no_library():
     code = (
-        "import sys; from experiments import models;"
-        "models.build('resnet8', num_classes=10, in_channels=1, image_size=28);"
+        "import sys; from experiments.models import zoo;"
+        "zoo.build('resnet8', num_classes=10, in_channels=1, image_size=28);"
         "print([name for name in ('torchvision', 'timm') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -207,7 +207,7 @@ def test_own_models_import_no_library():
 
 
 def test_resnet20_is_that_of_he_et_al():
-    model = models.build("resnet20", **CIFAR)
+    model = zoo.build("resnet20", **CIFAR)
     weighted = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     assert len(weighted) == 20  # option A: shortcuts have no weights
     stages = 16 * 16 * 9 * 6, 16 * 32 * 9 + 32 * 32 * 9 * 5, 32 * 64 * 9 + 64 * 64 * 9 * 5
@@ -219,7 +219,7 @@ def test_resnet20_is_that_of_he_et_al():
 def test_resnet18_for_cifar_is_torchvisions_with_another_stem():
     from torchvision.models import resnet18
 
-    own, theirs = models.build("resnet18_cifar", **CIFAR), resnet18(num_classes=10)
+    own, theirs = zoo.build("resnet18_cifar", **CIFAR), resnet18(num_classes=10)
     assert count(own) == count(theirs) - 64 * 3 * 49 + 64 * 3 * 9
     shapes = [[tuple(p.shape) for p in network.parameters()] for network in (own, theirs)]
     assert sorted(shapes[0][1:]) == sorted(shapes[1][1:])
@@ -233,7 +233,7 @@ def test_resnet18_for_cifar_is_torchvisions_with_another_stem():
     ],
 )
 def test_stages_halve_the_image_and_the_stem_does_not(name: str, expected: list[list[int]]):
-    model = models.build(name, **CIFAR)
+    model = zoo.build(name, **CIFAR)
     sizes = []
     for stage in model.get_submodule("layers"):  # pyright: ignore[reportGeneralTypeIssues]
         stage.register_forward_hook(lambda _module, _inputs, output: sizes.append(list(output.shape[1:])))
@@ -256,21 +256,21 @@ def test_the_padded_shortcut_by_hand():
 
 
 def test_resnet8_gn_has_no_batch_statistics():
-    model = models.build("resnet8_gn", **GREY)
+    model = zoo.build("resnet8_gn", **GREY)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert [module.num_groups for module in model.modules() if isinstance(module, nn.GroupNorm)] == [8] * 9
     assert dict(model.named_buffers()) == {}
     images = torch.randn(6, 1, 28, 28)
     torch.testing.assert_close(model(images)[:2], model(images[:2]))
-    batched = models.build("resnet8", **GREY)
+    batched = zoo.build("resnet8", **GREY)
     assert not torch.allclose(batched(images)[:2], batched(images[:2]), atol=1e-2)
 
 
 def test_resnet8_gn_starts_from_the_weights_of_resnet8():
     torch.manual_seed(5)
-    one = models.build("resnet8", **GREY).state_dict()
+    one = zoo.build("resnet8", **GREY).state_dict()
     torch.manual_seed(5)
-    other = models.build("resnet8_gn", **GREY).state_dict()
+    other = zoo.build("resnet8_gn", **GREY).state_dict()
     assert {key for key in one if "running" not in key and "tracked" not in key} == set(other)
     assert all(torch.equal(one[key], other[key]) for key in other)
 
@@ -280,13 +280,13 @@ def test_resnet8_gn_starts_from_the_weights_of_resnet8():
 
 def test_options_reach_the_library():
     with torch.device("meta"):
-        narrow = models.build("torchvision:resnet50", **COLOUR, options={"width_per_group": 32})
+        narrow = zoo.build("torchvision:resnet50", **COLOUR, options={"width_per_group": 32})
         assert narrow.get_parameter("layer1.0.conv2.weight").shape == (32, 32, 3, 3)
-        stem = models.build("timm:resnet18", **GREY, options={"stem_width": 32, "stem_type": "deep"})
+        stem = zoo.build("timm:resnet18", **GREY, options={"stem_width": 32, "stem_type": "deep"})
         assert stem.get_parameter("conv1.0.weight").shape == (32, 1, 3, 3)
     small = {**COLOUR, "image_size": 32}
     for zeroed in (False, True):
-        model = models.build("torchvision:resnet50", **small, options={"zero_init_residual": zeroed})
+        model = zoo.build("torchvision:resnet50", **small, options={"zero_init_residual": zeroed})
         assert float(model.get_parameter("layer3.1.bn3.weight").detach().abs().sum()) == (0 if zeroed else 1024)
         assert float(model.get_parameter("layer3.1.bn2.weight").detach().sum()) == 256
 
@@ -313,7 +313,7 @@ def test_options_reach_the_library():
 def test_options_that_cannot_be_are_refused(name: str, options: dict[str, Any], words: list[str]):
     shape = GREY if name.startswith("timm") else COLOUR
     with torch.device("meta"), pytest.raises(UserError) as error:
-        models.build(name, **shape, options=options)
+        zoo.build(name, **shape, options=options)
     for word in words:
         assert word in str(error.value)
 
@@ -325,7 +325,7 @@ def test_initialisation_by_fan(init: Any, convolution: int, linear: int):
     drawn = []
     for _ in range(2):
         torch.manual_seed(3)
-        drawn.append(models.build("resnet8", **GREY, init=init).state_dict())
+        drawn.append(zoo.build("resnet8", **GREY, init=init).state_dict())
     first, again = drawn
     assert all(torch.equal(first[key], again[key]) for key in first)
     weight, head = first["layer3.conv1.weight"], first["fc.weight"]
@@ -336,10 +336,10 @@ def test_initialisation_by_fan(init: Any, convolution: int, linear: int):
 
 def test_initialisation_leaves_the_rest_alone():
     torch.manual_seed(3)
-    plain = models.build("resnet8", **GREY).state_dict()
+    plain = zoo.build("resnet8", **GREY).state_dict()
     torch.manual_seed(3)
-    drawn = models.build("resnet8", **GREY, init="kaiming_fan_in").state_dict()
+    drawn = zoo.build("resnet8", **GREY, init="kaiming_fan_in").state_dict()
     same = {key for key in plain if torch.equal(plain[key], drawn[key])}
     assert same == {key for key in plain if plain[key].ndim < 2}
     with torch.device("meta"):
-        assert models.build("torchvision:resnet50", **COLOUR, init="kaiming_fan_in").get_parameter("fc.weight").is_meta
+        assert zoo.build("torchvision:resnet50", **COLOUR, init="kaiming_fan_in").get_parameter("fc.weight").is_meta

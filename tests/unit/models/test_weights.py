@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from experiments import checkpoint, weights
+from experiments.config.identity import identity
+from experiments.config.resolve import Spec, load, resolve
 from experiments.errors import UserError
-from experiments.identity import identity
-from experiments.spec import Spec, load, resolve
+from experiments.models import weights
+from experiments.rundir import checkpoint
 
 
 def network(seed: int = 0) -> nn.Sequential:

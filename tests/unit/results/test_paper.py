@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from results import paper
-from results.paper import FOLDER, PROVENANCE, Figure, figures, of_method
+from results.numbers import paper
+from results.numbers.paper import FOLDER, PROVENANCE, Figure, figures, of_method
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def one(method: str, addition: str, sparsity: float, source: str, **more: object) -> Figure:

@@ -11,12 +11,12 @@ import pytest
 from fake_runs import fail, forget, overridden, result, write_json, write_run, write_sweep
 
 from experiments.errors import UserError
-from results import curves, plots
-from results.drawing import looks, style
-from results.plots import save_figure
-from results.provenance import configuration, environments
-from results.report import write_report
-from results.store import read
+from results.page import curves, plots
+from results.page.drawing import looks, style
+from results.page.plots import save_figure
+from results.page.provenance import configuration, environments
+from results.page.report import write_report
+from results.runs.store import read
 
 RIGL, HAM, SIGN_IN = (
     {"topology.name": "rigl"},
@@ -90,7 +90,7 @@ def test_page_is_well_formed_and_self_contained(tmp_path, columns):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Figures take most of a report's time; tests of the text leave them out."""
-    monkeypatch.setattr("results.report.FIGURES", ())
+    monkeypatch.setattr("results.page.report.FIGURES", ())
 
 
 @pytest.mark.usefixtures("no_figures")

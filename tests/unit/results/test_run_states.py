@@ -25,12 +25,12 @@ from fake_runs import (
     write_sweep,
 )
 
-from results.status import status, to_json
-from results.status_text import duration, render
-from results.store import read
-from slurm import queue
-from slurm.parse import Job
-from slurm.queue import Answer
+from results.progress.status import status, to_json
+from results.progress.status_text import duration, render
+from results.runs.store import read
+from slurm.scheduler import queue
+from slurm.scheduler.parse import Job
+from slurm.scheduler.queue import Answer
 
 HERE = socket.gethostname()
 NAME = "ham-demo-ab12cd34-0"
@@ -164,16 +164,16 @@ def test_an_end_between_two_looks_is_done(sweep, paths, monkeypatch):
     """The result appears after the attempt was seen to live and before the results are read."""
     (paths[0] / "result.json").rename(paths[0] / "result")
     write_attempt(paths[0], pid=os.getpid(), host=HERE)
-    import results.status
+    from results.progress import status
 
-    real = results.status.outcomes
+    real = status.outcomes
 
     def late(plan):
         (paths[0] / "result").rename(paths[0] / "result.json")
         write_attempt(paths[0], ended=1.0, reason="done")
         return real(plan)
 
-    monkeypatch.setattr(results.status, "outcomes", late)
+    monkeypatch.setattr(status, "outcomes", late)
     assert states(sweep)[0] == "done"
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy import stats as scipy_stats
 
-from results.stats import paired, summarise
+from results.numbers.stats import paired, summarise
 
 PLAIN = {0: 0.80, 1: 0.82, 2: 0.84}
 ADDED = {0: 0.81, 1: 0.82, 2: 0.86}  # differences .01, 0, .02: mean .01, sample std .01

@@ -14,7 +14,7 @@ from fake_runs import fail, forget, overridden, result, write_json, write_run, w
 
 import results
 from experiments.errors import UserError
-from results.store import read, read_metrics
+from results.runs.store import read, read_metrics
 
 COLUMNS = [{"topology.sparsity": 0.9}, {"topology.sparsity": 0.95}]
 ROWS = {"Dense": {}, "RiGL": {"topology.name": "rigl"}}
@@ -191,10 +191,10 @@ def test_metrics_leave_out_torn_lines(tmp_path, caplog):
 
 def test_import_is_cheap_and_free_of_torch(sweep):
     code = (
-        "import sys, results, results.tables, results.status\n"
+        "import sys, results, results.table.tables, results.progress.status\n"
         "heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        f"results.load({str(sweep)!r}); results.tables.render({str(sweep)!r}, 'text')\n"
+        f"results.load({str(sweep)!r}); results.table.tables.render({str(sweep)!r}, 'text')\n"
         "heavy = {'torch', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

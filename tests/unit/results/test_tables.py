@@ -12,8 +12,8 @@ import pytest
 from fake_runs import fail, forget, result, write_json, write_sweep
 
 from experiments.errors import UserError
-from results.store import read
-from results.tables import FIGURE_SPACE, render, table
+from results.runs.store import read
+from results.table.tables import FIGURE_SPACE, render, table
 
 RIGL, HAM = {"topology.name": "rigl"}, {"topology.name": "rigl", "optimizer.ham": {"alpha": 20.0}}
 ROWS = {"Dense": {}, "RiGL": RIGL, "RiGL + HAM": HAM}

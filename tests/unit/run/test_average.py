@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import sparsity
-from experiments.average import Average
+from experiments.run.average import Average
 
 
 def network() -> nn.Sequential:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from experiments.schedule import share
-from experiments.schema import ScheduleSpec
+from experiments.config.schema import ScheduleSpec
+from experiments.run.schedule import share
 
 
 def schedule(name: Any, epochs: int, warmup: float = 0, **keys: Any) -> ScheduleSpec:

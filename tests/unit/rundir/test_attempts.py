@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from experiments import attempts as module
-from experiments.attempts import alive, claim, ending, newest
 from experiments.errors import Busy, Interrupted, LostRank, RunFailure
+from experiments.rundir import attempts as module
+from experiments.rundir.attempts import alive, claim, ending, newest
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_another_machine_is_judged_by_its_job(tmp_path: Path, monkeypatch: pytes
         asked.append((job, restarts))
         return job == "77"
 
-    monkeypatch.setattr("slurm.queue.may_be_running", may_be_running)
+    monkeypatch.setattr("slurm.scheduler.queue.may_be_running", may_be_running)
     owned_by(tmp_path, os.getpid(), host="elsewhere", job="77", job_id="77", restarts=2)
     with pytest.raises(Busy, match=r"on elsewhere \(job 77\)"):
         claim(tmp_path)
@@ -167,7 +167,7 @@ def test_an_end_that_the_disk_refuses_once(tmp_path: Path, monkeypatch: pytest.M
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
-    monkeypatch.setattr("experiments.files.os.fsync", full_once)
+    monkeypatch.setattr("experiments.rundir.files.os.fsync", full_once)
     attempt.end("stopped")
     owner = newest(tmp_path)
     assert owner is not None

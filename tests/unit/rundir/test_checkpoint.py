@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import checkpoint
-from experiments.checkpoint import Checkpoints, found
 from experiments.errors import RunFailure
+from experiments.rundir import checkpoint
+from experiments.rundir.checkpoint import Checkpoints, found
 
 STATE: dict[str, Any] = {
     "step": 3,
@@ -194,7 +194,7 @@ def test_a_failed_save_keeps_the_old_ones(kept: Checkpoints, tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.files.os.fsync", full)
+        patch.setattr("experiments.rundir.files.os.fsync", full)
         with pytest.raises(OSError, match="No space left"):
             kept.save(4, at(4))
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()} == before

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import files
 from experiments.errors import SuiteError
-from experiments.files import JsonLines, atomic, read_json_lines, remove_leftovers, write_json, write_text
+from experiments.rundir import files
+from experiments.rundir.files import JsonLines, atomic, read_json_lines, remove_leftovers, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.attempts import claim
-from experiments.ledger import Ledger, last_beat, read
+from experiments.rundir.attempts import claim
+from experiments.rundir.ledger import Ledger, last_beat, read
 
 
 def begun(folder: Path, step: int, digest: str | None = None) -> Ledger:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.spec import load, resolve
-from experiments.sweep import Cell
-from experiments.yaml_io import dump
+from experiments.config.resolve import load, resolve
+from experiments.config.sweep import Cell
+from experiments.config.yaml_text import dump
 from slurm.plan import Place
 from slurm.profile import Profile
 from slurm.profile import load as load_profile

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from slurm_plans import install
 
+from experiments.config.yaml_text import dump
 from experiments.errors import UserError
-from experiments.yaml_io import dump
-from slurm import doctor, partitions
+from slurm import doctor
 from slurm.profile import load
+from slurm.scheduler import partitions
 
 SINFO = """\
 debug|up|30:00|2|64|257000+|(null)

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from slurm_plans import cells
 
+from experiments.config.identity import identity
 from experiments.errors import LostRank, RunFailure
-from experiments.files import write_json
-from experiments.identity import identity
-from slurm.crashes import in_vain
-from slurm.job import Job, Run, prepared
+from experiments.rundir.files import write_json
+from slurm.job.crashes import in_vain
+from slurm.job.job import Job, Run, prepared
 from slurm.script import command
 
 
@@ -75,7 +75,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture(autouse=True)
 def own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     """The handlers of a job stay out of the test process."""
-    monkeypatch.setattr("slurm.signals.Signals.install", lambda self: None)
+    monkeypatch.setattr("slurm.job.signals.Signals.install", lambda self: None)
 
 
 def ended(job: Job) -> int:
@@ -116,7 +116,7 @@ def test_failures_are_for_good_and_crashes_are_not(
     def broken(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("experiments.runner.run", broken)
+    monkeypatch.setattr("experiments.run.runner.run", broken)
     assert ended(Job((run,), max_restarts=3, gpu=False)) == code
     assert (tmp_path / "verdict").read_text() == f"{code}\n"
 
@@ -126,7 +126,7 @@ def test_a_crash_loop_ends_with_the_reason(run: Run, monkeypatch: pytest.MonkeyP
     folder.mkdir()
     (folder / "log.txt").write_text("first line\nillegal instruction in libfoo\n")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
-    monkeypatch.setattr("experiments.runner.run", lambda *_, **__: pytest.fail("was started again"))
+    monkeypatch.setattr("experiments.run.runner.run", lambda *_, **__: pytest.fail("was started again"))
     assert ended(Job((run,), max_restarts=3, gpu=False)) == 1
     failure = json.loads((folder / "failure.json").read_text())
     assert "3 attempts of job 9 in a row ended without progress" in failure["error"]

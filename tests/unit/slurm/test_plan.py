@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from slurm_plans import PLACE, cells, profile_of
 
-from experiments.sweep import Cell
+from experiments.config.sweep import Cell
 from slurm.plan import ArrayPlan, plan, script
 from slurm.profile import Profile
 
@@ -69,15 +69,16 @@ def test_batch_scripts_are_the_golden_ones(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", PROFILES)
 def test_golden_scripts_hold_no_path_of_a_machine_and_are_valid_shell(name: str) -> None:
     text = (GOLDEN / f"{name}.sh").read_text()
-    for place in (str(Path.home()), sys.prefix, sys.executable, str(Path(__file__).resolve().parents[2]), os.getcwd()):
+    for place in (str(Path.home()), sys.prefix, sys.executable, str(Path(__file__).resolve().parents[3]), os.getcwd()):
         assert place == "/" or place not in text
     checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def test_nothing_here_loads_torch() -> None:
-    names = [f"slurm.{path.stem}" for path in (Path(__file__).parents[2] / "slurm").glob("[a-z]*.py")]
-    assert "slurm.job" in names
+    root = Path(__file__).parents[3]
+    names = [".".join(path.relative_to(root).with_suffix("").parts) for path in root.glob("slurm/**/[a-z]*.py")]
+    assert {"slurm.plan", "slurm.job.job", "slurm.scheduler.queue"} <= set(names)
     code = f"import sys, {', '.join(names)}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 

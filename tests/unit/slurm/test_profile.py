@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.config.yaml_text import dump, read_mapping
 from experiments.errors import UserError
-from experiments.yaml_io import dump, read_mapping
 from slurm import profile
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm import queue
-from slurm.parse import Job, fold, parse_history, parse_queue, unfold
+from slurm.scheduler import queue
+from slurm.scheduler.parse import Job, fold, parse_history, parse_queue, unfold
 
 RECORDED = Path(__file__).parent / "recorded"
 ARRAY = "55625866"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from experiments.config.methods import import_modules
 from experiments.errors import UserError
-from experiments.methods import import_modules
 from slurm import snapshot
 
 PROBE = """
-import experiments, experiments.config_files, ham, results, slurm.job, sparsity
-print(experiments.__file__, experiments.config_files.configs_folder(), ham.__file__, slurm.job.__file__, sep="\\n")
+import experiments, experiments.config.files, ham, results, slurm.job, sparsity
+print(experiments.__file__, experiments.config.files.configs_folder(), ham.__file__, slurm.job.__file__, sep="\\n")
 """
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from slurm_plans import calls, cells, install
 
+from experiments.config.sweep import Cell, Sweep
+from experiments.config.yaml_text import dump
 from experiments.errors import SuiteError, UserError
-from experiments.files import write_json
-from experiments.sweep import Cell, Sweep
-from experiments.yaml_io import dump
+from experiments.rundir.files import write_json
 from slurm import profile, records, submit
 
 ACCEPTS = 'n=$(wc -l < "$(dirname "$0")/sbatch.calls"); echo "Submitted batch job $((100 + n))"'
@@ -57,7 +57,7 @@ def test_what_is_submitted_is_on_record(sweep: Sweep, tmp_path: Path, monkeypatc
     written = record(tmp_path / "runs")
     (array,) = written["arrays"]
     assert array == {"name": f"ham-table-{written['id']}-0", "job": "101", "tasks": [[one.path] for one in sweep.cells]}
-    assert Path(written["snapshot"], "slurm", "job.py").is_file()
+    assert Path(written["snapshot"], "slurm", "job", "job.py").is_file()
     folder = tmp_path / "runs" / "table" / "submissions" / written["id"]
     for task in range(3):
         assert (folder / f"101_{task}_submitted.pkl").is_file()
@@ -113,7 +113,7 @@ def test_runs_in_the_queue_are_not_submitted_again(
 
 
 def queue_widths() -> list[int]:
-    from slurm.parse import QUEUE_FIELDS
+    from slurm.scheduler.parse import QUEUE_FIELDS
 
     return list(QUEUE_FIELDS.values())
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import sparsity
+from experiments.config.resolve import load, resolve
 from experiments.errors import UserError
-from experiments.spec import load, resolve
 
 Factors = list[Tensor]
 DOUBLE = {"dtype": torch.float64}

@@ -10,10 +10,10 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sparsity import distributions
-from sparsity.budgets import Criterion
-from sparsity.distributions import balanced, counts, dense_layers, erk, layer_densities, uniform
-from sparsity.flops import inference_fraction, layer_macs
+from sparsity.engine.flops import inference_fraction, layer_macs
+from sparsity.masking import distributions
+from sparsity.masking.budgets import Criterion
+from sparsity.masking.distributions import balanced, counts, dense_layers, erk, layer_densities, uniform
 from sparsity.options import Infeasible
 
 SPARSITIES = (0.8, 0.9, 0.95)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import sparsity
-from sparsity.flops import TrainingCost, inference_fraction, layer_macs
+from sparsity.engine.flops import TrainingCost, inference_fraction, layer_macs
 
 
 @pytest.mark.parametrize(

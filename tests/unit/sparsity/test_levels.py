@@ -13,7 +13,7 @@ from torch import nn
 import sparsity
 from ham import HAM
 from sparsity import registry
-from sparsity.schedules import pruning_densities
+from sparsity.masking.schedules import pruning_densities
 
 SGD = torch.optim.SGD
 

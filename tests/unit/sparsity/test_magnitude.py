@@ -10,8 +10,8 @@ from torch import nn
 
 import sparsity
 from sparsity import registry
+from sparsity.masking.schedules import cubic
 from sparsity.options import OptionError
-from sparsity.schedules import cubic
 
 
 def row_net(*sizes: int) -> nn.Sequential:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from sparsity.schedules import acdc_phases, acdc_table, cosine_fraction
+from sparsity.masking.schedules import acdc_phases, acdc_table, cosine_fraction
 
 # Peste et al. 2021, ResNet-50, 100 epochs: (first epoch, sparse?)
 PUBLISHED = [

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import sparsity
-from sparsity import registry, scores
+from sparsity import registry
+from sparsity.masking import scores
 from sparsity.options import Infeasible
 
 SCORED = [name for name, kind in registry.topologies().items() if kind.needs_probe]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity.selection import kth_largest, strictly_above_kth, top_k, top_k_of_all
+from sparsity.masking.selection import kth_largest, strictly_above_kth, top_k, top_k_of_all
 
 
 def stable_sort_mask(scores: np.ndarray, k: int) -> np.ndarray:

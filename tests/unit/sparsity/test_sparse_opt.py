@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import sparsity
-from experiments.build import build
-from experiments.identity import identity
-from experiments.spec import from_mapping, load, resolve
+from experiments.config.identity import identity
+from experiments.config.resolve import from_mapping, load, resolve
+from experiments.run.build import build
 from ham import HAM
-from sparsity import MaskSet, masked
-from sparsity.sparse_opt import neuron_density, scales
+from sparsity import MaskSet
+from sparsity.engine import masked
+from sparsity.engine.sparse_opt import neuron_density, scales
 
 #   neuron 0 has 1 of 4 weights, neuron 1 has 3 of 4: densities 1/4, 3/4 and 1/2 on average
 FIRST = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)

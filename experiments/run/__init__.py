@@ -1,0 +1,1 @@
+"""One run, from its objects to its result."""

@@ -1,0 +1,1 @@
+"""What the cluster says of its jobs, nodes and partitions."""

@@ -1,0 +1,1 @@
+"""How many weights a layer keeps, and which."""
