@@ -15,7 +15,7 @@ help:
 	@echo "make test-integrations  HAM in the loops of timm, transformers and Lightning, which it installs (some minutes)"
 	@echo "make mutants      wrong implementations of each method, which the tests must notice (some minutes)"
 	@echo "make slurm-up     such a cluster to try things on; make slurm-down ends it"
-	@echo "make lint         ruff and pyright"
+	@echo "make lint         ruff, pyright, and which way imports run"
 	@echo "make install      only make $(VENV)"
 	@echo "make clean        remove $(VENV) and caches; runs/ stays"
 
@@ -64,6 +64,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

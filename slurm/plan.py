@@ -17,7 +17,7 @@ from experiments.config.sweep import Cell
 from .profile import Profile
 from .script import command, setup
 
-Task = tuple[Cell, ...]
+RunsOfJob = tuple[Cell, ...]
 """Runs of one job."""
 
 
@@ -66,7 +66,7 @@ class ArrayPlan:
     """
 
     name: str
-    tasks: tuple[Task, ...] = field(repr=False)
+    tasks: tuple[RunsOfJob, ...] = field(repr=False)
     resources: Resources
     gpus: int
     parameters: dict[str, Any] = field(repr=False)
@@ -95,7 +95,7 @@ def plan(cells: Sequence[Cell], profile: Profile, place: Place, *, name: str, ar
     classes: dict[Resources, list[Cell]] = {}
     for cell in cells:
         classes.setdefault(_resources(cell, profile), []).append(cell)
-    arrays: list[tuple[Resources, tuple[Task, ...]]] = []
+    arrays: list[tuple[Resources, tuple[RunsOfJob, ...]]] = []
     for resources, group in classes.items():
         alone = resources.nodes * resources.ranks_per_node == 1
         tasks = [tuple(task) for task in _chunks(group, profile.runs_per_job if alone else 1)]

@@ -18,18 +18,17 @@ from experiments.config.resolve import from_mapping
 from experiments.config.sweep import Cell, Sweep
 from experiments.config.yaml_text import shown
 from experiments.errors import Busy
-from experiments.rundir import attempts
+from experiments.rundir import attempts, names
 from experiments.rundir.files import read_json, write_json
 
 from .plan import ArrayPlan
 
-FOLDER = "submissions"
 PATIENCE = 120.0
 """Seconds to wait for another command that submits runs of the same sweep: it may wait a minute for the scheduler."""
 _RUNS = "runs.json"
 
 
-class Record:
+class SubmissionRecord:
     """The record of one submission under way.
 
     Args:
@@ -39,7 +38,7 @@ class Record:
     """
 
     def __init__(self, folder: Path, content: dict[str, Any], arrays: Sequence[ArrayPlan]):
-        self._path = folder / FOLDER / f"{content['id']}.json"
+        self._path = folder / names.SUBMISSIONS / f"{content['id']}.json"
         entries = [
             {"name": array.name, "job": None, "tasks": [[cell.path for cell in task] for task in array.tasks]}
             for array in arrays
@@ -71,7 +70,7 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         Busy: if another command is at it for longer than `PATIENCE`.
     """
-    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    (folder / names.SUBMISSIONS).mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -106,7 +105,7 @@ def keep_runs(folder: Path, identifier: str, sweep: Sweep, homes: Collection[Pat
         }
         for one in sweep.runs
     ]
-    write_json(folder / FOLDER / identifier / _RUNS, {"folders": sorted(map(str, homes)), "runs": runs})
+    write_json(folder / names.SUBMISSIONS / identifier / _RUNS, {"folders": sorted(map(str, homes)), "runs": runs})
 
 
 def recorded_runs(folder: Path) -> dict[str, Cell]:
@@ -116,7 +115,7 @@ def recorded_runs(folder: Path) -> dict[str, Cell]:
         UserError: if a module of the user's own is no longer there.
     """
     found: dict[str, Cell] = {}
-    for path in sorted((folder / FOLDER).glob(f"*/{_RUNS}"), key=lambda path: path.stat().st_mtime):
+    for path in sorted((folder / names.SUBMISSIONS).glob(f"*/{_RUNS}"), key=lambda path: path.stat().st_mtime):
         kept = read_json(path) or {"folders": [], "runs": []}
         for run in kept["runs"]:
             import_modules(run["spec"]["imports"], [Path(home) for home in kept["folders"]], shown(path))

@@ -5,17 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from .job.codes import VERDICT
 from .profile import Profile
-
-STOPPED, TERMINATED, CRASHED = 75, 76, 70
-"""Exit codes of a job's task, besides 0 (done) and 1, 2 (failed for good): stopped at a checkpoint after a warning; the
-same on SIGTERM; crashed. What is none of these is a crash too."""
-
-RUNNING = "running"
-"""What the verdict file holds until rank 0 has come to its end."""
-
-VERDICT = "HAM_VERDICT"
-"""Variable that names the file into which rank 0 writes its exit code."""
 
 # srun's own code is that of the worst task, and tasks that it kills because another has ended count too: so the code
 # of rank 0 decides, and srun's only where rank 0 did not come to an end by itself. A job that the scheduler has ended

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from experiments.config.files import configs_folder
 from experiments.errors import UserError
-from experiments.rundir.outcome import COMMIT, git_commit
+from experiments.rundir.environment import COMMIT, git_commit
 
 PACKAGES = ("ham", "sparsity", "experiments", "results", "slurm")
 FOLDER = ".snapshots"

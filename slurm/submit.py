@@ -15,12 +15,15 @@ from pathlib import Path
 
 from experiments.config.sweep import Cell, Sweep, manifest
 from experiments.errors import SuiteError, UserError
+from experiments.rundir import names
 from experiments.rundir.files import write_json
 from experiments.rundir.outcome import read_result
+from results.progress.states import UNDER_WAY
+from results.progress.status import status
 
 from . import profile, records, script, snapshot
-from .job.job import Job, Run
-from .plan import ArrayPlan, Place, Task, plan
+from .job.payload import JobPayload, JobRun
+from .plan import ArrayPlan, Place, RunsOfJob, plan
 from .plan import script as batch_script
 from .scheduler import cluster, queue
 
@@ -68,7 +71,7 @@ def submit(sweep: Sweep, root: Path, name: str, only: Collection[str] | None = N
     cluster.require("sbatch", "srun")
     folder = (root / sweep.name).resolve()
     with records.alone(folder):
-        write_json(folder / "sweep.json", manifest(sweep))
+        write_json(folder / names.MANIFEST, manifest(sweep))
         wanted = [cell for cell in sweep.runs if only is None or cell.path in only]
         todo = [cell for cell in wanted if read_result(folder / cell.path) is None]
         free = not_under_way(folder, todo)
@@ -94,7 +97,7 @@ def resubmit(folder: Path, paths: Collection[str], name: str | None = None) -> S
     unknown = [path for path in paths if path not in known]
     if unknown:
         raise UserError(f"was never submitted: use `ham sweep CONFIG --cluster slurm` ({unknown[0]})", str(folder))
-    kept = sorted((folder / records.FOLDER).glob("*/profile.yaml"), key=lambda path: path.stat().st_mtime)
+    kept = sorted((folder / names.SUBMISSIONS).glob("*/profile.yaml"), key=lambda path: path.stat().st_mtime)
     sweep = Sweep(folder.name, None, None, None, [], {}, list(known.values()))
     chosen = name or str(kept[-1])
     loaded = profile.load(chosen)
@@ -112,10 +115,10 @@ def dry_run(sweep: Sweep, root: Path, name: str) -> str:
     folder = (root / sweep.name).resolve()
     todo = [cell for cell in sweep.runs if read_result(folder / cell.path) is None]
     done = len(sweep.runs) - len(todo)
-    if (folder / records.FOLDER).exists():
+    if (folder / names.SUBMISSIONS).exists():
         todo = not_under_way(folder, todo)
     code = root.resolve() / snapshot.FOLDER / snapshot.name_of(snapshot.contents(_imports(todo)))
-    place = Place(folder / records.FOLDER / "DRY-RUN", folder, code, _python(chosen))
+    place = Place(folder / names.SUBMISSIONS / "DRY-RUN", folder, code, _python(chosen))
     size = cluster.array_size(cluster.configuration())
     arrays = plan(todo, chosen, place, name=f"ham-{sweep.name}-DRY-RUN", array_size=size)
     scripts = [f"# {_ask_of(array)}\n{batch_script(array, place)}" for array in arrays]
@@ -143,9 +146,6 @@ def not_under_way(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
     Raises:
         SuiteError: if the scheduler cannot be asked.
     """
-    from results.progress.states import UNDER_WAY
-    from results.progress.status import status
-
     until = time.monotonic() + PATIENCE
     while True:
         report = status(folder)
@@ -163,7 +163,7 @@ def _submit(
 ) -> tuple[list[ArrayPlan], list[str]]:
     identifier = secrets.token_hex(4)
     place = Place(
-        folder=folder / records.FOLDER / identifier,
+        folder=folder / names.SUBMISSIONS / identifier,
         sweep=folder,
         snapshot=snapshot.take(folder.parent, snapshot.contents(_imports(cells))),
         python=_python(chosen),
@@ -171,7 +171,7 @@ def _submit(
     size = cluster.array_size(cluster.configuration())
     arrays = plan(cells, chosen, place, name=f"ham-{sweep.name}-{identifier}", array_size=size)
     about = {"id": identifier, "time": time.time(), "profile": name, "snapshot": str(place.snapshot)}
-    record = records.Record(folder, about, arrays)
+    record = records.SubmissionRecord(folder, about, arrays)
     jobs = []
     try:
         records.keep_runs(folder, identifier, sweep, snapshot.homes(_imports(cells)))
@@ -209,7 +209,8 @@ def _call(array: ArrayPlan, place: Place, chosen: profile.Profile) -> str:
     root = chosen.staging.root if chosen.staging else None
     with redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what the error says as well
         jobs = [
-            executor.submit(Job(_runs(task, place), chosen.max_restarts, array.gpus > 0, root)) for task in array.tasks
+            executor.submit(JobPayload(_runs(task, place), chosen.max_restarts, array.gpus > 0, root))
+            for task in array.tasks
         ]
     return jobs[0].job_id.partition("_")[0]
 
@@ -224,8 +225,8 @@ def _withdraw(name: str) -> str | None:
     return answer.problem or queue.cancel(active, patience=5)
 
 
-def _runs(task: Task, place: Place) -> tuple[Run, ...]:
-    return tuple(Run(str(place.sweep / one.path), one.identity, one.row, one.spec.model_dump()) for one in task)
+def _runs(task: RunsOfJob, place: Place) -> tuple[JobRun, ...]:
+    return tuple(JobRun(str(place.sweep / one.path), one.identity, one.row, one.spec.model_dump()) for one in task)
 
 
 def _imports(cells: Sequence[Cell]) -> set[str]:

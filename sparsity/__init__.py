@@ -7,16 +7,15 @@ sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.9, total_steps=ste
 sparse.finalize()
 """
 
-from .attach import attach
-from .engine.levels import Plan
+from .attach import attach, represent
 from .engine.sparse_training import SparseTraining
 from .masking import distributions
 from .masks import MaskSet
 from .options import OptionError, option
 from .probe import Probe
 from .registry import register_representation, register_topology
-from .representation import Representation, represent
-from .topology import Context, Topology
+from .representation import Representation
+from .topology import Context, Plan, Topology
 
 __all__ = [
     "Context",

@@ -1,4 +1,4 @@
-"""`attach`: the one call that makes a model's training sparse."""
+"""`represent` and `attach`: the two calls that make a model's training sparse."""
 
 from __future__ import annotations
 
@@ -14,8 +14,33 @@ from .engine.sparse_opt import AVERAGES
 from .engine.sparse_training import SparseTraining
 from .options import build_options
 from .probe import Probe
-from .representation import of, represent
+from .representation import Representation, of
 from .targets import unwrapped
+
+
+def represent(model: nn.Module, name: str = "plain", *, seed: int = 0, **options: Any) -> Representation:
+    """Parametrise every prunable weight of a model. Call it before DDP, `torch.compile` and the optimizer.
+
+    Args:
+        model: The network; its layers' weights are replaced in place, its initial θ stays (to rounding).
+        name: A registered representation, see ``registry.representations()``.
+        seed: Seed of initial factors that are drawn, where an option asks for that.
+        **options: The representation's own options.
+
+    Returns:
+        The representation; its `param_groups` are what the optimizer takes.
+
+    Raises:
+        UnknownMethodError: if no representation has that name.
+        OptionError: for an unknown option or a value out of range.
+        ValueError: if the model is represented already, has tied weights or nothing to prune.
+    """
+    if of(model) is not None:
+        raise ValueError("the model is represented already; represent() is called once, on the plain network")
+    cls = registry.representation(name)
+    representation = cls(build_options(cls.Options, options))
+    representation.install(model, seed)
+    return representation
 
 
 def attach(

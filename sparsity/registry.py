@@ -10,13 +10,11 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from .options import nearest
-
-if TYPE_CHECKING:
-    from .representation import Representation
-    from .topology import Topology
+from .representation import Representation
+from .topology import Topology
 
 C = TypeVar("C", bound=type)
 

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from . import registry
-from .options import NoOptions, build_options
-from .slots import Parametrization, Slot
+from .options import NoOptions
+from .slots import Slot
 from .targets import Target, targets
-
-if TYPE_CHECKING:
-    from .topology import Context
-
+from .topology import Context
 
 _MARK = "_sparsity_representation"
 
@@ -210,29 +206,26 @@ class Representation:
         """Undo `state_dict`."""
 
 
-def represent(model: nn.Module, name: str = "plain", *, seed: int = 0, **options: Any) -> Representation:
-    """Parametrise every prunable weight of a model. Call it before DDP, `torch.compile` and the optimizer.
+class Parametrization(nn.Module):
+    """The module that `torch.nn.utils.parametrize` calls; all algebra is the representation's."""
 
-    Args:
-        model: The network; its layers' weights are replaced in place, its initial θ stays (to rounding).
-        name: A registered representation, see ``registry.representations()``.
-        seed: Seed of initial factors that are drawn, where an option asks for that.
-        **options: The representation's own options.
+    def __init__(self, representation: Representation):
+        super().__init__()
+        # inside a tuple, so that nn.Module does not look into it and deepcopy still copies it along
+        self._owner = (representation,)
 
-    Returns:
-        The representation; its `param_groups` are what the optimizer takes.
+    @property
+    def representation(self) -> Representation:
+        """The representation whose algebra this is."""
+        return self._owner[0]
 
-    Raises:
-        UnknownMethodError: if no representation has that name.
-        OptionError: for an unknown option or a value out of range.
-        ValueError: if the model is represented already, has tied weights or nothing to prune.
-    """
-    if of(model) is not None:
-        raise ValueError("the model is represented already; represent() is called once, on the plain network")
-    cls = registry.representation(name)
-    representation = cls(build_options(cls.Options, options))
-    representation.install(model, seed)
-    return representation
+    def forward(self, *factors: Tensor) -> Tensor:
+        """θ from the trained tensors."""
+        return self.representation.materialise(*factors)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """The trained tensors from θ."""
+        return self.representation.factorise(weight)
 
 
 def of(model: nn.Module) -> Representation | None:

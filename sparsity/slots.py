@@ -1,38 +1,12 @@
-"""Where the trained tensors of a weight stand in the network, and the module through which torch makes θ of them."""
+"""Where the trained tensors of a weight stand in the network."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-
-if TYPE_CHECKING:
-    from .representation import Representation
-
-
-class Parametrization(nn.Module):
-    """The module that `torch.nn.utils.parametrize` calls; all algebra is the representation's."""
-
-    def __init__(self, representation: Representation):
-        super().__init__()
-        # inside a tuple, so that nn.Module does not look into it and deepcopy still copies it along
-        self._owner = (representation,)
-
-    @property
-    def representation(self) -> Representation:
-        """The representation whose algebra this is."""
-        return self._owner[0]
-
-    def forward(self, *factors: Tensor) -> Tensor:
-        """θ from the trained tensors."""
-        return self.representation.materialise(*factors)
-
-    def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """The trained tensors from θ."""
-        return self.representation.factorise(weight)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ masking gradients, the order of a step, checkpoints.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .engine.levels import Plan
 from .masks import MaskSet
 from .options import NoOptions
 from .probe import Probe
@@ -130,6 +130,20 @@ class Context(Protocol):
     def moment(self, parameter: nn.Parameter, key: str) -> Tensor | None:
         """One tensor of the optimizer's state of a parameter, or None."""
         ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run divides into levels, each a training of its own with its schedule and optimizer from the start.
+
+    Attributes:
+        levels: Number of trainings, at least 1.
+        rewind: None lets each level go on from the weights of the one before. A share of the first level, in [0, 1),
+            lets each begin with the weights that the first had there; 0 is the initial weights.
+    """
+
+    levels: int = 1
+    rewind: float | None = None
 
 
 class Topology:

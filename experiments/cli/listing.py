@@ -26,7 +26,7 @@ FIGURES = ("row", "data", "sparsity %: top-1 %", "epochs", "layers", "source", "
 
 
 @dataclass(frozen=True)
-class Method:
+class ListedMethod:
     """One registered method.
 
     Attributes:
@@ -70,10 +70,10 @@ class Method:
         ]
 
 
-def methods() -> list[Method]:
+def methods() -> list[ListedMethod]:
     """All registered methods."""
     tables = {"topology": registry.topologies(), "representation": registry.representations()}
-    return [Method(kind, name, cls) for kind, table in tables.items() for name, cls in table.items()]
+    return [ListedMethod(kind, name, cls) for kind, table in tables.items() for name, cls in table.items()]
 
 
 def overview() -> str:

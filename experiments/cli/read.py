@@ -222,9 +222,9 @@ def table(
     format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.text,
 ) -> None:
     """Print the table of a sweep: mean ± sample standard deviation, paired differences, sparsity, FLOPs."""
-    from results.table import tables
+    from results.table.formats import render
 
-    print(tables.render(directory, format.value), end="")
+    print(render(directory, format.value), end="")
 
 
 @app.command()

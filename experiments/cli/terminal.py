@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from experiments.launch.pool import Listener, Outcome
+from experiments.launch.pool import Listener, TaskResult
 
 console = Console(stderr=True, highlight=False)
 
@@ -51,7 +51,7 @@ class SweepBars(Listener):
         """Move a bar."""
         self._bars.update(self._ids[name], completed=done, total=total)
 
-    def finished(self, name: str, outcome: Outcome) -> None:
+    def finished(self, name: str, outcome: TaskResult) -> None:
         """Remove the bar; say what went wrong, if anything did."""
         self._bars.remove_task(self._ids.pop(name))
         self._bars.advance(self._all)

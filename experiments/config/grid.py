@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments.errors import UserError, nearest
+from experiments.rundir.names import identifies
 
-from .identity import identifies
 from .keys import apply, assign, dotted, lookup, place_of, split_key
 from .problems import complain, show, validate
 from .resolve import Loaded, resolve
@@ -18,7 +18,7 @@ from .yaml_text import Located
 _NOT_IN_OVERRIDES = ("extends", "imports", "label", "seed", "sweep")
 
 
-class Grid:
+class SweepGrid:
     """Rows, columns, seeds and rules of one configuration.
 
     Attributes:

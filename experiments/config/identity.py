@@ -15,16 +15,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from experiments.models import weights
+from experiments.rundir.names import identifies
 
 from .methods import neutral_options
 from .schema import MethodSpec, Spec
 
 LENGTH = 8  # hexadecimal digits
-# extends and sweep are no part of a resolved specification; they stand here for those who ask which keys count
-NOT_IDENTIFYING = (
-    *("extends", "sweep", "seed", "label", "tracking", "checkpoint", "resources"),
-    *("data.root", "data.workers", "runtime.rank_timeout"),
-)
 CALIBRATED = "calibrated"
 THRESHOLD_DECAY = "threshold_decay"
 
@@ -50,11 +46,6 @@ def calibration_identity(spec: Spec) -> str:
     """Identity of a specification before its threshold decay is filled in: the key of a calibration file's entry."""
     values = {THRESHOLD_DECAY: CALIBRATED}
     return identity(spec.model_copy(update={"representation": spec.representation.model_copy(update=values)}))
-
-
-def identifies(key: str) -> bool:
-    """Whether a dotted key counts for the identity."""
-    return not any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTIFYING)
 
 
 def _canonical(section: BaseModel, above: str) -> dict[str, Any]:

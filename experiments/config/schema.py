@@ -31,7 +31,7 @@ def _neutral(value: Any) -> Any:
 
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
-Event = Literal[
+EventKind = Literal[
     "initial", "update", "compress", "decompress", "threshold", "projection", "reset", "penalty", "cut", "prune"
 ]
 
@@ -196,7 +196,7 @@ class EventCheck(Section):
 class ChecksSpec(Section):
     """Conditions without which a finished run is a failure."""
 
-    events: dict[Event, EventCheck]
+    events: dict[EventKind, EventCheck]
 
 
 class TrackingSpec(Section):

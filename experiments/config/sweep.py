@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.errors import UserError
 
-from .grid import Grid, at
+from .grid import SweepGrid, at
 from .identity import identity
 from .keys import lookup
 from .problems import show
@@ -92,7 +92,7 @@ def expand(
     if loaded.sweep is None:
         text = f"has no section sweep, so it is a single run: use `ham run {shlex.quote(loaded.config)}`"
         raise UserError(text, shown(loaded.path))
-    grid = Grid(loaded, resolve(loaded, calibrate=False))
+    grid = SweepGrid(loaded, resolve(loaded, calibrate=False))
     cells = []
     for row, column in itertools.product(grid.rows, grid.columns()):
         spec = grid.resolve(row, column, calibrate)
@@ -135,7 +135,7 @@ def run_name(label: str, hashed: str, seed: int) -> str:
     return slug(label)[: MAX_NAME - len(suffix)].rstrip("-.") + suffix
 
 
-def _check_cells(grid: Grid, cells: list[Cell]) -> None:
+def _check_cells(grid: SweepGrid, cells: list[Cell]) -> None:
     """What shows only in resolved cells: columns without effect, rows that are the same."""
     for key in grid.section.columns:
         if not any(lookup(cell.spec.model_dump(), key.split("."))[0] for cell in cells):

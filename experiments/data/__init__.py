@@ -13,7 +13,7 @@ from experiments.errors import UserError, nearest
 from . import cifar, fashion_mnist, synthetic
 from .arrays import Arrays
 from .imagenet import ImageNet
-from .source import ArraySource, Data, DataSpec, Placement, Source
+from .source import ArraySource, Data, DataSettings, Placement, Source
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ __all__ = [
     "ArraySource",
     "Arrays",
     "Data",
-    "DataSpec",
+    "DataSettings",
     "Placement",
     "Source",
     "build",
@@ -69,7 +69,7 @@ def content_hash(name: str, root: str | None) -> str:
 
 
 def build(
-    spec: DataSpec, seed: int, device: str | torch.device, channels_last: bool, shard: Shard | None = None
+    spec: DataSettings, seed: int, device: str | torch.device, channels_last: bool, shard: Shard | None = None
 ) -> Data:
     """Load, split and place the data of a run.
 

@@ -30,7 +30,7 @@ MEAN_10, STD_10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 MEAN_100, STD_100 = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 _KEY = "data.root"
-Part = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [N, 3, 32, 32] and labels [N]
+ArrayPart = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [N, 3, 32, 32] and labels [N]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Layout:
     folder: str
     train: tuple[str, ...]
     test: str
-    read: Callable[[Path], Part]
+    read: Callable[[Path], ArrayPart]
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def _find(title: str, root: Path, layouts: tuple[Layout, ...]) -> tuple[Path, La
     raise UserError(f"{root} {state}; expected is {_names(layouts)}, or the folder that holds it", where=_KEY)
 
 
-def _read(path: Path, layout: Layout, num_classes: int) -> Part:
+def _read(path: Path, layout: Layout, num_classes: int) -> ArrayPart:
     try:
         images, labels = layout.read(path)
         if not len(labels):
@@ -118,8 +118,8 @@ def _read(path: Path, layout: Layout, num_classes: int) -> Part:
     return images, labels
 
 
-def _pickled(label_key: str) -> Callable[[Path], Part]:
-    def read(path: Path) -> Part:
+def _pickled(label_key: str) -> Callable[[Path], ArrayPart]:
+    def read(path: Path) -> ArrayPart:
         try:
             found = read_plain_pickle(path)
         except PickleError as error:
@@ -137,10 +137,10 @@ def _pickled(label_key: str) -> Callable[[Path], Part]:
     return read
 
 
-def _binary(label_bytes: int) -> Callable[[Path], Part]:
+def _binary(label_bytes: int) -> Callable[[Path], ArrayPart]:
     """Rows of labels, of which the last is the fine one, and pixels."""
 
-    def read(path: Path) -> Part:
+    def read(path: Path) -> ArrayPart:
         content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
         row = label_bytes + PIXELS
         if len(content) % row:

@@ -21,7 +21,7 @@ from .bundle import check_batch, split
 from .folder import ImageFolder
 from .image_reader import Reader, Request
 from .sampler import SeekableSampler
-from .source import DataSpec, PartName, Placement
+from .source import DataSettings, PartName, Placement
 
 EVALUATION_BATCH = 256
 
@@ -58,7 +58,7 @@ class ImageBundle:
     def __init__(
         self,
         folder: ImageFolder,
-        spec: DataSpec,
+        spec: DataSettings,
         placement: Placement,
         *,
         size: int,

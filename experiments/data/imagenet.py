@@ -7,7 +7,7 @@ comes from there. `val` is the test part, as everywhere in the literature; a val
 from __future__ import annotations
 
 from .folder import scan
-from .source import Data, DataSpec, Placement
+from .source import Data, DataSettings, Placement
 
 IMAGE_SIZE = 224
 # Of the training images, on the scale 0 to 1, as torchvision's reference code states them.
@@ -21,7 +21,7 @@ class ImageNet:
         """Hash of names and some sizes, see `ImageFolder.content_hash`."""
         return scan(root).content_hash
 
-    def open(self, spec: DataSpec, placement: Placement) -> Data:
+    def open(self, spec: DataSettings, placement: Placement) -> Data:
         """See `Source`."""
         from .image_bundle import ImageBundle
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PartName = Literal["train", "validation", "test"]
 
 
-class DataSpec(Protocol):
+class DataSettings(Protocol):
     """The section ``data`` of a configuration, as far as it is read here."""
 
     @property
@@ -143,7 +143,7 @@ class Source(Protocol):
         """
         ...
 
-    def open(self, spec: DataSpec, placement: Placement) -> Data:
+    def open(self, spec: DataSettings, placement: Placement) -> Data:
         """Make the data of a run.
 
         Raises:
@@ -175,7 +175,7 @@ class ArraySource:
         """See `Source`."""
         return self.load(root).content_hash
 
-    def open(self, spec: DataSpec, placement: Placement) -> Data:
+    def open(self, spec: DataSettings, placement: Placement) -> Data:
         """See `Source`."""
         from .bundle import make_bundle
 

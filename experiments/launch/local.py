@@ -12,6 +12,8 @@ from experiments.config.sweep import Sweep, manifest
 from experiments.errors import Interrupted, RunFailure
 from experiments.ranks import distributed
 from experiments.run import runner
+from experiments.run.numerics import same_arithmetic
+from experiments.rundir import names
 from experiments.rundir.files import write_json
 from experiments.rundir.outcome import read_result
 
@@ -26,7 +28,7 @@ def default_jobs() -> int:
 
 
 def run_here(
-    spec: Spec, folder: Path, identity: str, progress: runner.Progress, threads: int
+    spec: Spec, folder: Path, identity: str, progress: runner.OnStep, threads: int
 ) -> tuple[dict[str, Any], bool]:
     """Carry one run out in this process, or as one of several ranks that torchrun or srun started.
 
@@ -38,10 +40,6 @@ def run_here(
     Raises:
         Interrupted, RunFailure, LostRank, UserError: see `runner.run`.
     """
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # as in the workers of a sweep
     requested = False
 
     def request(*_: Any) -> None:
@@ -50,11 +48,13 @@ def run_here(
 
     before = {number: signal.signal(number, request) for number in STOPPING}
     try:
-        with distributed.joined(folder, spec.runtime.device, spec.runtime.rank_timeout) as world:
+        with (
+            same_arithmetic(threads),
+            distributed.joined(folder, spec.runtime.device, spec.runtime.rank_timeout) as world,
+        ):
             result = runner.run(spec, folder, identity, progress=progress, stop=lambda: requested, world=world)
-        return result, world.leads
+        return result, world.is_main
     finally:
-        torch.set_flush_denormal(False)
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -76,14 +76,14 @@ def run_sweep(sweep: Sweep, root: Path, *, jobs: int, listener: Listener) -> Non
         RunFailure: after all other runs are done, if some failed.
     """
     folder = root / sweep.name
-    write_json(folder / "sweep.json", manifest(sweep))
+    write_json(folder / names.MANIFEST, manifest(sweep))
     todo = pending(sweep, root)
     tasks = [
         Task(
             name=cell.path,
             function=_sweep_task,
             arguments=(cell.spec.model_dump(), folder / cell.path, cell.identity, cell.row),
-            log=folder / cell.path / "log.txt",
+            log=folder / cell.path / names.LOG,
         )
         for cell in todo
     ]
@@ -94,9 +94,9 @@ def run_sweep(sweep: Sweep, root: Path, *, jobs: int, listener: Listener) -> Non
         raise Interrupted("stopped; the same command goes on from here", where=str(folder)) from None
     failed = [name for name, outcome in outcomes.items() if outcome.error]
     if failed:
-        names = ", ".join(failed[:3]) + (" …" if len(failed) > 3 else "")
+        some = ", ".join(failed[:3]) + (" …" if len(failed) > 3 else "")
         raise RunFailure(
-            f"{len(failed)} of {len(sweep.runs)} runs failed ({names}); "
+            f"{len(failed)} of {len(sweep.runs)} runs failed ({some}); "
             "the others are complete, and the same command tries these again",
             where=str(folder),
         )

@@ -43,7 +43,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskResult:
     """How a task ended: `value` if it succeeded, else `error`."""
 
     value: Any = None
@@ -60,7 +60,7 @@ class Listener:
     def progress(self, name: str, done: int, total: int) -> None:
         """A task is at step `done` of `total`."""
 
-    def finished(self, name: str, outcome: Outcome) -> None:
+    def finished(self, name: str, outcome: TaskResult) -> None:
         """A task has ended."""
 
 
@@ -108,11 +108,10 @@ def _carry_out(task: Task, connection: Connection, threads: int, stop: _Stop) ->
 
     try:
         _redirect_output(task.log)
-        import torch
+        from experiments.run.numerics import same_arithmetic  # loads torch
 
-        torch.set_num_threads(threads)
-        torch.set_flush_denormal(True)  # subnormal numbers are slow, and equal runs must treat them equally
-        connection.send(("value", task.function(*task.arguments, progress=progress, stop=stop)))
+        with same_arithmetic(threads):
+            connection.send(("value", task.function(*task.arguments, progress=progress, stop=stop)))
     except Interrupted as error:
         connection.send(("interrupted", str(error)))
     except (SuiteError, OSError) as error:
@@ -133,7 +132,7 @@ def _redirect_output(path: Path) -> None:
 
 def run_all(
     tasks: Sequence[Task], jobs: int, listener: Listener, *, threads: int = 1, preload: Sequence[str] = ()
-) -> dict[str, Outcome]:
+) -> dict[str, TaskResult]:
     """Run tasks in worker processes.
 
     Args:
@@ -150,11 +149,10 @@ def run_all(
         KeyboardInterrupt: after the workers have stopped at a checkpoint.
         RunFailure: if no worker can be started.
     """
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read when the server process imports torch
     context = multiprocessing.get_context("forkserver")
     # torch imports its compiler when the first optimizer is made, which would cost every worker two seconds
     context.set_forkserver_preload(["torch._dynamo", "experiments.run.runner", *preload])
-    _start_server()
+    _start_server(threads)
     waiting, outcomes = list(tasks), {}
     running: dict[Any, tuple[Task, Any]] = {}
     try:
@@ -178,21 +176,27 @@ def run_all(
     return outcomes
 
 
-def _start_server() -> None:
+def _start_server(threads: int) -> None:
     """Start the server process such that it ignores Ctrl-C from its first moment on, while it imports too.
 
     SIGTERM as well, which a scheduler sends to all processes of a job: workers, which end with the server, handle it.
     """
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    variable, wanted = "OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS")
+    os.environ[variable] = str(threads)  # read when the server process imports torch
     try:
         forkserver.ensure_running()
     finally:
+        if wanted is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = wanted
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _receive(
-    connection: Any, running: dict[Any, tuple[Task, Any]], outcomes: dict[str, Outcome], listener: Listener
+    connection: Any, running: dict[Any, tuple[Task, Any]], outcomes: dict[str, TaskResult], listener: Listener
 ) -> None:
     task, process = running[connection]
     try:
@@ -207,7 +211,7 @@ def _receive(
         kind, content = "error", [f"the worker process {reason}"]
     del running[connection]
     process.join()
-    outcome = Outcome(
+    outcome = TaskResult(
         value=content[0] if kind == "value" else None,
         error=None if kind == "value" else content[0],
         interrupted=kind == "interrupted",

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from experiments.errors import LostRank, RunFailure
 from experiments.rundir.files import read_json, write_json
+from slurm.scheduler.environment import this_start
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class World:
     """The ranks of one run, as one of them sees them; by default there is one rank and nothing to agree on.
 
     Attributes:
-        rank: This one, 0 to `size` - 1; rank 0 leads: it alone writes files.
+        rank: This one, 0 to `size` - 1; rank 0 is the main one: it alone writes files.
         size: Number of ranks.
         local_rank: Position on this node, which picks the GPU.
     """
@@ -36,7 +37,7 @@ class World:
     local_rank: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is rank 0."""
         return self.rank == 0
 
@@ -81,7 +82,7 @@ class World:
 ALONE = World()
 
 
-class Ballot:
+class StepVote:
     """Agreement of all ranks at every step without a wait: a vote is counted while the next step computes.
 
     With one rank a vote counts at once. With several, `cast` returns what was voted one step before, the same on all
@@ -115,6 +116,14 @@ class Ballot:
         with lost_ranks_named(self._world):
             work.wait()
         return [bool(vote) for vote in ballot]
+
+
+@torch.no_grad()
+def share_buffers(model: nn.Module, world: World) -> None:
+    """Give all ranks rank 0's batch statistics, as DDP does before each forward pass of training."""
+    if world.size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 @contextmanager
@@ -187,7 +196,7 @@ def _join(folder: Path, world: World, device: str, timeout: timedelta, *, by_slu
     except (RuntimeError, ValueError, LostRank) as error:
         text = str(error).splitlines()[0]
         raise RunFailure(f"rank {world.rank} of {world.size} did not find the others: {text}", str(folder)) from error
-    if by_slurm and world.leads:
+    if by_slurm and world.is_main:
         _rendezvous(folder).unlink(missing_ok=True)
 
 
@@ -197,24 +206,21 @@ def _started_as() -> tuple[World, bool] | None:
     if "RANK" in env and "WORLD_SIZE" in env and "MASTER_ADDR" in env:
         world = World(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0)))
         return (world, False) if world.size > 1 else None
-    # a batch script has SLURM_PROCID too, but only srun's tasks have a step
-    size = int(env.get("SLURM_STEP_NUM_TASKS", 1))
-    if size > 1 and "SLURM_PROCID" in env:
-        return World(int(env["SLURM_PROCID"]), size, int(env.get("SLURM_LOCALID", 0))), True
-    return None
+    task = this_start()
+    return (World(task.rank, task.size, task.local_rank), True) if task.size > 1 else None
 
 
 def _rendezvous(folder: Path) -> Path:
     """Where rank 0 says how to reach it: a file of its own for each job, restart and step."""
-    parts = (os.environ.get(name, "0") for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID"))
-    return folder / f".rendezvous.{'.'.join(parts)}.json"
+    start = this_start()
+    return folder / f".rendezvous.{start.id or 0}.{start.restarts}.{start.step}.json"
 
 
 def _slurm_store(folder: Path, world: World, timeout: timedelta) -> TCPStore:
     """The store the ranks meet at. The system picks the port, so that jobs on one node cannot collide."""
     path = _rendezvous(folder)
-    if world.leads:
-        host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    if world.is_main:
+        host = this_start().node or socket.gethostname()
         store = TCPStore(host, 0, world.size, is_master=True, timeout=timeout, wait_for_workers=False)
         write_json(path, {"host": host, "port": store.port})
         return store

@@ -34,7 +34,7 @@ _DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass
-class Run:
+class RunObjects:
     """The objects of one run, freshly initialised.
 
     Attributes:
@@ -82,7 +82,7 @@ def pick_device(name: str, world: World = ALONE, where: str = "runtime.device") 
     return torch.device(name)
 
 
-def build(spec: Spec, world: World = ALONE) -> Run:
+def build(spec: Spec, world: World = ALONE) -> RunObjects:
     """Build all objects of a run.
 
     All runs of one seed share initial weights, the mask of pruning at initialisation and the order of batches: each
@@ -129,7 +129,7 @@ def build(spec: Spec, world: World = ALONE) -> Run:
         agree=partial(mean_over_ranks, world.size) if local else None,
     )
     scaler = torch.amp.GradScaler(device.type) if runtime.amp == "fp16" else None
-    return Run(model, forward, average, data, optimizer, scaler, sparse, macs, device)
+    return RunObjects(model, forward, average, data, optimizer, scaler, sparse, macs, device)
 
 
 def _attach(spec: Spec, model: nn.Module, optimizer: Optimizer, **settings: Any) -> SparseTraining:

@@ -4,20 +4,43 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from experiments.config.schema import Spec
 from experiments.errors import RunFailure
-from experiments.rundir import checkpoint, outcome
+from experiments.models import weights
+from experiments.ranks.distributed import lost_ranks_named, share_buffers
+from experiments.rundir import checkpoint, names
+from experiments.rundir.attempts import ending
 from experiments.rundir.files import read_json_lines, write_json
 from sparsity.engine.flops import inference_fraction
+from sparsity.engine.sparse_training import SparseTraining
 
-from . import state
-from .loop import evaluate
-
-if TYPE_CHECKING:
-    from .training import Training
+from .metrics import evaluate
+from .training import Training
 
 log = logging.getLogger(__name__)
+
+
+def carry_out(training: Training) -> dict[str, Any]:
+    """Train to the end, evaluate once, write and return the result.
+
+    Raises:
+        RunFailure: if the run diverges or its method did not act as it must.
+        Interrupted: if the training was asked to stop.
+        LostRank: if another rank died.
+    """
+    try:
+        training.start()
+        with (
+            ending(lambda reason: training.writer.end(training.progress.step, reason)),
+            lost_ranks_named(training.world),
+        ):
+            training.train()
+            return finish(training)
+    finally:
+        training.objects.data.close()
 
 
 def finish(training: Training) -> dict[str, Any]:
@@ -27,15 +50,15 @@ def finish(training: Training) -> dict[str, Any]:
         RunFailure: if the method did not act as it says, or the run diverged in its last steps.
     """
     run, spec, folder = training.objects, training.spec, training.folder
-    records = read_json_lines(folder / "metrics.jsonl") if training.world.leads else []
+    records = read_json_lines(folder / names.METRICS) if training.world.is_main else []
     records = training.world.broadcast(records)
-    outcome.check_events(run.sparse, records, spec, folder)
+    check_events(run.sparse, records, spec, folder)
     try:
         nonzero = run.sparse.finalize()
     except RuntimeError as error:  # a topology that holds another number of weights than it states
         raise RunFailure(str(error), where=str(folder)) from None
-    training.drain_events()
-    state.share_buffers(run.model, training.world)
+    training.record_events()
+    share_buffers(run.model, training.world)
     with training.autocast():
         loss, accuracy, images = evaluate(run.model, run.data.evaluate_batches(spec.data.evaluate_on), training.world)
     averaged = _evaluate_average(training)
@@ -56,26 +79,26 @@ def finish(training: Training) -> dict[str, Any]:
         "training_flops_fraction": run.sparse.cost.fraction(run.macs) * run.sparse.levels.count,
         "layers": {name: {"size": size, "nonzero": nonzero[name]} for name, size in sizes.items()},
         "events": run.sparse.event_counts,
-        "empty_layers": training.empty_layers,
+        "empty_layers": training.progress.empty_layers,
         "ranks": training.world.size,
         "levels": run.sparse.levels.count,
-        "epochs": training.step // run.data.steps_per_epoch,
-        "steps": training.step,
+        "epochs": training.progress.step // run.data.steps_per_epoch,
+        "steps": training.progress.step,
         "skipped_steps": run.sparse.skipped,
-        "seconds": round(training.elapsed(), 3),
+        "seconds": round(training.progress.elapsed(), 3),
     }
-    result = outcome.summarise(spec, training.identity, records, measured)
-    if training.world.leads:
+    result = summarise(spec, training.identity, records, measured)
+    if training.world.is_main:
         _write(training, result)
     return result
 
 
 def _write(training: Training, result: dict[str, Any]) -> None:
     folder, content = training.folder, {"model": training.objects.model.state_dict()}
-    checkpoint.write(folder / "weights.pt", training.identity, training.spec.seed, content)
-    write_json(folder / "result.json", result)
+    checkpoint.write(folder / names.WEIGHTS, training.identity, training.spec.seed, content)
+    write_json(folder / names.RESULT, result)
     training.checkpoints.clear()
-    training.record.finish(result)
+    training.writer.finish(result)
     numbers = result["accuracy"], training.spec.data.evaluate_on, result["sparsity"]
     log.info("done: accuracy %.4f on %s, sparsity %.4f", *numbers)
 
@@ -86,8 +109,68 @@ def _evaluate_average(training: Training) -> dict[str, Any]:
     if run.average is None:
         return {}
     network = run.average.network(run.model, run.sparse.masks)
-    state.share_buffers(network, training.world)
+    share_buffers(network, training.world)
     batches = run.data.evaluate_batches(training.spec.data.evaluate_on)
     with training.autocast():
         loss, accuracy, _ = evaluate(network, batches, training.world)
     return {"average_accuracy": accuracy, "average_loss": loss}
+
+
+def check_events(sparse: SparseTraining, records: list[dict[str, Any]], spec: Spec, folder: Path) -> None:
+    """Make sure the method acted as it says it does, and as the configuration demands.
+
+    Raises:
+        RunFailure: if the number of events is not the method's own, or a demand under `checks.events` is not met.
+    """
+    for kind, count in sparse.expected_events().items():
+        seen = sparse.event_counts.get(kind, 0)
+        # a step that the loss scaler skips whole may take an event along
+        if not count - sparse.skipped <= seen <= count:
+            raise RunFailure(f"{count} {kind} events were due, {seen} happened", where=str(folder))
+    total = sparse.total_steps
+    for kind, demand in spec.checks.events.items():
+        effective = [
+            r
+            for r in records
+            if r["kind"] == "event" and r["event"] == kind and r["changed"] and r["step"] <= demand.by * total
+        ]
+        if len(effective) < demand.at_least:
+            raise RunFailure(
+                f"checks.events.{kind} demands {demand.at_least} with entries changed by {demand.by:.0%} of training, "
+                f"{len(effective)} happened",
+                where=str(folder),
+            )
+
+
+def _terms(spec: Spec) -> dict[str, Any]:
+    """What a table must say about how the run was meant, where it is not the usual."""
+    terms: dict[str, Any] = {}
+    if spec.topology.sparsity > 0 and spec.topology.options.get("dense", "none") != "none":
+        terms |= {"dense_layers": spec.topology.options["dense"], "rebudget": spec.topology.options["rebudget"]}
+    if spec.model.weights is not None:
+        terms["initial_weights"] = weights.content_hash(spec.model.weights)
+    return terms
+
+
+def summarise(spec: Spec, identity: str, records: list[dict[str, Any]], measured: dict[str, Any]) -> dict[str, Any]:
+    """The content of `result.json`: the headline is the last epoch's; the best validation epoch stands apart.
+
+    Of a run that trains several times, only the last training has the target sparsity and counts for the best epoch.
+    """
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    epochs = [record for record in epochs if record.get("level") == epochs[-1].get("level")]
+    best = max(epochs, key=lambda r: (r["validation_accuracy"] or 0.0, -r["epoch"]))
+    validated = best["validation_accuracy"] is not None
+    target = spec.topology.sparsity
+    return {
+        "status": "done",
+        "identity": identity,
+        "seed": spec.seed,
+        "accuracy_on": spec.data.evaluate_on,
+        "best_validation_accuracy": best["validation_accuracy"],
+        "best_validation_epoch": best["epoch"] if validated else None,
+        "train_loss": epochs[-1]["loss"],
+        "target_sparsity": target if target > 0 else None,
+        **_terms(spec),
+        **measured,
+    }

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ham.diagnostics import IDLE, TOO_LARGE, Look, Watch
 
 if TYPE_CHECKING:
-    from .build import Run
-    from .record import Record
+    from .build import RunObjects
+    from .writer import RunWriter
 
 log = logging.getLogger(__name__)
 
@@ -23,18 +23,18 @@ class HamWatch:
 
     Args:
         run: The objects of the run.
-        leads: Whether this is rank 0; the others see the same and look away.
+        is_main: Whether this is rank 0; the others see the same and look away.
     """
 
-    def __init__(self, run: Run, *, leads: bool):
+    def __init__(self, run: RunObjects, *, is_main: bool):
         self._run = run
         try:
-            self._watch = Watch(run.optimizer, run.model.named_parameters()) if leads else None
+            self._watch = Watch(run.optimizer, run.model.named_parameters()) if is_main else None
         except ValueError:  # no HAM
             self._watch = None
         self._skipped = run.sparse.skipped
 
-    def after_step(self, step: int, record: Record) -> None:
+    def after_step(self, step: int, writer: RunWriter) -> None:
         """Look if it is time; a step that the loss scaler left out shows nothing."""
         run, watch = self._run, self._watch
         if watch is None:
@@ -47,8 +47,8 @@ class HamWatch:
         seen = watch.look()
         if seen is None:
             return
-        record.write({"kind": "ham", "step": step, **seen.metrics()})
-        if watch.verdict == "too large" != before:
+        writer.write({"kind": "ham", "step": step, **seen.metrics()})
+        if watch.verdict == "too large" and before != "too large":
             log.warning(_too_large(seen, step))
         if step == min(_EARLY, run.total_steps) and watch.verdict == "idle":
             log.warning(

@@ -1,4 +1,4 @@
-"""Global switches of torch that a run sets for itself and puts back."""
+"""Global switches of torch on which the bits of a run rest; each is put back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,27 @@ from typing import Any
 import torch
 
 from experiments.config.schema import RuntimeSpec
+
+
+@contextmanager
+def same_arithmetic(threads: int) -> Iterator[None]:
+    """Compute with so many threads and with subnormal numbers as zero, wherever a run is carried out.
+
+    Equal runs must treat subnormal numbers equally, and these are slow on CPUs.
+    """
+    before, flushed = torch.get_num_threads(), _flushes()
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
+        torch.set_num_threads(before)
+
+
+def _flushes() -> bool:
+    """Whether this thread takes subnormal numbers as zero, which torch sets and does not tell."""
+    return not (torch.tensor(torch.finfo(torch.float32).tiny) / 2).item()
 
 
 @contextmanager

@@ -8,18 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments.config.resolve import Spec
+from experiments.config.schema import Spec
+from experiments.config.yaml_text import dump
 from experiments.errors import Interrupted, LostRank, RunFailure, SuiteError
 from experiments.ranks.distributed import ALONE, World, lost_ranks_named
-from experiments.rundir import attempts, outcome
+from experiments.rundir import attempts, names, outcome
 from experiments.rundir.attempts import Attempt
-from experiments.rundir.files import remove_leftovers
+from experiments.rundir.environment import environment
+from experiments.rundir.files import remove_leftovers, write_json, write_text
 from experiments.rundir.log_file import logging_to
 
+from .final import carry_out
 from .numerics import switches
-from .training import Progress, Stop, Training
-
-__all__ = ["Progress", "run"]
+from .training import OnStep, Stop, Training
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def run(
     identity: str,
     *,
     group: str | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: OnStep = lambda done, total: None,
     stop: Stop = lambda: False,
     world: World = ALONE,
 ) -> dict[str, Any]:
@@ -58,11 +59,14 @@ def run(
     with _claimed(folder, world) as held:
         if not isinstance(held, Attempt):
             return held
-        log_name = f"log-rank{world.rank}.txt" if world.rank else "log.txt"
-        with logging_to(folder / log_name), switches(spec.runtime):
+        log_path = folder / names.log_of(world.rank)
+        with logging_to(log_path), switches(spec.runtime):
             try:
                 with lost_ranks_named(world):
-                    return Training(spec, held, identity, group or identity, progress, stop, world).carry_out()
+                    if world.is_main:
+                        write_text(folder / names.SPEC, dump(spec.model_dump()))
+                        write_json(folder / names.ENVIRONMENT, environment())
+                    return carry_out(Training(spec, held, identity, group or identity, progress, stop, world))
             except Interrupted:
                 raise
             except SuiteError as error:
@@ -71,7 +75,7 @@ def run(
                     outcome.write_failure(folder, error)
                 raise
             except Exception as error:  # the disk's, a defect's, or that of a method of the user's own
-                failure = _failure(error, folder / log_name)
+                failure = _failure(error, log_path)
                 log.error("%s", failure, exc_info=not isinstance(error, OSError))
                 outcome.write_failure(folder, failure)
                 raise failure from error
@@ -85,18 +89,18 @@ def _claimed(folder: Path, world: World) -> Iterator[Attempt | dict[str, Any]]:
         The attempt, or the result the run has already.
     """
     held: Attempt | dict[str, Any] | SuiteError | None = None
-    if world.leads:
+    if world.is_main:
         try:
             held = outcome.read_result(folder) or _claim(folder, world)
         except SuiteError as error:
             held = error
         except OSError as error:
-            held = _failure(error, folder / "log.txt")
+            held = _failure(error, folder / names.LOG)
     held = world.broadcast(held)
     if isinstance(held, Exception):
         raise held
     assert held is not None
-    end = held.end if world.leads and isinstance(held, Attempt) else lambda reason: None
+    end = held.end if world.is_main and isinstance(held, Attempt) else lambda reason: None
     with attempts.ending(end):
         yield held
 
@@ -108,7 +112,7 @@ def _claim(folder: Path, world: World) -> Attempt | dict[str, Any]:
     if done is not None:
         attempt.end("done")
         return done
-    (folder / "failure.json").unlink(missing_ok=True)
+    (folder / names.FAILURE).unlink(missing_ok=True)
     remove_leftovers(folder)
     return attempt
 

@@ -7,7 +7,7 @@ import math
 from experiments.config.schema import ScheduleSpec
 
 
-def share(spec: ScheduleSpec, step: int, steps_per_epoch: int) -> float:
+def lr_multiplier(spec: ScheduleSpec, step: int, steps_per_epoch: int) -> float:
     """The rate of one step as a share of the peak rate.
 
     With ``per: epoch`` all steps of an epoch have the rate of its first, in warm-up that of its last: AC/DC's and STR's

@@ -1,51 +1,83 @@
-"""What a checkpoint holds, gathered from all ranks and given back to them."""
+"""What a run has done so far, and how a checkpoint keeps and restores it on every rank."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+import time
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import nn
 
 from experiments.errors import RunFailure
 from experiments.ranks.distributed import World
+from experiments.rundir import names
+from experiments.rundir.checkpoint import Checkpoints
 
-from .loop import EpochMeter
-
-if TYPE_CHECKING:
-    from .training import Training
+from .build import RunObjects
+from .ham_watch import HamWatch
+from .metrics import EpochMeter
 
 log = logging.getLogger(__name__)
 
 
-def collect(training: Training) -> dict[str, Any]:
-    """Everything that makes split equal whole; all ranks must call it, rank 0 writes it."""
-    run = training.objects
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        meter: Sums of the epoch under way.
+        step: Optimizer steps done.
+        seconds: Seconds of training in earlier attempts.
+        started: When this attempt started, on the monotonic clock.
+        empty_layers: Layers that lost all their weights at some time.
+    """
+
+    meter: EpochMeter
+    step: int = 0
+    seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    empty_layers: list[str] = field(default_factory=list)
+
+    def elapsed(self) -> float:
+        """Seconds of training in all attempts."""
+        return self.seconds + time.monotonic() - self.started
+
+
+def collect(run: RunObjects, progress: Progress, watch: HamWatch, metrics_bytes: int, world: World) -> dict[str, Any]:
+    """Gather everything that makes a run in pieces equal a run in one; all ranks must call it, rank 0 writes it.
+
+    Args:
+        run: The objects of the run.
+        progress: How far it is.
+        watch: The watch over HAM.
+        metrics_bytes: Length of the metrics that the checkpoint vouches for.
+        world: The ranks.
+    """
     cuda = run.device.type == "cuda"
     own = {
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(run.device) if cuda else None,
-        "meter": training.meter.state_dict(),
+        "meter": progress.meter.state_dict(),
     }
-    ranks = training.world.gather(own)
     return {
-        "step": training.step,
+        "step": progress.step,
         "model": run.model.state_dict(),
         "average": run.average.state_dict() if run.average is not None else None,
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict() if run.scaler is not None else None,
         "sparse": run.sparse.state_dict(),
-        "ranks": ranks,
-        "metrics_bytes": training.record.sync(),
-        "seconds": training.elapsed(),
-        "empty_layers": training.empty_layers,
-        "ham_watch": training.ham_watch.state_dict(),
+        "ranks": world.gather(own),
+        "metrics_bytes": metrics_bytes,
+        "seconds": progress.elapsed(),
+        "empty_layers": progress.empty_layers,
+        "ham_watch": watch.state_dict(),
     }
 
 
-def restore(training: Training) -> tuple[int, str | None]:
+def restore(
+    run: RunObjects, progress: Progress, watch: HamWatch, checkpoints: Checkpoints, world: World
+) -> tuple[int, str | None]:
     """Load the newest whole checkpoint, the same one on all ranks.
 
     Returns:
@@ -54,21 +86,22 @@ def restore(training: Training) -> tuple[int, str | None]:
     Raises:
         RunFailure: if there are checkpoints but none that fits.
     """
-    world = training.world
-    found = training.checkpoints.load() if world.leads else None
+    found = checkpoints.load() if world.is_main else None
     saved = world.broadcast(found[0] if found is not None else None)
     if saved is None:
         log.info("started%s", f" on {world.size} ranks" if world.size > 1 else "")
         return 0, None
-    state = found[1] if found is not None else training.checkpoints.read(saved)
-    _load(training, state, str(saved.path))
-    _load_ranks(training, state["ranks"])
-    log.info("resumed at step %d", training.step)
+    state = found[1] if found is not None else checkpoints.read(saved)
+    _load(run, state, str(saved.path))
+    progress.step, progress.seconds = state["step"], state["seconds"]
+    progress.empty_layers = list(state["empty_layers"])
+    watch.load_state_dict(state.get("ham_watch"))  # else from before there was one
+    _load_rank(run, progress.meter, state["ranks"], world)
+    log.info("resumed at step %d", progress.step)
     return state["metrics_bytes"], saved.digest
 
 
-def _load(training: Training, state: dict[str, Any], where: str) -> None:
-    run = training.objects
+def _load(run: RunObjects, state: dict[str, Any], where: str) -> None:
     try:
         run.model.load_state_dict(state["model"])
         run.optimizer.load_state_dict(state["optimizer"])
@@ -79,23 +112,18 @@ def _load(training: Training, state: dict[str, Any], where: str) -> None:
             run.scaler.load_state_dict(state["scaler"])
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise RunFailure(
-            f"this checkpoint does not fit the run ({reason}); remove the folder checkpoints to start it anew", where
-        ) from None
-    training.step, training.seconds = state["step"], state["seconds"]
-    training.empty_layers = list(state["empty_layers"])
-    training.ham_watch.load_state_dict(state.get("ham_watch"))  # else from before there was one
+        advice = f"remove the folder {names.CHECKPOINTS} to start it anew"
+        raise RunFailure(f"this checkpoint does not fit the run ({reason}); {advice}", where) from None
 
 
-def _load_ranks(training: Training, ranks: list[dict[str, Any]]) -> None:
-    """Each rank takes its own random state back, if there are as many ranks as there were."""
-    world = training.world
+def _load_rank(run: RunObjects, meter: EpochMeter, ranks: list[dict[str, Any]], world: World) -> None:
+    """Give this rank its own random state and sums back, if there are as many ranks as there were."""
     if len(ranks) == world.size:
         own = ranks[world.rank]
-        training.meter.load_state_dict(own["meter"])
+        meter.load_state_dict(own["meter"])
         torch.set_rng_state(own["rng"])
-        if own["cuda_rng"] is not None and training.objects.device.type == "cuda":
-            torch.cuda.set_rng_state(own["cuda_rng"], training.objects.device)
+        if own["cuda_rng"] is not None and run.device.type == "cuda":
+            torch.cuda.set_rng_state(own["cuda_rng"], run.device)
         return
     log.warning(
         "this run goes on with %d ranks where it had %d: batches, masks and weights are the same, but sums are taken "
@@ -103,13 +131,5 @@ def _load_ranks(training: Training, ranks: list[dict[str, Any]]) -> None:
         "(dropout) start a new stream",
         *(world.size, len(ranks)),
     )
-    if world.leads:  # the sums of the epoch so far are counted once
-        training.meter.load_state_dict(EpochMeter.merge([rank["meter"] for rank in ranks]))
-
-
-@torch.no_grad()
-def share_buffers(model: nn.Module, world: World) -> None:
-    """Give all ranks rank 0's batch statistics, as DDP does before each forward pass of training."""
-    if world.size > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
+    if world.is_main:  # the sums of the epoch so far are counted once
+        meter.load_state_dict(EpochMeter.merge([rank["meter"] for rank in ranks]))

@@ -1,4 +1,4 @@
-"""One run under way: the order of calls in its training."""
+"""The training of one run: what happens in a step, at the end of an epoch and of a level, in order."""
 
 from __future__ import annotations
 
@@ -10,40 +10,38 @@ from itertools import count
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from experiments.config.resolve import Spec
-from experiments.config.yaml_text import dump
+from experiments.config.schema import Spec
 from experiments.errors import Interrupted, RunFailure
-from experiments.ranks.distributed import Ballot, World, lost_ranks_named
-from experiments.rundir import outcome
-from experiments.rundir.attempts import Attempt, ending
+from experiments.ranks.distributed import StepVote, World, share_buffers
+from experiments.rundir.attempts import Attempt
 from experiments.rundir.checkpoint import Checkpoints
-from experiments.rundir.files import write_json, write_text
 from experiments.seeding import derived_seed
 
-from . import schedule, state
-from .build import Run, build
-from .final import finish
+from . import state
+from .build import build
 from .ham_watch import HamWatch
-from .loop import EpochMeter, evaluate
-from .record import Record
+from .metrics import EpochMeter, evaluate
+from .schedule import lr_multiplier
+from .writer import RunWriter
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]  # steps done, steps in all
+OnStep = Callable[[int, int], None]  # steps done, steps of the whole run
 Stop = Callable[[], bool]
 
 
 class Training:
-    """One run under way: builds its objects, goes on from the checkpoint if there is one.
+    """One run under way, from fresh objects or from its last checkpoint; `start` comes before `train`.
 
     Args:
         spec: The resolved specification.
         attempt: The claim on the run directory; on ranks other than 0 a claim of rank 0's.
         identity: Identity hash of the run.
         group: W&B group.
-        progress: Called after every step.
+        on_step: Called after every step.
         stop: Asked after every step; True on any rank ends the run on all of them at a checkpoint.
         world: The ranks.
     """
@@ -54,114 +52,98 @@ class Training:
         attempt: Attempt,
         identity: str,
         group: str,
-        progress: Progress,
+        on_step: OnStep,
         stop: Stop,
         world: World,
     ):
-        self.spec = spec
+        self.spec, self.identity, self.world = spec, identity, world
         self.folder = attempt.folder
-        self.identity = identity
-        self.progress = progress
-        self.stop = stop
-        self.world = world
-        if world.leads:
-            write_text(self.folder / "spec.yaml", dump(spec.model_dump()))
-            write_json(self.folder / "environment.json", outcome.environment())
+        self._attempt, self._group = attempt, group
+        self._on_step, self._stop = on_step, stop
         torch.manual_seed(derived_seed(spec.seed, *(("train", world.rank) if world.rank else ("train",))))
-        self.objects: Run = build(spec, world)
-        self.ham_watch = HamWatch(self.objects, leads=world.leads)
-        self.meter = EpochMeter(self.objects.device)
-        self.step = 0
-        self.seconds = 0.0
-        self.empty_layers: list[str] = []
-        self._ballot = Ballot(world, questions=2)
-        self._started = self._saved = time.monotonic()
+        self.objects = build(spec, world)
+        self.progress = state.Progress(EpochMeter(self.objects.device))
         self.checkpoints = Checkpoints(self.folder, identity, spec.seed, spec.checkpoint.keep)
-        kept, digest = state.restore(self)
-        self.record = Record(attempt, spec, identity, group, kept, leads=world.leads)
-        self.record.start(self.step, digest)
+        self._watch = HamWatch(self.objects, is_main=world.is_main)
+        self._vote = StepVote(world, questions=2)
+        self._saved = time.monotonic()
 
-    def carry_out(self) -> dict[str, Any]:
-        """Train to the end, evaluate once, write and return the result.
+    def start(self) -> None:
+        """Resume from the newest checkpoint, if there is one, and open the files of this attempt."""
+        kept, digest = state.restore(self.objects, self.progress, self._watch, self.checkpoints, self.world)
+        self.writer = RunWriter(self._attempt, self.spec, self.identity, self._group, kept, is_main=self.world.is_main)
+        self.writer.start(self.progress.step, digest)
+
+    def train(self) -> None:
+        """Train to the last step.
 
         Raises:
-            RunFailure: if the run diverges or its method did not act as it must.
-            Interrupted: if `stop` said so.
-            LostRank: if another rank died.
+            Interrupted: if `stop` said so on any rank; a checkpoint is written first.
+            RunFailure: if the run diverges.
         """
-        try:
-            with ending(lambda reason: self.record.end(self.step, reason)), lost_ranks_named(self.world):
-                self._train()
-                return finish(self)
-        finally:
-            self.objects.data.close()
-
-    def _train(self) -> None:
-        run, per_epoch = self.objects, self.objects.data.steps_per_epoch
-        self.drain_events()
-        while self.step < run.total_steps:
-            epoch, start = divmod(self.step, per_epoch)
+        run, progress, per_epoch = self.objects, self.progress, self.objects.data.steps_per_epoch
+        self.record_events()  # of the initial masks
+        while progress.step < run.total_steps:
+            epoch, start = divmod(progress.step, per_epoch)
             for images, labels in run.data.batches(epoch, start):
                 self._train_step(images, labels)
-                self.record.beat(self.step, run.total_steps)
-                self.progress(self.step, run.total_steps)
-                due = self._checkpoint_due()
-                if self.step % per_epoch == 0:
+                self.writer.beat(progress.step, run.total_steps)
+                self._on_step(progress.step, run.total_steps)
+                epoch_ended = progress.step % per_epoch == 0
+                if epoch_ended:
                     self._end_epoch()
                     self._next_level()
-                    due = True
-                stop, late = self._ballot.cast(self.stop(), self._late())
-                if stop and self.step < run.total_steps:
-                    self._ballot.settle()
+                stop, late = self._vote.cast(self._stop(), self._late())
+                if stop and progress.step < run.total_steps:
+                    self._interrupt()
+                if epoch_ended or late or self._checkpoint_due():
                     self._save()
-                    raise Interrupted(
-                        f"stopped at step {self.step} of {run.total_steps}; the same command resumes it",
-                        where=str(self.folder),
-                    )
-                if due or late:
-                    self._save()
-        self._ballot.settle()
+        self._vote.settle()
 
-    def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def _train_step(self, images: Tensor, labels: Tensor) -> None:
         run, spec = self.objects, self.spec
-        share = schedule.share(spec.schedule, run.sparse.step_in_level, run.data.steps_per_epoch)
         for group in run.optimizer.param_groups:
-            group["lr"] = spec.optimizer.lr * share
-        passes = count()
-        run.sparse.step(lambda: self._pass(images, labels, next(passes)), scaler=run.scaler, metrics=self._metrics)
+            group["lr"] = spec.optimizer.lr * lr_multiplier(
+                spec.schedule, run.sparse.step_in_level, run.data.steps_per_epoch
+            )
+        passes = count()  # one a step; SAM makes a second
+        # In order: forward and backward; the topology reads the dense gradient and may change masks; gradients of
+        # pruned weights become zero; the optimizer steps, HAM's factor included; pruned weights become zero.
+        run.sparse.step(
+            lambda: self._forward_backward(images, labels, first=next(passes) == 0),
+            scaler=run.scaler,
+            metrics=self._epoch_metrics,
+        )
         if run.average is not None:
             run.average.update()
-        self.step += 1
-        self.ham_watch.after_step(self.step, self.record)
-        self.drain_events()
+        self.progress.step += 1
+        self._watch.after_step(self.progress.step, self.writer)
+        self.record_events()
 
-    def _pass(self, images: torch.Tensor, labels: torch.Tensor, index: int) -> torch.Tensor:
-        """Forward and backward of a step's batch; SAM makes a second pass, which counts for no metric."""
+    def _forward_backward(self, images: Tensor, labels: Tensor, *, first: bool) -> Tensor:
+        """Compute the loss of a step's batch and its gradients; SAM's second pass counts for no metric."""
         run, spec = self.objects, self.spec
-        sam, total = spec.optimizer.sam, torch.zeros((), device=run.device)
-        alone = index == 0 and sam is not None and sam.perturbation == "local"
+        parts, total = spec.runtime.accumulate, torch.zeros((), device=run.device)
         run.optimizer.zero_grad(set_to_none=True)
-        parts = spec.runtime.accumulate
         for part, (inputs, targets) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True), 1):
-            with self._silent(until=part == parts and not alone):
+            with self._exchange(last=part == parts, first=first):
                 with self.autocast():
                     logits = run.forward(inputs)
                     loss = cross_entropy(logits, targets, label_smoothing=spec.loss.label_smoothing)
                 scaled = loss if parts == 1 else loss / parts
                 (scaled if run.scaler is None else run.scaler.scale(scaled)).backward()
             total += scaled.detach()
-            if index == 0:
-                self.meter.add(loss, logits, targets, self.step)
+            if first:
+                self.progress.meter.add(loss, logits, targets, self.progress.step)
         return total
 
-    def _metrics(self) -> dict[str, float]:
-        """What a representation may ask of an epoch that has just ended; all ranks must call it."""
-        loss, accuracy, _ = self.meter.result(self.world)
-        return {"train_loss": loss, "train_accuracy": accuracy}
-
-    def _silent(self, *, until: bool) -> AbstractContextManager[Any]:
-        """Ranks exchange gradients in the last micro-batch only, and not at all for a perturbation of their own."""
-        return nullcontext() if until or self.world.size == 1 else self.objects.forward.no_sync()  # pyright: ignore
+    def _exchange(self, *, last: bool, first: bool) -> AbstractContextManager[Any]:
+        """Let ranks average gradients in the last micro-batch only, and not at all for a perturbation of their own."""
+        sam = self.spec.optimizer.sam
+        local = first and sam is not None and sam.perturbation == "local"
+        if self.world.size == 1 or (last and not local):
+            return nullcontext()
+        return self.objects.forward.no_sync()  # pyright: ignore
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of forward passes."""
@@ -170,43 +152,43 @@ class Training:
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.spec.runtime.amp]
         return torch.autocast(self.objects.device.type, dtype=dtype)
 
-    def drain_events(self) -> None:
+    def record_events(self) -> None:
         """Record what the methods did, and make sure that all ranks did the same."""
-        run = self.objects
+        run, step = self.objects, self.progress.step
         if not run.sparse.events:
             return
         if self.world.size > 1:
-            self.world.check_equal(f"masks after step {self.step}", run.sparse.masks.digest())
+            self.world.check_equal(f"masks after step {step}", run.sparse.masks.digest())
         for event in run.sparse.events:
-            self.record.write({"kind": "event", **event})
+            self.writer.write({"kind": "event", **event})
         run.sparse.events.clear()
         for name, density in run.sparse.densities().items():
-            if density == 0 and name not in self.empty_layers:
-                self.empty_layers.append(name)
-                log.warning("step %d: layer %s has no weights left", self.step, name)
+            if density == 0 and name not in self.progress.empty_layers:
+                self.progress.empty_layers.append(name)
+                log.warning("step %d: layer %s has no weights left", step, name)
 
     def _end_epoch(self) -> None:
-        run = self.objects
-        loss, accuracy, bad = self.meter.result(self.world)
+        run, step = self.objects, self.progress.step
+        loss, accuracy, bad = self.progress.meter.result(self.world)
         if bad is not None:
             raise RunFailure(
                 f"the loss is not finite at step {bad}, in epoch {bad // run.data.steps_per_epoch + 1}: the run "
                 "diverged; a lower optimizer.lr, optimizer.ham.alpha or a clip_grad_norm may help",
                 where=str(self.folder),
             )
-        self.meter = EpochMeter(run.device)
+        self.progress.meter = EpochMeter(run.device)
         validation = None
         if run.data.count("validation"):
-            state.share_buffers(run.model, self.world)
+            share_buffers(run.model, self.world)
             with self.autocast():
                 validation = evaluate(run.model, run.data.evaluate_batches("validation"), self.world)
         densities, sizes = run.sparse.densities(), run.sparse.masks.sizes
-        self.record.write(
+        self.writer.write(
             {
                 "kind": "epoch",
                 **({"level": run.sparse.level} if run.sparse.levels.count > 1 else {}),
-                "epoch": self.step // run.data.steps_per_epoch,
-                "step": self.step,
+                "epoch": step // run.data.steps_per_epoch,
+                "step": step,
                 "loss": loss,
                 "train_accuracy": accuracy,
                 "validation_loss": validation[0] if validation else None,
@@ -214,27 +196,28 @@ class Training:
                 "lr": run.optimizer.param_groups[0]["lr"],
                 "density": sum(densities[n] * sizes[n] for n in sizes) / sum(sizes.values()),
                 "train_flops_fraction": run.sparse.cost.fraction(run.macs),
-                "seconds": round(self.elapsed(), 3),
+                "seconds": round(self.progress.elapsed(), 3),
             }
         )
+
+    def _epoch_metrics(self) -> dict[str, float]:
+        """What a representation may ask of an epoch that has just ended; all ranks must call it."""
+        loss, accuracy, _ = self.progress.meter.result(self.world)
+        return {"train_loss": loss, "train_accuracy": accuracy}
 
     def _next_level(self) -> None:
         """Begin the next training where one has ended; a checkpoint of this step is of what then begins."""
         run = self.objects
         if run.sparse.level_ended:
             run.sparse.next_level()
-            self.ham_watch.new_level()
+            self._watch.new_level()
             if run.average is not None:
                 run.average.restart()
-            self.drain_events()
-
-    def elapsed(self) -> float:
-        """Seconds of training in all attempts."""
-        return self.seconds + time.monotonic() - self._started
+            self.record_events()
 
     def _checkpoint_due(self) -> bool:
         every = self.spec.checkpoint.every_steps
-        return bool(every and self.step % every == 0)
+        return bool(every and self.progress.step % every == 0)
 
     def _late(self) -> bool:
         """Whether this rank's clock says it is time; the ranks vote, since clocks differ."""
@@ -242,7 +225,16 @@ class Training:
         return minutes is not None and time.monotonic() - self._saved > 60 * minutes
 
     def _save(self) -> None:
-        content = state.collect(self)  # all ranks give their part
-        if self.world.leads:
-            self.record.saved(self.checkpoints.save(self.step, content))
+        # all ranks give their part
+        content = state.collect(self.objects, self.progress, self._watch, self.writer.sync(), self.world)
+        if self.world.is_main:
+            self.writer.saved(self.checkpoints.save(self.progress.step, content))
         self._saved = time.monotonic()
+
+    def _interrupt(self) -> None:
+        self._vote.settle()
+        self._save()
+        raise Interrupted(
+            f"stopped at step {self.progress.step} of {self.objects.total_steps}; the same command resumes it",
+            where=str(self.folder),
+        )

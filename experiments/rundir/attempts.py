@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import Busy, Interrupted, LostRank
+from slurm.scheduler import queue
+from slurm.scheduler.environment import this_start
 
+from . import names
 from .files import read_json, write_json
-
-FOLDER = "attempts"
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def claim(folder: Path, ranks: int = 1) -> Attempt:
     Raises:
         Busy: if the last attempt may still be alive.
     """
-    (folder / FOLDER).mkdir(exist_ok=True)
-    mine = folder / FOLDER / f".{socket.gethostname()}.{os.getpid()}.tmp"
+    (folder / names.ATTEMPTS).mkdir(exist_ok=True)
+    mine = folder / names.ATTEMPTS / f".{socket.gethostname()}.{os.getpid()}.tmp"
     try:
         while True:
             last = newest(folder)
@@ -103,7 +104,7 @@ def claim(folder: Path, ranks: int = 1) -> Attempt:
 def newest(folder: Path) -> dict[str, Any] | None:
     """What the last attempt says of itself, or None if there was none; a damaged file says nothing but its number."""
     try:
-        numbers = [int(name[:-5]) for name in os.listdir(folder / FOLDER) if name[:-5].isdigit()]
+        numbers = [int(file[:-5]) for file in os.listdir(folder / names.ATTEMPTS) if file[:-5].isdigit()]
     except FileNotFoundError:
         return None
     if not numbers:
@@ -125,11 +126,10 @@ def alive(owner: dict[str, Any]) -> bool:
     job, restarts = owner.get("job_id"), owner.get("restarts", 0)
     if job is None:
         return True
-    if job == os.environ.get("SLURM_JOB_ID"):
-        return restarts == _restarts()
-    from slurm.scheduler.queue import may_be_running  # asks the scheduler, which most runs never need
-
-    return may_be_running(job, restarts)
+    start = this_start()
+    if job == start.id:
+        return restarts == start.restarts
+    return queue.may_be_running(job, restarts)
 
 
 def process_alive(pid: int, started: str | None) -> bool:
@@ -155,22 +155,17 @@ def _started(pid: int) -> str | None:
         return None
 
 
-def _restarts() -> int:
-    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-
-
 def _myself(number: int, ranks: int) -> dict[str, Any]:
-    env, pid = os.environ, os.getpid()
-    array, task = env.get("SLURM_ARRAY_JOB_ID"), env.get("SLURM_ARRAY_TASK_ID")
+    pid, start = os.getpid(), this_start()
     return {
         "attempt": number,
         "pid": pid,
         "host": socket.gethostname(),
         "started": _started(pid),
-        "node": env.get("SLURMD_NODENAME") or socket.gethostname(),
-        "job": f"{array}_{task}" if array else env.get("SLURM_JOB_ID"),
-        "job_id": env.get("SLURM_JOB_ID"),
-        "restarts": _restarts(),
+        "node": start.node or socket.gethostname(),
+        "job": start.name,
+        "job_id": start.id,
+        "restarts": start.restarts,
         "ranks": ranks,
         "time": time.time(),
     }
@@ -186,4 +181,4 @@ def _busy(folder: Path, owner: dict[str, Any]) -> Busy:
 
 
 def _path(folder: Path, number: int) -> Path:
-    return folder / FOLDER / f"{number:04}.json"
+    return folder / names.ATTEMPTS / f"{number:04}.json"

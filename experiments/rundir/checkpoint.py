@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +12,10 @@ import torch
 
 from experiments.errors import RunFailure
 
+from . import names
 from .files import atomic
 
 FORMAT = "ham-suite checkpoint 2"
-FOLDER = "checkpoints"
-_NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, identity: str, seed: int, keep: int = 1):
-        self._folder = folder / FOLDER
+        self._folder = folder / names.CHECKPOINTS
         self._identity = identity
         self._seed = seed
         self._keep = keep
@@ -57,7 +55,7 @@ class Checkpoints:
         """Write a checkpoint; older ones go once it is whole on the disk, not before."""
         data = _pack(self._identity, self._seed, state)
         digest = hashlib.sha256(data).hexdigest()[:16]
-        path = self._folder / f"step-{step:08}-{digest}.pt"
+        path = self._folder / names.checkpoint(step, digest)
         with atomic(path) as file:
             file.write(data)
         new = Saved(step, digest, path)
@@ -112,7 +110,7 @@ class Checkpoints:
             self._folder.rmdir()
 
 
-_ADVICE = f"remove the folder {FOLDER} to start this run anew"
+_ADVICE = f"remove the folder {names.CHECKPOINTS} to start this run anew"
 
 
 class _Damaged(RunFailure):
@@ -123,12 +121,11 @@ class _Damaged(RunFailure):
 def found(folder: Path) -> list[Saved]:
     """The checkpoints of a run directory, newest first, by their names alone."""
     try:
-        names = [path.name for path in (folder / FOLDER).iterdir()]
+        files = list((folder / names.CHECKPOINTS).iterdir())
     except FileNotFoundError:
         return []
-    matches = [match for name in names if (match := _NAME.fullmatch(name))]
-    saved = [Saved(int(match[1]), match[2], folder / FOLDER / match[0]) for match in matches]
-    return sorted(saved, reverse=True)
+    parsed = [(names.parse_checkpoint(path.name), path) for path in files]
+    return sorted((Saved(*found, path) for found, path in parsed if found is not None), reverse=True)
 
 
 def _pack(identity: str, seed: int, state: dict[str, Any]) -> memoryview:

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from . import names
 from .attempts import Attempt
 
-NAME, HEARTBEAT = "ledger.jsonl", "heartbeat"
 _WIDTH = 80  # bytes of a heartbeat, so that a shorter line leaves nothing of a longer one behind
 
 
@@ -36,8 +36,8 @@ class Ledger:
 
     def __init__(self, attempt: Attempt):
         self.attempt = attempt
-        self._path = attempt.folder / NAME
-        self._descriptor = os.open(attempt.folder / HEARTBEAT, os.O_WRONLY | os.O_CREAT, 0o644)
+        self._path = attempt.folder / names.LEDGER
+        self._descriptor = os.open(attempt.folder / names.HEARTBEAT, os.O_WRONLY | os.O_CREAT, 0o644)
 
     def start(self, step: int, checkpoint: str | None) -> None:
         """Note the first step, after what is known of attempts that died."""
@@ -91,7 +91,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """All whole records of a run's ledger, in order."""
     records = []
     with suppress(FileNotFoundError):
-        for line in (folder / NAME).read_bytes().splitlines():
+        for line in (folder / names.LEDGER).read_bytes().splitlines():
             with suppress(ValueError):
                 records.append(json.loads(line))
     return records
@@ -100,7 +100,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def last_beat(folder: Path) -> Beat | None:
     """The last sign of life of a run, or None."""
     try:
-        attempt, step, total, seconds = (folder / HEARTBEAT).read_text().split()
+        attempt, step, total, seconds = (folder / names.HEARTBEAT).read_text().split()
         return Beat(int(attempt), int(step), int(total), float(seconds))
     except (OSError, ValueError):
         return None

@@ -44,7 +44,7 @@ class Bound(Section):
 
 
 @dataclass(frozen=True)
-class Bar:
+class Check:
     """A measured value and what it must be.
 
     Attributes:
@@ -64,7 +64,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TheoryOutcome:
     """What an experiment found.
 
     Attributes:
@@ -73,7 +73,7 @@ class Outcome:
         draw: Draws them into an empty figure.
     """
 
-    bars: tuple[Bar, ...]
+    bars: tuple[Check, ...]
     records: list[dict[str, Any]]
     draw: Callable[[Figure], None]
 
@@ -92,7 +92,7 @@ class Experiment(Generic[S]):
     title: str
     source: str
     settings: type[S]
-    run: Callable[[S], Outcome]
+    run: Callable[[S], TheoryOutcome]
 
 
 def worst(values: Iterable[float], bound: Bound) -> float:

@@ -14,11 +14,11 @@ from experiments.config.problems import complain, validate
 from experiments.config.schema import Section
 from experiments.config.yaml_text import Located, read_mapping
 from experiments.errors import UserError, nearest
+from experiments.rundir.environment import environment
 from experiments.rundir.files import atomic, write_json
-from experiments.rundir.outcome import environment
 
 from . import NAMES, experiment
-from .base import Bar, Experiment, Outcome
+from .base import Check, Experiment, TheoryOutcome
 
 Style = Callable[[], AbstractContextManager[None]]
 
@@ -76,7 +76,7 @@ def settings(name: str, overrides: Sequence[str] = ()) -> Section:
     return found
 
 
-def measure(planned: Sequence[Planned], out: Path, style: Style) -> Iterator[tuple[Planned, Outcome]]:
+def measure(planned: Sequence[Planned], out: Path, style: Style) -> Iterator[tuple[Planned, TheoryOutcome]]:
     """Run experiments one after the other; each leaves ``NAME.json``, ``NAME.svg`` and ``NAME.png`` in a folder.
 
     Args:
@@ -106,7 +106,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def to_json(one: Planned, outcome: Outcome) -> dict[str, Any]:
+def to_json(one: Planned, outcome: TheoryOutcome) -> dict[str, Any]:
     """An experiment's bars, with what they were measured with."""
     return {
         "experiment": one.name,
@@ -118,12 +118,12 @@ def to_json(one: Planned, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _bar_json(bar: Bar) -> Mapping[str, Any]:
+def _bar_json(bar: Check) -> Mapping[str, Any]:
     bound = None if bar.bound is None else bar.bound.model_dump()
     return {"quantity": bar.quantity, "value": bar.value, "bound": bound, "met": bar.met}
 
 
-def table(name: str, outcome: Outcome, *, head: bool) -> str:
+def table(name: str, outcome: TheoryOutcome, *, head: bool) -> str:
     """The bars of an experiment as lines: experiment, quantity, value, bar, met."""
     rows = [("experiment", "quantity", "value", "bar", "met")] if head else []
     for bar in outcome.bars:
@@ -132,7 +132,7 @@ def table(name: str, outcome: Outcome, *, head: bool) -> str:
     return "\n".join(f"{a:<12}{b:<70}{c:>10}   {d:<16}{e}".rstrip() for a, b, c, d, e in rows)
 
 
-def _draw(outcome: Outcome, path: Path, style: Style) -> None:
+def _draw(outcome: TheoryOutcome, path: Path, style: Style) -> None:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 

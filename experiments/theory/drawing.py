@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Look(NamedTuple):
+class CurveStyle(NamedTuple):
     """Colour and marker of a line; the marker also tells lines apart in grey print."""
 
     color: str
@@ -17,8 +17,14 @@ class Look(NamedTuple):
 
 
 # as in the figures of tables: the plain row, Sign-In (the product) and HAM
-GD, PRODUCT, HAM = Look("#4a5562", "o"), Look("#0072b2", "s"), Look("#d55e00", "D")
-FURTHER = (Look("#009e73", "^"), Look("#cc79a7", "v"), Look("#b88700", "P"), Look("#56b4e9", "X"), Look("#7a5230", "p"))
+GD, PRODUCT, HAM = CurveStyle("#4a5562", "o"), CurveStyle("#0072b2", "s"), CurveStyle("#d55e00", "D")
+FURTHER = (
+    CurveStyle("#009e73", "^"),
+    CurveStyle("#cc79a7", "v"),
+    CurveStyle("#b88700", "P"),
+    CurveStyle("#56b4e9", "X"),
+    CurveStyle("#7a5230", "p"),
+)
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -23,7 +23,7 @@ from ham import HAM
 from ham.geometry import Ham
 
 from . import drawing
-from .base import Bar, Bound, Experiment, Outcome, order, worst
+from .base import Bound, Check, Experiment, TheoryOutcome, order, worst
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ Vector = NDArray[np.float64]
 CASES = ("no sign changes", "sign changes")
 
 
-class Settings(Section):
+class FlowSettings(Section):
     """The least-squares problem, HAM's constants, rates and the solver's tolerance."""
 
     samples: Positive
@@ -50,10 +50,10 @@ class Settings(Section):
     crossings: Bound
 
 
-class Problem:
+class FlowProblem:
     """Least squares whose solution has the signs of the start, or those of half of it turned."""
 
-    def __init__(self, case: str, seed: int, settings: Settings):
+    def __init__(self, case: str, seed: int, settings: FlowSettings):
         generator = torch.Generator().manual_seed(seed)
         normal = partial(torch.randn, dtype=torch.float64, generator=generator)
         self.inputs = normal(settings.samples, settings.weights) / settings.samples**0.5
@@ -72,7 +72,7 @@ class Problem:
         return self.inputs.T @ (self.inputs @ theta - self.targets)
 
 
-def run(settings: Settings) -> Outcome:
+def run(settings: FlowSettings) -> TheoryOutcome:
     """Measure the distance of HAM to its flow at the end, by rate."""
     records, bars = [], []
     for case in CASES:
@@ -80,16 +80,18 @@ def run(settings: Settings) -> Outcome:
         for sign in settings.signs:
             bars += _bars(f"{case}, sign {sign} the step", [one for one in found if one["sign"] == sign], settings)
         unsure = worst([one["unsure"] for one in found], settings.unsure)
-        bars.append(Bar(f"{case}: flow, changed by a tolerance 100 times wider", unsure, settings.unsure))
+        bars.append(Check(f"{case}: flow, changed by a tolerance 100 times wider", unsure, settings.unsure))
         bound = settings.crossings if case == "sign changes" else Bound(high=0)
-        bars.append(Bar(f"{case}: sign changes in the flow", worst([one["crossings"] for one in found], bound), bound))
+        bars.append(
+            Check(f"{case}: sign changes in the flow", worst([one["crossings"] for one in found], bound), bound)
+        )
         records += found
-    return Outcome(tuple(bars), records, partial(_draw, records))
+    return TheoryOutcome(tuple(bars), records, partial(_draw, records))
 
 
-def _follow(case: str, seed: int, settings: Settings) -> list[dict[str, Any]]:
+def _follow(case: str, seed: int, settings: FlowSettings) -> list[dict[str, Any]]:
     """A problem's flow, and how far from its end HAM arrives with each rate."""
-    problem = Problem(case, seed, settings)
+    problem = FlowProblem(case, seed, settings)
     end, crossings = _solve(problem, settings, settings.tolerance)
     wider, _ = _solve(problem, settings, 100 * settings.tolerance)
     travelled = float(np.linalg.norm(end - problem.start.numpy()))
@@ -104,16 +106,16 @@ def _follow(case: str, seed: int, settings: Settings) -> list[dict[str, Any]]:
     return found
 
 
-def _bars(name: str, found: list[dict[str, Any]], settings: Settings) -> list[Bar]:
+def _bars(name: str, found: list[dict[str, Any]], settings: FlowSettings) -> list[Check]:
     orders = worst([one["order"] for one in found], settings.order)
     last = worst([one["errors"][-1] for one in found], settings.distance)
     return [
-        Bar(f"{name}: order", orders, settings.order),
-        Bar(f"{name}: distance at the smallest rate", last, settings.distance),
+        Check(f"{name}: order", orders, settings.order),
+        Check(f"{name}: distance at the smallest rate", last, settings.distance),
     ]
 
 
-def _solve(problem: Problem, settings: Settings, tolerance: float) -> tuple[Vector, int]:
+def _solve(problem: FlowProblem, settings: FlowSettings, tolerance: float) -> tuple[Vector, int]:
     """The flow's end, and how often a weight changed its sign on the way."""
     from scipy.integrate import solve_ivp
 
@@ -153,7 +155,7 @@ def _leaving(index: int, side: float) -> Callable[[float, Vector], float]:
     return event
 
 
-def _descend(problem: Problem, settings: Settings, steps: int, sign: Literal["after", "before"]) -> Vector:
+def _descend(problem: FlowProblem, settings: FlowSettings, steps: int, sign: Literal["after", "before"]) -> Vector:
     """The end of HAM(SGD) with its own autograd gradients."""
     weight = torch.nn.Parameter(problem.start.clone()[None])  # HAM moves tensors of two dimensions
     base = SGD([weight], lr=settings.time / steps)
@@ -183,6 +185,6 @@ def _draw(records: list[dict[str, Any]], figure: Figure) -> None:
 EXPERIMENT = Experiment(
     title="HAM with small rates follows dθ = −(1 + α|θ|) ∇f dt − βθ dt, to first order in the rate",
     source="the flow is the paper's; the order of convergence, with and without sign changes, is the suite's own",
-    settings=Settings,
+    settings=FlowSettings,
     run=run,
 )

@@ -24,7 +24,7 @@ from ham import HAM
 from ham.geometry import Euclidean, Geometry, Ham, Product
 
 from . import drawing
-from .base import Bar, Bound, Experiment, Outcome, worst
+from .base import Bound, Check, Experiment, TheoryOutcome, worst
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class Settings(Section):
+class MetricSettings(Section):
     """Weights (`sizes`, with both signs), the layer, and what is measured; `gaps` are m² − w²."""
 
     sizes: Annotated[list[NotNegative], Field(min_length=1)]
@@ -49,33 +49,35 @@ Step = Callable[[nn.Linear, Callable[[], Tensor], float], None]
 
 
 @dataclass(frozen=True)
-class Method:
+class MetricMethod:
     """An optimizer, as a step of a layer, and its geometry."""
 
     name: str
-    look: drawing.Look
+    look: drawing.CurveStyle
     geometry: Geometry
     step: Step
 
 
-def run(settings: Settings) -> Outcome:
+def run(settings: MetricSettings) -> TheoryOutcome:
     """Measure responses to one step, and compare them with the formulas."""
     found = [_respond(method, settings) for method in _methods(settings)]
     bars = []
     for one in found:
         off = [abs(response / formula - 1) for _, response, formula in one["points"]]
-        bars.append(Bar(f"{one['method']}: response / formula − 1", worst(off, settings.deviation), settings.deviation))
-    return Outcome(tuple(bars), found, partial(_draw, settings, found))
+        bars.append(
+            Check(f"{one['method']}: response / formula − 1", worst(off, settings.deviation), settings.deviation)
+        )
+    return TheoryOutcome(tuple(bars), found, partial(_draw, settings, found))
 
 
-def _methods(settings: Settings) -> list[Method]:
-    methods = [Method("GD", drawing.GD, Euclidean(), _sgd)]
+def _methods(settings: MetricSettings) -> list[MetricMethod]:
+    methods = [MetricMethod("GD", drawing.GD, Euclidean(), _sgd)]
     methods += [
-        Method(f"m⊙w, m² − w² = {gap:g}", drawing.PRODUCT, Product(gap), partial(_product, gap))
+        MetricMethod(f"m⊙w, m² − w² = {gap:g}", drawing.PRODUCT, Product(gap), partial(_product, gap))
         for gap in settings.gaps
     ]
     return methods + [
-        Method(f"HAM, α = {alpha:g}", drawing.HAM, Ham(alpha), partial(_ham, alpha)) for alpha in settings.alphas
+        MetricMethod(f"HAM, α = {alpha:g}", drawing.HAM, Ham(alpha), partial(_ham, alpha)) for alpha in settings.alphas
     ]
 
 
@@ -97,7 +99,7 @@ def _product(gap: float, layer: nn.Linear, loss: Callable[[], Tensor], rate: flo
     optimizer.step()
 
 
-def _respond(method: Method, settings: Settings) -> dict[str, Any]:
+def _respond(method: MetricMethod, settings: MetricSettings) -> dict[str, Any]:
     points = []
     for seed in settings.seeds:
         generator = torch.Generator().manual_seed(seed)
@@ -120,7 +122,7 @@ def _respond(method: Method, settings: Settings) -> dict[str, Any]:
     return {"method": method.name, "points": [list(point) for point in points]}
 
 
-def _draw(settings: Settings, found: list[dict[str, Any]], figure: Figure) -> None:
+def _draw(settings: MetricSettings, found: list[dict[str, Any]], figure: Figure) -> None:
     near, wide = drawing.panels(figure, 2)
     shades = {"GD": iter([1.0])}
     shades["m⊙w"] = iter(torch.linspace(0.4, 1, len(settings.gaps)).tolist())
@@ -142,6 +144,6 @@ def _draw(settings: Settings, found: list[dict[str, Any]], figure: Figure) -> No
 EXPERIMENT = Experiment(
     title="one small step shows the inverse metric: GD 1, m⊙w √(4θ² + (m² − w²)²), HAM 1 + α|θ|",
     source="the metrics of m⊙w and of HAM's flow are the paper's; measuring them by one step is the suite's own",
-    settings=Settings,
+    settings=MetricSettings,
     run=run,
 )

@@ -37,7 +37,7 @@ from sparsity.representations.product import split
 
 Above0 = Annotated[float, Field(gt=0)]
 AtLeast0 = Annotated[float, Field(ge=0)]
-Pair = Annotated[list[AtLeast0], Field(min_length=2, max_length=2)]
+PairOfNumbers = Annotated[list[AtLeast0], Field(min_length=2, max_length=2)]
 CASES = {"a > 0, w > 0": (1, 1), "a < 0, w > 0": (-1, 1), "a > 0, w < 0": (1, -1), "a < 0, w < 0": (-1, -1)}
 
 
@@ -47,8 +47,8 @@ class MethodSettings(Section):
     Every `reset` steps the gaps are put back with θ unchanged; 0 for never.
     """
 
-    alphas: Pair | None = None
-    gaps: Pair | None = None
+    alphas: PairOfNumbers | None = None
+    gaps: PairOfNumbers | None = None
     reset: Annotated[int, Field(ge=0)] = 0
 
     def geometries(self) -> tuple[Geometry, Geometry]:
@@ -69,9 +69,9 @@ class NeuronSettings(Section):
 
     seeds: Positive
     samples: Positive
-    teacher: Pair
-    sizes: Pair
-    starts: dict[str, Pair]
+    teacher: PairOfNumbers
+    sizes: PairOfNumbers
+    starts: dict[str, PairOfNumbers]
     methods: dict[str, MethodSettings]
     lr: Above0
     steps: Positive
@@ -154,7 +154,7 @@ def _moving(method: MethodSettings, neurons: Neurons, lr: float) -> tuple[list[l
 
 
 @torch.no_grad()
-def _reset(factors: list[list[nn.Parameter]], gaps: Pair) -> None:
+def _reset(factors: list[list[nn.Parameter]], gaps: PairOfNumbers) -> None:
     for (m, w), gap in zip(factors, gaps, strict=True):
         for factor, new in zip((m, w), _pair(m * w, gap), strict=True):
             factor.copy_(new)

@@ -25,18 +25,18 @@ from experiments.config.schema import Positive, Section
 from ham import hyperbolic_step_
 
 from . import drawing
-from .base import Bar, Bound, Experiment, Outcome, order, worst
+from .base import Bound, Check, Experiment, TheoryOutcome, order, worst
 from .problems import PROBLEMS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .problems import Problem
+    from .problems import OneStepProblem
 
 Rate = Annotated[float, Field(gt=0)]
 
 
-class Settings(Section):
+class OneStepSettings(Section):
     """Networks, rates and bars; `width` is the number of hidden neurons, `weight_decay` that of m and w."""
 
     problems: Annotated[list[Literal["classification", "regression"]], Field(min_length=1)]
@@ -67,7 +67,7 @@ VARIANTS = {
 }
 
 
-def run(settings: Settings) -> Outcome:
+def run(settings: OneStepSettings) -> TheoryOutcome:
     """Measure the order of the difference between both steps, and its size against the series."""
     records: list[dict[str, Any]] = []
     rates = sorted(settings.rates, reverse=True)
@@ -88,10 +88,10 @@ def run(settings: Settings) -> Outcome:
                         "of_predicted": errors[-1] / steps[-1][1],
                     }
                 )
-    return Outcome(_bars(settings, records), records, partial(_draw, records))
+    return TheoryOutcome(_bars(settings, records), records, partial(_draw, records))
 
 
-def _errors(problem: Problem, variant: Variant, rate: float, decay: float) -> tuple[float, float]:
+def _errors(problem: OneStepProblem, variant: Variant, rate: float, decay: float) -> tuple[float, float]:
     """Distance between both steps over the norm of the weights, and what the series says of the equal variant."""
     model, loss = problem
     weights = [layer for layer in model.parameters() if layer.ndim >= 2]
@@ -105,7 +105,7 @@ def _errors(problem: Problem, variant: Variant, rate: float, decay: float) -> tu
     return _norm(differences) / size, rate**2 * _norm(series) / size
 
 
-def _product_step(problem: Problem, gap: float, rate: float, decay: float) -> list[Tensor]:
+def _product_step(problem: OneStepProblem, gap: float, rate: float, decay: float) -> list[Tensor]:
     """θ after a step of SGD on m and w, the suite's own product."""
     model, loss = copy.deepcopy(problem[0]), problem[1]
     representation = sparsity.represent(model, "product", beta=gap)
@@ -119,17 +119,17 @@ def _norm(tensors: Sequence[Tensor]) -> float:
     return torch.cat([tensor.detach().flatten() for tensor in tensors]).norm().item()
 
 
-def _bars(settings: Settings, records: list[dict[str, Any]]) -> tuple[Bar, ...]:
+def _bars(settings: OneStepSettings, records: list[dict[str, Any]]) -> tuple[Check, ...]:
     bars = []
     for problem in settings.problems:
         for name in VARIANTS:
             found = [record for record in records if (record["problem"], record["variant"]) == (problem, name)]
             bound = settings.equal if name == EQUAL else settings.different
-            bars.append(Bar(f"{problem}, {name}: order", worst([one["order"] for one in found], bound), bound))
+            bars.append(Check(f"{problem}, {name}: order", worst([one["order"] for one in found], bound), bound))
             if name == EQUAL:
                 shares = [one["of_predicted"] for one in found]
                 bound = settings.second_order
-                bars.append(Bar(f"{problem}, {name}: error / predicted", worst(shares, bound), bound))
+                bars.append(Check(f"{problem}, {name}: error / predicted", worst(shares, bound), bound))
     return tuple(bars)
 
 
@@ -152,6 +152,6 @@ def _draw(records: list[dict[str, Any]], figure: Figure) -> None:
 EXPERIMENT = Experiment(
     title="HAM's factor alone (α = 2, β = 2λ) is the gradient step on balanced m ⊙ w, to first order in the rate",
     source="the paper's motivation of the rule (α = 2 and β from the flow of m ⊙ w); the η² term is the suite's own",
-    settings=Settings,
+    settings=OneStepSettings,
     run=run,
 )

@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 
 from experiments.data import fashion_mnist
 
-Problem = tuple[nn.Module, Callable[[nn.Module], Tensor]]
+OneStepProblem = tuple[nn.Module, Callable[[nn.Module], Tensor]]
 
 
-def classification(seed: int, samples: int, width: int) -> Problem:
+def classification(seed: int, samples: int, width: int) -> OneStepProblem:
     """A network of one hidden layer on the first embedded images of Fashion-MNIST, with its mean cross-entropy."""
     data = fashion_mnist.load(None)
     images = torch.as_tensor(data.train_images[:samples]).double().flatten(1) / 255
@@ -22,7 +22,7 @@ def classification(seed: int, samples: int, width: int) -> Problem:
     return model, lambda network: cross_entropy(network(images), labels)
 
 
-def regression(seed: int, samples: int, width: int) -> Problem:
+def regression(seed: int, samples: int, width: int) -> OneStepProblem:
     """A network of one hidden layer on normal inputs and targets, with its mean squared error."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(samples, width, dtype=torch.float64, generator=generator)
@@ -40,7 +40,7 @@ def _network(seed: int, inputs: int, width: int, outputs: int) -> nn.Module:
     return model
 
 
-PROBLEMS: Mapping[str, Callable[[int, int, int], Problem]] = {
+PROBLEMS: Mapping[str, Callable[[int, int, int], OneStepProblem]] = {
     "classification": classification,
     "regression": regression,
 }

@@ -24,7 +24,7 @@ from torch import Tensor
 from experiments.config.schema import Section
 
 from . import convex, drawing
-from .base import Bar, Bound, Experiment, Outcome, order, worst
+from .base import Bound, Check, Experiment, TheoryOutcome, order, worst
 from .regression import (
     GD,
     HYPERBOLIC,
@@ -48,7 +48,7 @@ L2, L1 = "min L2", "min L1"
 CONTROLS = ("projection under α / 2", "projection under m⊙w", "projection of the other start")
 
 
-class Settings(Section):
+class BiasSettings(Section):
     """Problems, α, rates and bars.
 
     m ⊙ w stands at m² − w² = 2/α. `visible` is the share of the largest weight from which on one counts as support.
@@ -70,15 +70,15 @@ class Settings(Section):
     largest_alpha: Bound
 
 
-def run(settings: Settings) -> Outcome:
+def run(settings: BiasSettings) -> TheoryOutcome:
     """Measure how far all methods end from their projections, and what they find from 0."""
     problems = make_problems(settings.problem)
     records = [record for arm in arms(settings.alphas) for record in _measure(settings, problems, arm)]
     lines = _lines(settings, problems)
-    return Outcome(_bars(settings, records, lines), records + lines, partial(_draw, settings, records, lines))
+    return TheoryOutcome(_bars(settings, records, lines), records + lines, partial(_draw, settings, records, lines))
 
 
-def _measure(settings: Settings, problems: Problems, arm: Arm) -> list[dict[str, Any]]:
+def _measure(settings: BiasSettings, problems: Problems, arm: Arm) -> list[dict[str, Any]]:
     projected = _projections(problems, arm.dual)
     wrong = _wrong(problems, arm, projected) if arm.method == HYPERBOLIC else {}
     records = []
@@ -133,7 +133,7 @@ def _seen(theta: Tensor, sparse: Tensor, visible: float) -> dict[str, float]:
     }
 
 
-def _lines(settings: Settings, problems: Problems) -> list[dict[str, Any]]:
+def _lines(settings: BiasSettings, problems: Problems) -> list[dict[str, Any]]:
     """What the solutions of the convex programs look like, from 0."""
     given = zip(problems.matrix.numpy(), problems.targets.numpy(), strict=True)
     found = {
@@ -151,28 +151,28 @@ def _lines(settings: Settings, problems: Problems) -> list[dict[str, Any]]:
     ]
 
 
-def _bars(settings: Settings, records: list[dict[str, Any]], lines: list[dict[str, Any]]) -> tuple[Bar, ...]:
+def _bars(settings: BiasSettings, records: list[dict[str, Any]], lines: list[dict[str, Any]]) -> tuple[Check, ...]:
     finest = min(settings.rates)
     bars = []
     for method in (HYPERBOLIC, PRODUCT, GD):
         for start in (ZERO, RANDOM):
             found = _values(records, "distance", method=method, start=start, rate=finest)
             bars.append(
-                Bar(
+                Check(
                     f"{method} from {start}: distance to projection", worst(found, settings.distance), settings.distance
                 )
             )
     for name in CONTROLS:
         found = _values(records, name, method=HYPERBOLIC, rate=finest)
-        bars.append(Bar(f"control: HAM to {name}", worst(found, settings.control), settings.control))
+        bars.append(Check(f"control: HAM to {name}", worst(found, settings.control), settings.control))
     return (
         *bars,
-        Bar("HAM: order of that distance in the rate", _order(settings, records), settings.order),
+        Check("HAM: order of that distance in the rate", _order(settings, records), settings.order),
         *_on_the_way(settings, records, lines),
     )
 
 
-def _order(settings: Settings, records: list[dict[str, Any]]) -> float:
+def _order(settings: BiasSettings, records: list[dict[str, Any]]) -> float:
     rates = sorted(settings.rates)
     orders = []
     for alpha in settings.alphas:
@@ -182,7 +182,7 @@ def _order(settings: Settings, records: list[dict[str, Any]]) -> float:
     return worst(orders, settings.order)
 
 
-def _on_the_way(settings: Settings, records: list[dict[str, Any]], lines: list[dict[str, Any]]) -> list[Bar]:
+def _on_the_way(settings: BiasSettings, records: list[dict[str, Any]], lines: list[dict[str, Any]]) -> list[Check]:
     """How the L1 norm of what HAM finds from 0 goes from that of the least squares to the least one, by seed."""
     finest = {"method": HYPERBOLIC, "start": ZERO, "rate": min(settings.rates)}
     norms = [np.array(_values(records, "l1", alpha=alpha, **finest)) for alpha in sorted(settings.alphas)]
@@ -193,10 +193,10 @@ def _on_the_way(settings: Settings, records: list[dict[str, Any]], lines: list[d
     grows = worst([float((b / a).max()) for a, b in zip(norms, norms[1:], strict=False)], settings.neighbours)
     low, high = min(settings.alphas), max(settings.alphas)
     return [
-        Bar("HAM: L1 norm at an α over that at the next smaller", grows, settings.neighbours),
-        Bar(f"HAM: way of L1 from min L2 to min L1, α = {low:g}", float(way[0].max()), settings.small_alpha),
-        Bar(f"HAM: way of L1 from min L2 to min L1, α = {high:g}", float(way[-2].min()), settings.large_alpha),
-        Bar(f"its projection: the same, α = {farthest:g}", float(way[-1].min()), settings.largest_alpha),
+        Check("HAM: L1 norm at an α over that at the next smaller", grows, settings.neighbours),
+        Check(f"HAM: way of L1 from min L2 to min L1, α = {low:g}", float(way[0].max()), settings.small_alpha),
+        Check(f"HAM: way of L1 from min L2 to min L1, α = {high:g}", float(way[-2].min()), settings.large_alpha),
+        Check(f"its projection: the same, α = {farthest:g}", float(way[-1].min()), settings.largest_alpha),
     ]
 
 
@@ -212,7 +212,7 @@ LOOKS = {GD: drawing.GD, PRODUCT: drawing.PRODUCT, HYPERBOLIC: drawing.HAM}
 SEEN = (("l1", "L1 norm / smallest"), ("recovery", "error of recovery"), ("support", "visible weights"))
 
 
-def _draw(settings: Settings, records: list[dict[str, Any]], lines: list[dict[str, Any]], figure: Figure) -> None:
+def _draw(settings: BiasSettings, records: list[dict[str, Any]], lines: list[dict[str, Any]], figure: Figure) -> None:
     first, *rest = drawing.panels(figure, 1 + len(SEEN))
     finest = min(settings.rates)
     for method in (PRODUCT, HYPERBOLIC):
@@ -248,6 +248,6 @@ def _look(method: str, line: str) -> dict[str, Any]:
 EXPERIMENT = Experiment(
     title="Underdetermined sparse regression: HAM's limit is the Bregman projection of its start",
     source="the paper's implicit bias of HAM for underdetermined linear regression; R derived in ham.geometry",
-    settings=Settings,
+    settings=BiasSettings,
     run=run,
 )

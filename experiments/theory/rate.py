@@ -31,7 +31,7 @@ from ham import HAM
 from ham.geometry import Euclidean, Geometry, Ham, Product
 
 from . import drawing
-from .base import Bar, Bound, Experiment, Outcome, worst
+from .base import Bound, Check, Experiment, TheoryOutcome, worst
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ Above = Annotated[float, Field(gt=0)]
 CASES = ("strongly convex quadratic", "underdetermined least squares")
 
 
-class Settings(Section):
+class RateSettings(Section):
     """Problems, methods and the length of a run; `until` is the share of the initial loss that it ends at."""
 
     weights: Positive
@@ -55,14 +55,14 @@ class Settings(Section):
     at_every_step: Bound
 
     @model_validator(mode="after")
-    def _underdetermined(self) -> Settings:
+    def _underdetermined(self) -> RateSettings:
         if self.samples >= self.weights:
             raise ValueError(f"samples ({self.samples}) must be fewer than weights ({self.weights})")
         return self
 
 
 @dataclass(frozen=True)
-class Problem:
+class RateProblem:
     """L(θ) = ‖A (θ − solution)‖² / 2 with L* = 0; μ is the smallest squared singular value of A."""
 
     matrix: Tensor
@@ -76,16 +76,16 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Method:
+class RateMethod:
     """An optimizer's geometry, and how it is made: parameters, rate -> what trains and the weights they stand for."""
 
     name: str
-    look: drawing.Look
+    look: drawing.CurveStyle
     geometry: Geometry
     build: Callable[[Tensor, float], tuple[Optimizer, Callable[[], Tensor]]]
 
 
-def run(settings: Settings) -> Outcome:
+def run(settings: RateSettings) -> TheoryOutcome:
     """Measure rates of decay, and compare each with its bound."""
     records = [
         _descend(_problem(case, seed, settings), method, settings) | {"case": case, "seed": seed, "method": method.name}
@@ -93,10 +93,10 @@ def run(settings: Settings) -> Outcome:
         for method in _methods(settings)
         for seed in settings.seeds
     ]
-    return Outcome(tuple(_bars(settings, records)), records, partial(_draw, settings, records))
+    return TheoryOutcome(tuple(_bars(settings, records)), records, partial(_draw, settings, records))
 
 
-def _bars(settings: Settings, records: list[dict[str, Any]]) -> list[Bar]:
+def _bars(settings: RateSettings, records: list[dict[str, Any]]) -> list[Check]:
     bars = []
     names = [method.name for method in _methods(settings)]
     for case in CASES:
@@ -104,18 +104,18 @@ def _bars(settings: Settings, records: list[dict[str, Any]]) -> list[Bar]:
         found = {name: [one for one in of_case if one["method"] == name] for name in names}
         for name in names:
             share = worst([one["fitted"] / one["bound"] for one in found[name]], settings.fitted)
-            bars.append(Bar(f"{case}, {name}: fitted rate / bound", share, settings.fitted))
+            bars.append(Check(f"{case}, {name}: fitted rate / bound", share, settings.fitted))
         share = worst([one["at_every_step"] for one in of_case], settings.at_every_step)
-        bars.append(Bar(f"{case}, all: rate / bound at any step", share, settings.at_every_step))
+        bars.append(Check(f"{case}, all: rate / bound at any step", share, settings.at_every_step))
         pairs = list(zip(found[names[-1]], found["GD"], strict=True))
         gain = statistics.mean(one["fitted"] / plain["fitted"] for one, plain in pairs)
-        bars.append(Bar(f"{case}, {names[-1]}: decay in time / GD's", gain))
+        bars.append(Check(f"{case}, {names[-1]}: decay in time / GD's", gain))
         gain = statistics.mean(one["per_step"] / plain["per_step"] for one, plain in pairs)
-        bars.append(Bar(f"{case}, {names[-1]}: decay per step / GD's", gain))
+        bars.append(Check(f"{case}, {names[-1]}: decay per step / GD's", gain))
     return bars
 
 
-def _problem(case: str, seed: int, settings: Settings) -> Problem:
+def _problem(case: str, seed: int, settings: RateSettings) -> RateProblem:
     generator = torch.Generator().manual_seed(seed)
     normal = partial(torch.randn, dtype=torch.float64, generator=generator)
     rows = settings.weights if case == CASES[0] else settings.samples
@@ -124,16 +124,19 @@ def _problem(case: str, seed: int, settings: Settings) -> Problem:
     uniform = partial(torch.rand, settings.weights, dtype=torch.float64, generator=generator)
     solution = normal(settings.weights).sign() * (1 + uniform() / 4)
     start = solution * (1.5 + uniform() / 2)
-    return Problem(left @ torch.diag(values) @ right, solution, start, values[-1].item() ** 2)
+    return RateProblem(left @ torch.diag(values) @ right, solution, start, values[-1].item() ** 2)
 
 
-def _methods(settings: Settings) -> list[Method]:
+def _methods(settings: RateSettings) -> list[RateMethod]:
     return [
-        Method("GD", drawing.GD, Euclidean(), _plain),
-        Method(
+        RateMethod("GD", drawing.GD, Euclidean(), _plain),
+        RateMethod(
             f"m⊙w, m² − w² = {settings.gap:g}", drawing.PRODUCT, Product(settings.gap), partial(_product, settings.gap)
         ),
-        *(Method(f"HAM, α = {alpha:g}", drawing.HAM, Ham(alpha), partial(_ham, alpha)) for alpha in settings.alphas),
+        *(
+            RateMethod(f"HAM, α = {alpha:g}", drawing.HAM, Ham(alpha), partial(_ham, alpha))
+            for alpha in settings.alphas
+        ),
     ]
 
 
@@ -153,7 +156,7 @@ def _product(gap: float, start: Tensor, rate: float) -> tuple[Optimizer, Callabl
     return SGD([m, w], lr=rate), lambda: m * w
 
 
-def _descend(problem: Problem, method: Method, settings: Settings) -> dict[str, Any]:
+def _descend(problem: RateProblem, method: RateMethod, settings: RateSettings) -> dict[str, Any]:
     """Losses of a run, the rates at which they fall, and the bound."""
     geometry = method.geometry
     largest = max(geometry.inverse_metric(theta).max().item() for theta in (problem.start, problem.solution))
@@ -186,7 +189,7 @@ def _descend(problem: Problem, method: Method, settings: Settings) -> dict[str, 
     }
 
 
-def _draw(settings: Settings, records: list[dict[str, Any]], figure: Figure) -> None:
+def _draw(settings: RateSettings, records: list[dict[str, Any]], figure: Figure) -> None:
     axes = drawing.panels(figure, 3)
     for case, in_time, colour in zip(CASES, axes, (drawing.HAM.color, drawing.FURTHER[0].color), strict=False):
         found = [one for one in records if one["case"] == case]
@@ -217,6 +220,6 @@ def _draw(settings: Settings, records: list[dict[str, Any]], figure: Figure) -> 
 EXPERIMENT = Experiment(
     title="under a Polyak-Łojasiewicz inequality HAM converges at least at the rate 2μ (1 + α min|θ|)",
     source="the suite's own bound, derived in the module; the paper's was not at hand",
-    settings=Settings,
+    settings=RateSettings,
     run=run,
 )

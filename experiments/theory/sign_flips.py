@@ -17,14 +17,14 @@ import numpy as np
 from experiments.config.schema import Section
 
 from . import drawing, neuron, training_flips
-from .base import Bar, Bound, Experiment, Outcome
+from .base import Bound, Check, Experiment, TheoryOutcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-class Settings(Section):
+class SignFlipSettings(Section):
     """The neuron, the runs, and the share of seeds that must solve what is predicted."""
 
     neuron: neuron.NeuronSettings
@@ -32,7 +32,7 @@ class Settings(Section):
     same: Bound
 
 
-def run(settings: Settings) -> Outcome:
+def run(settings: SignFlipSettings) -> TheoryOutcome:
     """Train neurons and networks."""
     solved = _neurons(settings.neuron)
     flips = [
@@ -40,15 +40,15 @@ def run(settings: Settings) -> Outcome:
         for row, spec in training_flips.specs(settings.runs)
     ]
     bars = [
-        Bar(
+        Check(
             f"{one['method']}, {one['start']}: seeds that solve {_signs(one['predicted'])}", one["share"], settings.same
         )
         for one in solved
     ]
     for row in settings.runs.rows:
         shares = [sum(one["flips"]) / len(one["flips"]) for one in flips if one["row"] == row]
-        bars.append(Bar(f"{row}: sign changes a weight and epoch", float(np.mean(shares))))
-    return Outcome(tuple(bars), [*solved, *flips], partial(_draw, solved, flips))
+        bars.append(Check(f"{row}: sign changes a weight and epoch", float(np.mean(shares))))
+    return TheoryOutcome(tuple(bars), [*solved, *flips], partial(_draw, solved, flips))
 
 
 def _neurons(settings: neuron.NeuronSettings) -> list[dict[str, Any]]:
@@ -116,6 +116,6 @@ def _draw_neurons(solved: list[dict[str, Any]], axes: Axes) -> None:
 EXPERIMENT = Experiment(
     title="One neuron a relu(w x): which signs of the start are repaired; sign changes in sparse networks",
     source="Gadhikar et al., Sign-In (NeurIPS 2025), Theorems 5.1, 5.2, 5.4, of a summary; HAM: derived here",
-    settings=Settings,
+    settings=SignFlipSettings,
     run=run,
 )

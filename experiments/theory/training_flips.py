@@ -11,6 +11,7 @@ from torch import Tensor
 from experiments.config.resolve import Spec, load, resolve
 from experiments.config.schema import Section
 from experiments.ranks.distributed import ALONE
+from experiments.run.final import carry_out
 from experiments.run.numerics import switches
 from experiments.run.training import Training
 from experiments.rundir import attempts
@@ -70,7 +71,7 @@ class _Watched:
             with attempts.ending(held.end):
                 self._training = Training(self._spec, held, "", "", self._look, lambda: False, ALONE)
                 self._last = self._keep()
-                result = self._training.carry_out()
+                result = carry_out(self._training)
         return {"flips": self._flips, "accuracy": result["accuracy"]}
 
     def _look(self, done: int, total: int) -> None:

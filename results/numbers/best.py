@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
-from results.runs.schema import Entry, Sweep
+from results.runs.schema import RunEntry, SweepResults
 from results.runs.store import read
 
 from .measure import TOLERANCE
@@ -39,8 +39,8 @@ def render(directory: str | Path) -> str:
     return "\n".join([*lines, "(<: smallest value tried, >: largest)"])
 
 
-def _line(sweep: Sweep, row: str) -> str:
-    settings: dict[tuple[Any, ...], list[Entry]] = {}
+def _line(sweep: SweepResults, row: str) -> str:
+    settings: dict[tuple[Any, ...], list[RunEntry]] = {}
     for entry in sweep.entries:
         if entry.row == row:
             settings.setdefault(tuple(entry.column.values()), []).append(entry)
@@ -63,11 +63,11 @@ def _line(sweep: Sweep, row: str) -> str:
     return f"{row}: {named}  {top.mean:.2%}{spread} ({top.n}), {usable}"
 
 
-def _accuracy(entry: Entry) -> float:
+def _accuracy(entry: RunEntry) -> float:
     return entry.number("accuracy") or 0.0
 
 
-def _candidate(entry: Entry) -> bool:
+def _candidate(entry: RunEntry) -> bool:
     target, reached = entry.number("target_sparsity"), entry.number("sparsity")
     off = 0.0 if target is None or reached is None else abs(reached - target)
     return entry.status == "done" and off <= TOLERANCE + 1e-9

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from results.runs.schema import Entry, Sweep
+from results.runs.schema import RunEntry, SweepResults
 
 from .stats import Difference, Summary, paired, summarise
 
@@ -62,7 +62,7 @@ class Measured:
 Measurements = Mapping[tuple[str, str], Measured]
 
 
-def measure(sweep: Sweep) -> Measurements:
+def measure(sweep: SweepResults) -> Measurements:
     """Summarise every cell.
 
     Returns:
@@ -73,7 +73,7 @@ def measure(sweep: Sweep) -> Measurements:
     return {(row, name): _measure(sweep, row, columns[name]) for row, name in keys}
 
 
-def _measure(sweep: Sweep, row: str, column: Mapping[str, Any]) -> Measured:
+def _measure(sweep: SweepResults, row: str, column: Mapping[str, Any]) -> Measured:
     entries = sweep.cell(row, column)
     accuracies = _accuracies(entries)
     plain = sweep.baselines.get(row)
@@ -99,16 +99,16 @@ def _measure(sweep: Sweep, row: str, column: Mapping[str, Any]) -> Measured:
     )
 
 
-def _accuracies(entries: list[Entry]) -> dict[int, float]:
+def _accuracies(entries: list[RunEntry]) -> dict[int, float]:
     pairs = ((entry.seed, entry.number("accuracy")) for entry in entries)
     return {seed: accuracy for seed, accuracy in pairs if accuracy is not None}
 
 
-def _values(entries: list[Entry], name: str) -> list[float]:
+def _values(entries: list[RunEntry], name: str) -> list[float]:
     return [value for value in (entry.number(name) for entry in entries) if value is not None]
 
 
-def _off_target(entries: list[Entry]) -> float | None:
+def _off_target(entries: list[RunEntry]) -> float | None:
     """The worst seed counts: seeds that scatter around the target have the right mean and are still not comparable."""
     pairs = [(entry.number("sparsity"), entry.number("target_sparsity")) for entry in entries]
     offsets = [real - target for real, target in pairs if real is not None and target is not None]

@@ -15,7 +15,7 @@ from results.numbers.measure import Measured, Measurements, measure
 from results.numbers.stats import Summary, summarise
 from results.runs.schema import (
     SPARSITY_KEY,
-    Sweep,
+    SweepResults,
     column_groups,
     column_id,
     column_label,
@@ -25,7 +25,7 @@ from results.runs.schema import (
 )
 from results.runs.store import read_metrics
 
-from .drawing import INK, MUTED, Look, by_base, clean, legend, looks, panels
+from .drawing import INK, MUTED, VariantStyle, by_base, clean, legend, looks, panels
 
 Curve = dict[int, float]
 """Epoch, from 1, to validation accuracy."""
@@ -34,7 +34,7 @@ ACROSS = 3
 """Panels side by side where one column makes a panel a method."""
 
 
-def training(sweep: Sweep) -> Figure | None:
+def training(sweep: SweepResults) -> Figure | None:
     """Validation accuracy over epochs: mean line and a band of one sample standard deviation over seeds.
 
     Returns:
@@ -106,7 +106,9 @@ def _over_seeds(curves: Sequence[Curve]) -> dict[int, Summary]:
     return {epoch: sample for epoch, sample in samples.items() if sample is not None}
 
 
-def _band(axis: Axes, places: Sequence[float], samples: Sequence[Summary], look: Look, marker: bool = False) -> None:
+def _band(
+    axis: Axes, places: Sequence[float], samples: Sequence[Summary], look: VariantStyle, marker: bool = False
+) -> None:
     means = [100 * sample.mean for sample in samples]
     spreads = [100 * (sample.std or 0.0) for sample in samples]
     lower, upper = (
@@ -117,7 +119,7 @@ def _band(axis: Axes, places: Sequence[float], samples: Sequence[Summary], look:
     axis.plot(places, means, color=look.colour, linewidth=1.3, marker=shape, markersize=3.5)
 
 
-def over_sparsity(sweep: Sweep) -> Figure | None:
+def over_sparsity(sweep: SweepResults) -> Figure | None:
     """Accuracy over target sparsity, with a band of one sample standard deviation over seeds.
 
     Rows without a target (dense) are dashed lines in every panel.

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from results.runs.schema import Sweep, column_groups, column_label, variant_of
+from results.runs.schema import SweepResults, column_groups, column_label, variant_of
 
 Share = bool | Literal["none", "all", "row", "col"]
 
@@ -55,7 +55,7 @@ WIDTH = 9.6
 
 
 @dataclass(frozen=True)
-class Look:
+class VariantStyle:
     """Colour and marker of a variant; the marker also tells variants apart in grey print."""
 
     colour: str
@@ -63,18 +63,22 @@ class Look:
 
 
 # Okabe and Ito's palette, readable with the common colour-vision deficiencies
-_KNOWN = {"plain": Look("#4a5562", "o"), "+ HAM": Look("#d55e00", "D"), "+ Sign-In": Look("#0072b2", "s")}
+_KNOWN = {
+    "plain": VariantStyle("#4a5562", "o"),
+    "+ HAM": VariantStyle("#d55e00", "D"),
+    "+ Sign-In": VariantStyle("#0072b2", "s"),
+}
 _FURTHER = (
-    Look("#009e73", "^"),
-    Look("#cc79a7", "v"),
-    Look("#b88700", "P"),
-    Look("#56b4e9", "X"),
-    Look("#7a5230", "p"),
-    Look("#6a3d9a", "h"),
+    VariantStyle("#009e73", "^"),
+    VariantStyle("#cc79a7", "v"),
+    VariantStyle("#b88700", "P"),
+    VariantStyle("#56b4e9", "X"),
+    VariantStyle("#7a5230", "p"),
+    VariantStyle("#6a3d9a", "h"),
 )
 
 
-def looks(sweep: Sweep) -> dict[str, Look]:
+def looks(sweep: SweepResults) -> dict[str, VariantStyle]:
     """One look for every variant of a sweep ("plain", "+ HAM", ...), in the order in which they appear."""
     variants = dict.fromkeys(variant_of(sweep, row) for row in sweep.rows)
     others = [variant for variant in variants if variant not in _KNOWN]
@@ -113,7 +117,9 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).tolist()
 
 
-def column_panels(sweep: Sweep, lines: int, *, sharex: bool) -> tuple[Figure, list[tuple[Axes, Mapping[str, Any]]]]:
+def column_panels(
+    sweep: SweepResults, lines: int, *, sharex: bool
+) -> tuple[Figure, list[tuple[Axes, Mapping[str, Any]]]]:
     """A figure with one panel a column of the table, each with room for a number of lines.
 
     Returns:
@@ -138,14 +144,14 @@ def column_panels(sweep: Sweep, lines: int, *, sharex: bool) -> tuple[Figure, li
     return figure, used
 
 
-def by_base(sweep: Sweep, rows: Iterable[str]) -> list[str]:
+def by_base(sweep: SweepResults, rows: Iterable[str]) -> list[str]:
     """Rows with every addition behind its plain row; otherwise in table order."""
     rows = list(rows)
     bases = list(dict.fromkeys(sweep.base_of(row) for row in rows))
     return sorted(rows, key=lambda row: (bases.index(sweep.base_of(row)), row in sweep.baselines))
 
 
-def heights_of(sweep: Sweep, rows: Sequence[str]) -> list[float]:
+def heights_of(sweep: SweepResults, rows: Sequence[str]) -> list[float]:
     """Vertical position of every row, downwards from 0, with a gap between base methods."""
     places, y, last = [], 0.0, None
     for row in rows:
@@ -156,7 +162,9 @@ def heights_of(sweep: Sweep, rows: Sequence[str]) -> list[float]:
     return places
 
 
-def row_labels(axis: Axes, sweep: Sweep, rows: Sequence[str], places: Sequence[float], *, full: bool = False) -> None:
+def row_labels(
+    axis: Axes, sweep: SweepResults, rows: Sequence[str], places: Sequence[float], *, full: bool = False
+) -> None:
     """Write the rows' names in their colours.
 
     Args:
@@ -186,7 +194,7 @@ def clean(axes: Axes, grid: Literal["x", "y"] = "x") -> None:
     axes.tick_params(length=0)
 
 
-def legend(figure: Figure, sweep: Sweep, variants: list[str]) -> None:
+def legend(figure: Figure, sweep: SweepResults, variants: list[str]) -> None:
     """Name the variants above the panels."""
     shown = {name: look for name, look in looks(sweep).items() if name in variants}
     handles = [

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from experiments.errors import UserError
 from results.numbers.measure import Measured, Measurements, measure
 from results.numbers.stats import Difference
-from results.runs.schema import Sweep, column_id, variant_of
+from results.runs.schema import SweepResults, column_id, variant_of
 from results.runs.store import read
 from results.table.notes import DAGGER, points
 
-from .drawing import INK, MUTED, Look, by_base, column_panels, heights_of, looks, row_labels, style
+from .drawing import INK, MUTED, VariantStyle, by_base, column_panels, heights_of, looks, row_labels, style
 
 
 def save_figure(directory: str | Path, path: str | Path) -> Path:
@@ -44,7 +44,7 @@ def save_figure(directory: str | Path, path: str | Path) -> Path:
     return path
 
 
-def accuracy(sweep: Sweep) -> Figure | None:
+def accuracy(sweep: SweepResults) -> Figure | None:
     """Accuracy by method: a point a seed, the mean, and a whisker of one sample standard deviation to each side.
 
     Returns:
@@ -67,7 +67,7 @@ def accuracy(sweep: Sweep) -> Figure | None:
     return figure
 
 
-def _mean_and_seeds(axis: Axes, cell: Measured, y: float, look: Look) -> None:
+def _mean_and_seeds(axis: Axes, cell: Measured, y: float, look: VariantStyle) -> None:
     assert cell.accuracy is not None
     seeds = [100 * value for value in cell.accuracies.values()]
     # below the whisker, which would hide them
@@ -78,7 +78,7 @@ def _mean_and_seeds(axis: Axes, cell: Measured, y: float, look: Look) -> None:
     axis.plot([mean], [y], look.marker, color=look.colour, markerfacecolor=filled, markersize=5)
 
 
-def differences(sweep: Sweep) -> Figure | None:
+def differences(sweep: SweepResults) -> Figure | None:
     """Seed-paired differences to the plain rows with 95 % confidence intervals.
 
     Returns:
@@ -119,7 +119,7 @@ def _frame(measurements: Measurements) -> tuple[float, float]:
 
 
 def _interval(
-    axis: Axes, cell: Measured, difference: Difference, y: float, frame: tuple[float, float], look: Look
+    axis: Axes, cell: Measured, difference: Difference, y: float, frame: tuple[float, float], look: VariantStyle
 ) -> None:
     if difference.low is not None and difference.high is not None:
         low, high = 100 * difference.low, 100 * difference.high

@@ -6,17 +6,18 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 
+from experiments.rundir import names
 from results.runs.discover import compared, read_spec
-from results.runs.schema import Sweep, column_label
-from results.runs.store import ENVIRONMENT, read_json
+from results.runs.schema import SweepResults, column_label
+from results.runs.store import read_object
 
 NOT_SET = "not set"
 
-Settings = list[tuple[str, str]]
+KeysAndValues = list[tuple[str, str]]
 """(dotted key, value as text) pairs."""
 
 
-def configuration(sweep: Sweep) -> tuple[Settings, list[tuple[str, Settings]]]:
+def configuration(sweep: SweepResults) -> tuple[KeysAndValues, list[tuple[str, KeysAndValues]]]:
     """What all rows share and what each row changes.
 
     A value is shared if more than half of the rows have it. Keys that the columns vary are left out.
@@ -35,14 +36,14 @@ def configuration(sweep: Sweep) -> tuple[Settings, list[tuple[str, Settings]]]:
     return list(shared.items()), [(row, _deviations(settings, shared)) for row, settings in read.items()]
 
 
-def _deviations(settings: Mapping[str, str], shared: Mapping[str, str]) -> Settings:
+def _deviations(settings: Mapping[str, str], shared: Mapping[str, str]) -> KeysAndValues:
     changed = [(key, value) for key, value in settings.items() if shared.get(key) != value]
     # a key that a mapping took the place of (optimizer.ham: null) is told by the mapping's keys
     gone = [key for key in shared if key not in settings and not any(name.startswith(f"{key}.") for name in settings)]
     return changed + [(key, NOT_SET) for key in gone]
 
 
-def _settings(sweep: Sweep, row: str) -> dict[str, str]:
+def _settings(sweep: SweepResults, row: str) -> dict[str, str]:
     """A row's configuration; values that differ between its columns are listed with their columns."""
     values: dict[str, dict[str, list[str]]] = {}
     seen = set()
@@ -68,7 +69,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def environments(sweep: Sweep) -> list[tuple[str, list[tuple[str, int]]]]:
+def environments(sweep: SweepResults) -> list[tuple[str, list[tuple[str, int]]]]:
     """Distinct values of every key of the runs' environments.
 
     Returns:
@@ -76,7 +77,7 @@ def environments(sweep: Sweep) -> list[tuple[str, list[tuple[str, int]]]]:
     """
     found: dict[str, Counter[str]] = {}
     for run in sweep.runs:
-        environment, _ = read_json(run.path / ENVIRONMENT)
+        environment, _ = read_object(run.path / names.ENVIRONMENT)
         for key, value in (environment or {}).items():
             if value is not None:
                 found.setdefault(key, Counter())[_text(value)] += 1

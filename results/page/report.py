@@ -16,17 +16,16 @@ from experiments.errors import UserError
 from experiments.rundir.files import write_text
 from results.numbers.measure import Measurements, measure
 from results.numbers.stats import summarise
-from results.runs.schema import Entry, Sweep, column_id, column_label
+from results.runs.schema import RunEntry, SweepResults, column_id, column_label, place
 from results.runs.store import read
 from results.table.markup import html
-from results.table.notes import place
 from results.table.tables import DASH, table
 
 from . import curves, plots
 from .drawing import style, svg
 from .provenance import configuration, environments
 
-FIGURES: tuple[tuple[str, str, Callable[[Sweep], Figure | None], str], ...] = (
+FIGURES: tuple[tuple[str, str, Callable[[SweepResults], Figure | None], str], ...] = (
     (
         "accuracy",
         "Accuracy by method",
@@ -79,7 +78,7 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
     return path
 
 
-def render(sweep: Sweep) -> str:
+def render(sweep: SweepResults) -> str:
     """The report of a sweep as one HTML page."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -109,7 +108,7 @@ def render(sweep: Sweep) -> str:
     )
 
 
-def _summary(sweep: Sweep) -> str:
+def _summary(sweep: SweepResults) -> str:
     counts = Counter(run.status for run in sweep.runs)
     words = {"done": "finished", "failed": "failed", "missing": "missing"}
     states = [f"{counts[status]} {word}" for status, word in words.items() if counts[status] or status == "done"]
@@ -133,7 +132,7 @@ def _finding(measurements: Measurements) -> str:
     )
 
 
-def _figures(sweep: Sweep) -> list[dict[str, Any]]:
+def _figures(sweep: SweepResults) -> list[dict[str, Any]]:
     drawn = []
     with style():
         for name, title, draw, text in FIGURES:
@@ -143,7 +142,7 @@ def _figures(sweep: Sweep) -> list[dict[str, Any]]:
     return drawn
 
 
-def _detail(sweep: Sweep, row: str, column: Mapping[str, Any]) -> dict[str, str]:
+def _detail(sweep: SweepResults, row: str, column: Mapping[str, Any]) -> dict[str, str]:
     done = [entry for entry in sweep.cell(row, column) if entry.status == "done"]
     return {
         "row": row,
@@ -174,20 +173,20 @@ def _range(values: Iterable[float | None]) -> str:
     return DASH.join(ends)
 
 
-def _events(done: list[Entry]) -> str:
+def _events(done: list[RunEntry]) -> str:
     names = dict.fromkeys(name for entry in done for name in entry.result.get("events") or {})
     counts = {name: _range((entry.result.get("events") or {}).get(name, 0) for entry in done) for name in names}
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or DASH
 
 
-def _extremes(done: list[Entry]) -> str:
+def _extremes(done: list[RunEntry]) -> str:
     """Sparsity of the densest and of the sparsest layer, averaged over seeds."""
     values = list(_layer_sparsities(done).values())
     ends = dict.fromkeys(f"{100 * value:.2f}" for value in (min(values), max(values))) if values else {DASH: None}
     return " to ".join(ends)
 
 
-def _layer_sparsities(done: list[Entry]) -> dict[str, float]:
+def _layer_sparsities(done: list[RunEntry]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for entry in done:
         for name, layer in (entry.result.get("layers") or {}).items():
@@ -206,7 +205,7 @@ def _duration(values: Iterable[float | None]) -> str:
     return f"{sample.mean:.1f} s"
 
 
-def _accuracies(sweep: Sweep, measurements: Measurements) -> list[tuple[str, list[str]]]:
+def _accuracies(sweep: SweepResults, measurements: Measurements) -> list[tuple[str, list[str]]]:
     lines = []
     for row, column in sweep.first_cells():
         found = measurements[row, column_id(column)].accuracies
@@ -216,7 +215,7 @@ def _accuracies(sweep: Sweep, measurements: Measurements) -> list[tuple[str, lis
     return lines
 
 
-def _layers(sweep: Sweep) -> list[dict[str, Any]]:
+def _layers(sweep: SweepResults) -> list[dict[str, Any]]:
     """Sparsity by layer and row, one table a column."""
     tables = []
     for column in sweep.columns:
@@ -229,9 +228,9 @@ def _layers(sweep: Sweep) -> list[dict[str, Any]]:
     return tables
 
 
-def _troubles(sweep: Sweep) -> list[dict[str, str]]:
+def _troubles(sweep: SweepResults) -> list[dict[str, str]]:
     """Unfinished runs; seeds of one cell that stopped with the same error are told together."""
-    together: dict[tuple[str, str, str], list[Entry]] = {}
+    together: dict[tuple[str, str, str], list[RunEntry]] = {}
     for run in sweep.runs:
         if run.status != "done":
             key = (place(sweep, run.row, run.column), run.status, run.error or "")

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from results.runs.submissions import Task
+from experiments.rundir import names
+from results.runs.submissions import ArrayTask
 
-LOG = "log.txt"
 _TAIL = 1 << 13
 _JOB_LOG = re.compile(r"(?P<job>\d+(_\d+)?)_(?P<rank>\d+)_log\.(out|err)")
 
 
-def job_logs(task: Task, rank: int | None = None) -> list[Path]:
+def job_logs(task: ArrayTask, rank: int | None = None) -> list[Path]:
     """The output files of a task's job, as submitit names them: "1234_5_0_log.out" for rank 0 of task 5.
 
     Args:
@@ -46,11 +46,11 @@ def _listing(folder: Path, changed: int) -> Mapping[str, Sequence[tuple[int, str
 
 def own_log(path: Path) -> Path | None:
     """The log that a run wrote itself, None if it wrote none."""
-    log = path / LOG
+    log = path / names.LOG
     return log if log.is_file() and log.stat().st_size else None
 
 
-def telling_log(path: Path, tasks: Sequence[Task], of_job: bool) -> Path | None:
+def telling_log(path: Path, tasks: Sequence[ArrayTask], of_job: bool) -> Path | None:
     """The file that most likely says what went wrong.
 
     Args:
@@ -81,7 +81,7 @@ def clean(line: str) -> str:
     return " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]", "", line).split())
 
 
-def files_of(path: Path, tasks: Sequence[Task], rank: int = 0) -> list[Path]:
+def files_of(path: Path, tasks: Sequence[ArrayTask], rank: int = 0) -> list[Path]:
     """What `ham logs` prints of a run: its own log, then the output of its newest job that has any.
 
     Args:

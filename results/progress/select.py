@@ -6,16 +6,15 @@ import re
 from collections.abc import Sequence
 
 from experiments.errors import UserError, nearest
-from results.runs.schema import Entry, Sweep
+from results.runs.schema import RunEntry, SweepResults, place
 from results.runs.submissions import Submissions
-from results.table.notes import place
 
 from .states import STATES
 
 _SEED = re.compile(r"s(\d+)")
 
 
-def select(sweep: Sweep, submitted: Submissions, words: Sequence[str]) -> list[Entry]:
+def select(sweep: SweepResults, submitted: Submissions, words: Sequence[str]) -> list[RunEntry]:
     """The runs that all words fit; all runs where there are no words.
 
     A word is the label of a row, a seed ("s3"), a state ("failed"), a job ("1234_5", "1234"), or a part of the run
@@ -41,7 +40,7 @@ def select(sweep: Sweep, submitted: Submissions, words: Sequence[str]) -> list[E
     return found
 
 
-def _fitting(sweep: Sweep, submitted: Submissions, runs: Sequence[Entry], word: str) -> list[Entry]:
+def _fitting(sweep: SweepResults, submitted: Submissions, runs: Sequence[RunEntry], word: str) -> list[RunEntry]:
     text = word.casefold()
     # the most exact meaning of a word wins: "RiGL" is not "RiGL + HAM"
     if exact := [run for run in runs if run.row.casefold() == text]:
@@ -56,7 +55,7 @@ def _fitting(sweep: Sweep, submitted: Submissions, runs: Sequence[Entry], word: 
     return [run for run in runs if text in f"{run.path.name} {place(sweep, run.row, run.column)}".casefold()]
 
 
-def _in_state(sweep: Sweep, runs: Sequence[Entry], state: str) -> list[Entry]:
+def _in_state(sweep: SweepResults, runs: Sequence[RunEntry], state: str) -> list[RunEntry]:
     from .status import status  # asks the scheduler, which other words do not need
 
     paths = {run.path for run in status(sweep.directory).runs if run.state == state}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from results.runs.submissions import Task
+from results.runs.submissions import ArrayTask
 from slurm.scheduler.parse import Job
 from slurm.scheduler.queue import Answer
 
@@ -51,7 +51,7 @@ class Facts:
     here: bool = False
     alive: bool = False
     checkpoint: int | None = None
-    tasks: Sequence[Task] = ()
+    tasks: Sequence[ArrayTask] = ()
     submitted: bool = False
 
     @property
@@ -72,7 +72,7 @@ class Facts:
         return list(dict.fromkeys([task.id for task in self.tasks if task.id] + own))
 
 
-class Verdict(NamedTuple):
+class StateVerdict(NamedTuple):
     """A state, a word on it (why it waits, why it failed), and the job it rests on."""
 
     state: State
@@ -106,7 +106,7 @@ class Known:
         return None
 
 
-def _of_task(answer: Answer, task: Task) -> Job | None:
+def _of_task(answer: Answer, task: ArrayTask) -> Job | None:
     return answer.task(task.array, task.index, task.name)
 
 
@@ -117,7 +117,7 @@ def _own(answer: Answer, facts: Facts) -> Job | None:
     return answer.jobs.get(facts.job)
 
 
-def judge(facts: Facts, known: Known, now: float) -> Verdict:
+def judge(facts: Facts, known: Known, now: float) -> StateVerdict:
     """Say in which state an unfinished run is.
 
     What the process table and the queue show comes before what files say; nothing is called lost that somebody who
@@ -129,55 +129,55 @@ def judge(facts: Facts, known: Known, now: float) -> Verdict:
         now: Unix seconds.
     """
     if facts.open and facts.alive:
-        return Verdict("running", None, next((job for job in known.jobs(facts) if job.running), None))
+        return StateVerdict("running", None, next((job for job in known.jobs(facts) if job.running), None))
     active = next((job for job in known.jobs(facts) if job.active), None)
     if active is not None:
         return _queued(facts, active)
     asked = bool(facts.ids) or any(task.array is None for task in facts.tasks)
     silent = asked and known.queue.problem is not None
     if facts.error is not None and not (silent and _tried_since(facts)):
-        return Verdict("failed", facts.error, known.past(facts))
+        return StateVerdict("failed", facts.error, known.past(facts))
     if silent:
-        return Verdict("unknown")
+        return StateVerdict("unknown")
     return _over(facts, known, now)
 
 
-def _queued(facts: Facts, job: Job) -> Verdict:
+def _queued(facts: Facts, job: Job) -> StateVerdict:
     """A run whose job waits or runs."""
     attempt = facts.attempt or {}
     if job.pending:
-        return Verdict("pending", job.reason or job.state, job)
+        return StateVerdict("pending", job.reason or job.state, job)
     mine = attempt.get("job") in (job.id, job.raw) and attempt.get("restarts", 0) == job.restarts
     if mine and "ended" in attempt:
         if facts.error is not None:
-            return Verdict("failed", facts.error, job)
-        return Verdict("pending", "stopped; its job is about to end or to be requeued", job)
+            return StateVerdict("failed", facts.error, job)
+        return StateVerdict("pending", "stopped; its job is about to end or to be requeued", job)
     packed = any(len(task.runs) > 1 and task.name == job.name for task in facts.tasks)
     if packed and not mine:
-        return Verdict("pending", "waits for its turn in its job", job)
-    return Verdict("running", None if mine else "starting", job)
+        return StateVerdict("pending", "waits for its turn in its job", job)
+    return StateVerdict("running", None if mine else "starting", job)
 
 
-def _over(facts: Facts, known: Known, now: float) -> Verdict:
+def _over(facts: Facts, known: Known, now: float) -> StateVerdict:
     """A run without error that nobody who can be asked works on."""
     attempt = facts.attempt or {}
     if facts.open and not facts.here and facts.job is None:
-        return Verdict(
+        return StateVerdict(
             "elsewhere", f"held by process {attempt['pid']} on {attempt.get('host')}, which is not this host"
         )
     past = known.past(facts)
     if facts.ids and not _local(facts):
-        return Verdict("lost", str(past) if past is not None else _gone(known, bool(attempt)), past)
+        return StateVerdict("lost", str(past) if past is not None else _gone(known, bool(attempt)), past)
     if any(task.array is None for task in facts.tasks) and not attempt:
         task = facts.tasks[0]
         if now - task.time < SUBMITTING:
-            return Verdict("pending", "is being submitted")
-        return Verdict("never submitted", f"the scheduler knows no job named {task.name}")
+            return StateVerdict("pending", "is being submitted")
+        return StateVerdict("never submitted", f"the scheduler knows no job named {task.name}")
     if facts.open or attempt.get("reason") == "crashed":
-        return Verdict("lost", f"process {attempt.get('pid')} on {attempt.get('host')} died")
+        return StateVerdict("lost", f"process {attempt.get('pid')} on {attempt.get('host')} died")
     if facts.checkpoint is not None:
-        return Verdict("resumable")
-    return Verdict("never submitted" if facts.submitted else "not started")
+        return StateVerdict("resumable")
+    return StateVerdict("never submitted" if facts.submitted else "not started")
 
 
 def _local(facts: Facts) -> bool:

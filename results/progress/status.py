@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from experiments.rundir import names
 from experiments.rundir.attempts import newest, process_alive
-from results.runs.schema import Entry, Sweep
-from results.runs.store import FAILURE, RESULT, outcomes, read_plan
+from results.runs.schema import RunEntry, SweepResults
+from results.runs.store import outcomes, read_plan
 from results.runs.submissions import Submissions, submissions
 from slurm.scheduler import queue
 from slurm.scheduler.parse import Job
 
+from .advance import Advance, newest_checkpoint, progress
 from .logs import clean, last_line, telling_log
-from .progress import Progress, newest_checkpoint, progress
-from .states import STATES, Facts, Known, State, Verdict, judge
+from .states import STATES, Facts, Known, State, StateVerdict, judge
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Report:
         asked: Whether the scheduler was asked.
     """
 
-    sweep: Sweep
+    sweep: SweepResults
     runs: Sequence[RunState]
     time: float
     problem: str | None = None
@@ -116,25 +117,25 @@ def status(directory: str | Path) -> Report:
     if gone := [path for path, verdict in verdicts.items() if verdict.state == "lost"]:
         known = Known(known.queue, queue.history({one for path in gone for one in facts[path].ids[:1]}))
         verdicts |= {path: judge(facts[path], known, now) for path in gone}
-    runs = [_state(run, facts[run.path], verdicts.get(run.path, Verdict("done")), now) for run in sweep.runs]
+    runs = [_state(run, facts[run.path], verdicts.get(run.path, StateVerdict("done")), now) for run in sweep.runs]
     return Report(sweep, runs, now, known.queue.problem if asked else None, asked)
 
 
-def _ask(plan: Sweep, submitted: Submissions) -> tuple[Known, bool]:
+def _ask(plan: SweepResults, submitted: Submissions) -> tuple[Known, bool]:
     """What squeue knows of the jobs of unfinished runs, and whether there was anything to ask."""
     ids: set[str] = set()
-    names: set[str] = set()
+    job_names: set[str] = set()
     for run in plan.runs:
-        if (run.path / RESULT).is_file():
+        if (run.path / names.RESULT).is_file():
             continue
         for task in submitted.by_run.get(run.path, ()):
             ids.update([task.array] if task.array else ())
-            names.update(() if task.array else [task.name])
+            job_names.update(() if task.array else [task.name])
         job = (newest(run.path) or {}).get("job")
         ids.update([str(job)] if job is not None else ())
-    if not ids and not names:
+    if not ids and not job_names:
         return Known(), False
-    return Known(queue.queue(ids, names)), True
+    return Known(queue.queue(ids, job_names)), True
 
 
 def _begun(path: Path, submitted: Submissions) -> Facts:
@@ -151,12 +152,12 @@ def _begun(path: Path, submitted: Submissions) -> Facts:
     )
 
 
-def _with_outcome(facts: Facts, run: Entry) -> Facts:
+def _with_outcome(facts: Facts, run: RunEntry) -> Facts:
     failed = run.status == "failed"
     return replace(
         facts,
         error=(_last(run.error) or "no reason given") if failed else None,
-        failed_at=_changed(run.path / FAILURE) if failed else 0.0,
+        failed_at=_changed(run.path / names.FAILURE) if failed else 0.0,
         checkpoint=None if run.status == "done" else newest_checkpoint(run.path),
     )
 
@@ -173,14 +174,14 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def _state(run: Entry, facts: Facts, verdict: Verdict, now: float) -> RunState:
+def _state(run: RunEntry, facts: Facts, verdict: StateVerdict, now: float) -> RunState:
     attempt, job, state = facts.attempt or {}, verdict.job, verdict.state
     if state == "done":
         steps = int(run.number("steps") or 0) or None
-        done = Progress(steps, steps)
+        done = Advance(steps, steps)
     else:
         at_work = attempt.get("attempt") if state == "running" and facts.open else None
-        done = progress(run.path, at_work, now) if attempt else Progress()
+        done = progress(run.path, at_work, now) if attempt else Advance()
     note, log = _explained(run.path, facts, verdict)
     active = job is not None and job.active
     return RunState(
@@ -197,7 +198,7 @@ def _state(run: Entry, facts: Facts, verdict: Verdict, now: float) -> RunState:
     )
 
 
-def _explained(path: Path, facts: Facts, verdict: Verdict) -> tuple[str | None, Path | None]:
+def _explained(path: Path, facts: Facts, verdict: StateVerdict) -> tuple[str | None, Path | None]:
     """The note on a run, and the file to look into."""
     note, job = verdict.note, verdict.job
     if verdict.state not in ("failed", "lost"):

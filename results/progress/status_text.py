@@ -7,11 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from results.runs.schema import Sweep
-from results.table.notes import place
+from results.runs.schema import SweepResults, place
 
+from .advance import QUIET
 from .logs import near
-from .progress import QUIET
 from .states import STATES, State
 from .status import Report, RunState
 
@@ -52,7 +51,7 @@ def _head(report: Report, shown: Sequence[State]) -> str:
     return f"{report.sweep.name}: {len(report.runs)} {plural}, {text}"
 
 
-def _by_row(sweep: Sweep, runs: Sequence[RunState], shown: Sequence[State], width: int | None) -> str:
+def _by_row(sweep: SweepResults, runs: Sequence[RunState], shown: Sequence[State], width: int | None) -> str:
     counts = {row: Counter(run.state for run in runs if run.row == row) for row in sweep.rows}
     first = max(len("Row"), *(len(row) for row in sweep.rows))
     lines = ["  ".join(["Row".ljust(first), *shown, "of"])]

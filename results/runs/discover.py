@@ -11,16 +11,15 @@ from typing import Any
 
 import yaml
 
-from .schema import Entry
+from experiments.rundir import names
+
+from .schema import RunEntry
 
 log = logging.getLogger("results")
 
-SPEC = "spec.yaml"
-# not part of what a run computes, so no reason to tell two runs apart
-NOT_COMPARED = (
-    *("seed", "label", "extends", "imports", "sweep", "tracking", "checkpoint", "resources", "checks"),
-    *("data.root", "data.workers", "runtime.rank_timeout"),
-)
+NOT_COMPARED = (*names.NOT_IDENTIFYING, "imports", "checks")
+"""Keys that are no reason to tell two rows apart: where code lies and what it is checked for, besides."""
+
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FOLDER = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
 
@@ -32,11 +31,11 @@ def read_spec(path: Path) -> dict[str, Any]:
         path: The run's folder.
     """
     try:
-        spec = yaml.load((path / SPEC).read_bytes(), Loader=_LOADER)
+        spec = yaml.load((path / names.SPEC).read_bytes(), Loader=_LOADER)
     except FileNotFoundError:
         return {}
     except (OSError, yaml.YAMLError) as error:
-        log.warning("%s: cannot be read (%s)", path / SPEC, " ".join(str(error).split()))
+        log.warning("%s: cannot be read (%s)", path / names.SPEC, " ".join(str(error).split()))
         return {}
     return flatten(spec) if isinstance(spec, dict) else {}
 
@@ -55,14 +54,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def compared(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a flattened configuration that tell two methods apart (no seed, labels or bookkeeping)."""
-    return {key: value for key, value in spec.items() if not _skipped(key)}
+    return {key: value for key, value in spec.items() if not names.below(key, NOT_COMPARED)}
 
 
-def _skipped(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in NOT_COMPARED)
-
-
-def found_cells(directory: Path) -> list[Entry]:
+def found_cells(directory: Path) -> list[RunEntry]:
     """Make one entry of every run folder found: the directory itself, or its sub-folders with a ``spec.yaml``.
 
     The row is the configuration's label, else the folder's name without hash and seed. Runs of one label that differ
@@ -71,8 +66,8 @@ def found_cells(directory: Path) -> list[Entry]:
     Returns:
         Entries sorted by row, then seed; without results.
     """
-    own = (directory / SPEC).is_file()
-    folders = [directory] if own else sorted(path.parent for path in directory.glob(f"*/{SPEC}"))
+    own = (directory / names.SPEC).is_file()
+    folders = [directory] if own else sorted(path.parent for path in directory.glob(f"*/{names.SPEC}"))
     found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in folders:
         spec = read_spec(path)
@@ -82,7 +77,7 @@ def found_cells(directory: Path) -> list[Entry]:
     return _once(entries)
 
 
-def _rows(label: str, runs: list[tuple[Path, dict[str, Any]]]) -> list[Entry]:
+def _rows(label: str, runs: list[tuple[Path, dict[str, Any]]]) -> list[RunEntry]:
     """Entries of all runs of one label; several configurations make several rows."""
     specs = [{key: json.dumps(value, default=str) for key, value in compared(spec).items()} for _, spec in runs]
     keys = sorted({key for spec in specs for key in spec})
@@ -94,11 +89,11 @@ def _rows(label: str, runs: list[tuple[Path, dict[str, Any]]]) -> list[Entry]:
         seed = spec.get("seed", match["seed"] if match else 0)
         what = ", ".join(f"{key}={values[key]}" for key in differing if key in values)
         row = f"{label} ({what})" if what else label
-        entries.append(Entry(row, {}, int(seed), match["identity"] if match else "", path))
+        entries.append(RunEntry(row, {}, int(seed), match["identity"] if match else "", path))
     return sorted(entries, key=lambda entry: (entry.row, entry.seed))
 
 
-def _once(entries: list[Entry]) -> list[Entry]:
+def _once(entries: list[RunEntry]) -> list[RunEntry]:
     """Leave out copies of a run: a seed counted twice would pretend to a smaller spread."""
     seen: dict[tuple[str, int], Path] = {}
     for entry in entries:

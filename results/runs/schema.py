@@ -1,4 +1,4 @@
-"""What a sweep's results are: an `Entry` for every cell of the table, a `Sweep` for all of them in table order."""
+"""What a sweep's results are: an `RunEntry` for every cell of the table, a `SweepResults` for all of them in table order."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-Status = Literal["done", "failed", "missing"]
+RunStatus = Literal["done", "failed", "missing"]
 SPARSITY_KEY = "topology.sparsity"
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunEntry:
     """One run as it stands in one cell of the table; a run repeated over columns has one entry a column.
 
     Attributes:
@@ -33,7 +33,7 @@ class Entry:
     seed: int
     identity: str
     path: Path
-    status: Status = "missing"
+    status: RunStatus = "missing"
     result: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
 
@@ -49,7 +49,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepResults:
     """A directory of runs, in table order.
 
     Attributes:
@@ -70,7 +70,7 @@ class Sweep:
     baselines: Mapping[str, str]
     tuning_cells: int | None
     notes: str | None
-    entries: tuple[Entry, ...]
+    entries: tuple[RunEntry, ...]
 
     @cached_property
     def rows(self) -> tuple[str, ...]:
@@ -88,21 +88,21 @@ class Sweep:
         return tuple(sorted({entry.seed for entry in self.entries}))
 
     @cached_property
-    def runs(self) -> tuple[Entry, ...]:
+    def runs(self) -> tuple[RunEntry, ...]:
         """One entry a run folder: the first where a run is repeated over columns."""
-        unique: dict[Path, Entry] = {}
+        unique: dict[Path, RunEntry] = {}
         for entry in self.entries:
             unique.setdefault(entry.path, entry)
         return tuple(unique.values())
 
     @cached_property
-    def _cells(self) -> dict[tuple[str, str], list[Entry]]:
-        cells: dict[tuple[str, str], list[Entry]] = {}
+    def _cells(self) -> dict[tuple[str, str], list[RunEntry]]:
+        cells: dict[tuple[str, str], list[RunEntry]] = {}
         for entry in self.entries:
             cells.setdefault((entry.row, entry.column_id), []).append(entry)
         return cells
 
-    def cell(self, row: str, column: Mapping[str, Any]) -> list[Entry]:
+    def cell(self, row: str, column: Mapping[str, Any]) -> list[RunEntry]:
         """All seeds of one cell; empty where the sweep has no such cell."""
         return self._cells.get((row, column_id(column)), [])
 
@@ -142,7 +142,7 @@ def column_id(column: Mapping[str, Any]) -> str:
     return json.dumps(dict(column), sort_keys=True, default=str)
 
 
-def variant_of(sweep: Sweep, row: str) -> str:
+def variant_of(sweep: SweepResults, row: str) -> str:
     """What a row adds to its plain row: "plain", "+ HAM", or the row's own label where it does not start alike."""
     base = sweep.base_of(row)
     if base == row:
@@ -176,7 +176,13 @@ def column_label(column: Mapping[str, Any], keys: tuple[str, ...] | None = None)
     return ", ".join(parts)
 
 
-def column_groups(sweep: Sweep) -> list[tuple[str, list[Mapping[str, Any]]]]:
+def place(sweep: SweepResults, row: str, column: Mapping[str, Any]) -> str:
+    """Name a cell: the row, and the values of the column keys that matter to it where the sweep has several columns."""
+    label = column_label(column, sweep.home(row, column)) if len(sweep.columns) > 1 else ""
+    return f"{row} at {label}" if label else row
+
+
+def column_groups(sweep: SweepResults) -> list[tuple[str, list[Mapping[str, Any]]]]:
     """Split the columns so that only one key varies within a group.
 
     Returns:
@@ -191,7 +197,7 @@ def column_groups(sweep: Sweep) -> list[tuple[str, list[Mapping[str, Any]]]]:
     return list(groups.items())
 
 
-def inner_key(sweep: Sweep) -> str | None:
+def inner_key(sweep: SweepResults) -> str | None:
     """The key that varies within a group of columns, or None for a sweep without columns."""
     if SPARSITY_KEY in sweep.column_keys:
         return SPARSITY_KEY

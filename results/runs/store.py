@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import UserError, nearest
+from experiments.rundir import names
 
-from .discover import SPEC, found_cells
-from .schema import Entry, Status, Sweep, column_id, is_number
+from .discover import found_cells
+from .schema import RunEntry, RunStatus, SweepResults, column_id, is_number
 
 if TYPE_CHECKING:
     import pandas
 
 log = logging.getLogger("results")
 
-MANIFEST, RESULT, FAILURE = "sweep.json", "result.json", "failure.json"
-METRICS, ENVIRONMENT = "metrics.jsonl", "environment.json"
 NUMBERS = (
     "accuracy",
     "loss",
@@ -74,14 +73,14 @@ def load(directory: str | Path) -> pandas.DataFrame:
     return frame.astype(dict.fromkeys(NUMBERS, "float64"))
 
 
-def read(directory: str | Path) -> Sweep:
+def read(directory: str | Path) -> SweepResults:
     """Read a sweep with its results; see `load` for what a directory may be and for the errors raised."""
     return outcomes(read_plan(directory))
 
 
-def outcomes(sweep: Sweep) -> Sweep:
+def outcomes(sweep: SweepResults) -> SweepResults:
     """Read the results of the runs that `read_plan` found."""
-    finished: dict[Path, tuple[Status, Mapping[str, Any], str | None]] = {}
+    finished: dict[Path, tuple[RunStatus, Mapping[str, Any], str | None]] = {}
     entries = []
     for entry in sweep.entries:
         if entry.path not in finished:
@@ -92,7 +91,7 @@ def outcomes(sweep: Sweep) -> Sweep:
     return replace(sweep, entries=tuple(entries))
 
 
-def read_plan(directory: str | Path) -> Sweep:
+def read_plan(directory: str | Path) -> SweepResults:
     """Read which runs a directory has or shall have, without opening their results; every status is "missing"."""
     directory = Path(directory)
     if not directory.exists():
@@ -100,12 +99,12 @@ def read_plan(directory: str | Path) -> Sweep:
     if not directory.is_dir():
         raise UserError("is a file; give the folder of a sweep or of a run", where=str(directory))
     directory = directory.resolve()
-    if (directory / MANIFEST).is_file():
+    if (directory / names.MANIFEST).is_file():
         return _from_manifest(directory)
     entries = found_cells(directory)
     if not entries:
         raise UserError(_empty(directory), where=str(directory))
-    return Sweep(directory, directory.name, directory.name, (), {}, None, None, tuple(entries))
+    return SweepResults(directory, directory.name, directory.name, (), {}, None, None, tuple(entries))
 
 
 def _absent(directory: Path) -> str:
@@ -116,13 +115,13 @@ def _absent(directory: Path) -> str:
 
 
 def _empty(directory: Path) -> str:
-    inner = sorted(path.parent.name for path in directory.glob(f"*/{MANIFEST}"))
-    inner += sorted({path.parent.parent.name for path in directory.glob(f"*/*/{SPEC}")} - set(inner))
+    inner = sorted(path.parent.name for path in directory.glob(f"*/{names.MANIFEST}"))
+    inner += sorted({path.parent.parent.name for path in directory.glob(f"*/*/{names.SPEC}")} - set(inner))
     near = f"; give one of the folders in it: {', '.join(inner[:8])}" if inner else ""
-    return f"holds no runs (no {MANIFEST}, and no sub-folder with a {SPEC}){near}"
+    return f"holds no runs (no {names.MANIFEST}, and no sub-folder with a {names.SPEC}){near}"
 
 
-def read_json(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+def read_object(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     """Read a JSON object.
 
     Returns:
@@ -139,14 +138,14 @@ def read_json(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     return value, None
 
 
-def _from_manifest(directory: Path) -> Sweep:
-    where = str(directory / MANIFEST)
-    manifest, problem = read_json(directory / MANIFEST)
+def _from_manifest(directory: Path) -> SweepResults:
+    where = str(directory / names.MANIFEST)
+    manifest, problem = read_object(directory / names.MANIFEST)
     if manifest is None:
         raise UserError(f"damaged manifest: {problem}; run `ham sweep` again to rewrite it", where=where)
     try:
         entries = tuple(
-            Entry(
+            RunEntry(
                 row=str(cell["row"]),
                 column=dict(cell.get("column") or {}),
                 seed=int(cell["seed"]),
@@ -155,7 +154,7 @@ def _from_manifest(directory: Path) -> Sweep:
             )
             for cell in manifest["cells"]
         )
-        sweep = Sweep(
+        sweep = SweepResults(
             directory=directory,
             name=str(manifest.get("name") or directory.name),
             title=str(manifest.get("title") or manifest.get("name") or directory.name),
@@ -171,7 +170,7 @@ def _from_manifest(directory: Path) -> Sweep:
     return sweep
 
 
-def _check(sweep: Sweep, where: str) -> None:
+def _check(sweep: SweepResults, where: str) -> None:
     if not sweep.entries:
         raise UserError("the manifest lists no runs", where=where)
     seen = set()
@@ -188,14 +187,14 @@ def _check(sweep: Sweep, where: str) -> None:
                 )
 
 
-def _outcome(entry: Entry) -> tuple[Status, Mapping[str, Any], str | None]:
+def _outcome(entry: RunEntry) -> tuple[RunStatus, Mapping[str, Any], str | None]:
     """Status, result and error of one run folder; unreadable files are reported and count as missing."""
-    result, problem = read_json(entry.path / RESULT)
+    result, problem = read_object(entry.path / names.RESULT)
     if result is not None:
         problem = _refusal(entry, result)
         if problem is None:
             return "done", result, None
-    failure, unreadable = read_json(entry.path / FAILURE)
+    failure, unreadable = read_object(entry.path / names.FAILURE)
     for message in filter(None, (problem, unreadable)):
         log.warning("%s: %s; counted as missing", entry.path, message)
     if failure is not None:
@@ -203,14 +202,14 @@ def _outcome(entry: Entry) -> tuple[Status, Mapping[str, Any], str | None]:
     return "missing", {}, problem or unreadable
 
 
-def _refusal(entry: Entry, result: Mapping[str, Any]) -> str | None:
+def _refusal(entry: RunEntry, result: Mapping[str, Any]) -> str | None:
     if result.get("status") != "done":
-        return f"{RESULT} has status {result.get('status')!r} instead of 'done'"
+        return f"{names.RESULT} has status {result.get('status')!r} instead of 'done'"
     if not is_number(result.get("accuracy")):
-        return f"{RESULT} has no finite accuracy"
+        return f"{names.RESULT} has no finite accuracy"
     stated = result.get("identity")
     if entry.identity and stated and stated != entry.identity:
-        return f"{RESULT} belongs to another configuration ({stated} instead of {entry.identity})"
+        return f"{names.RESULT} belongs to another configuration ({stated} instead of {entry.identity})"
     return None
 
 
@@ -221,7 +220,7 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
         path: The run's folder.
     """
     try:
-        lines = (path / METRICS).read_bytes().splitlines()
+        lines = (path / names.METRICS).read_bytes().splitlines()
     except OSError:
         return
     for number, line in enumerate(lines, 1):
@@ -229,7 +228,7 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
             value = json.loads(line)
         except ValueError:
             if number < len(lines):
-                log.warning("%s:%d: not JSON; line left out", path / METRICS, number)
+                log.warning("%s:%d: not JSON; line left out", path / names.METRICS, number)
             continue
         if isinstance(value, dict):
             yield value

@@ -10,15 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .discover import SPEC
+from experiments.rundir import names
 
 log = logging.getLogger("results")
 
-FOLDER = "submissions"
-
 
 @dataclass(frozen=True)
-class Task:
+class ArrayTask:
     """One task of a job array.
 
     Attributes:
@@ -55,12 +53,12 @@ class Submissions:
     """
 
     home: Path
-    tasks: tuple[Task, ...] = ()
+    tasks: tuple[ArrayTask, ...] = ()
 
     @cached_property
-    def by_run(self) -> Mapping[Path, list[Task]]:
+    def by_run(self) -> Mapping[Path, list[ArrayTask]]:
         """The tasks of each run folder, newest first."""
-        found: dict[Path, list[Task]] = {}
+        found: dict[Path, list[ArrayTask]] = {}
         for task in self.tasks:
             for run in task.runs:
                 found.setdefault(run, []).append(task)
@@ -75,9 +73,9 @@ def submissions(directory: Path) -> Submissions:
     Args:
         directory: The folder of the sweep or run.
     """
-    home = directory.parent if (directory / SPEC).is_file() else directory
-    tasks: list[Task] = []
-    for path in (home / FOLDER).glob("*.json"):
+    home = directory.parent if (directory / names.SPEC).is_file() else directory
+    tasks: list[ArrayTask] = []
+    for path in (home / names.SUBMISSIONS).glob("*.json"):
         try:
             tasks += _tasks(home, json.loads(path.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -85,16 +83,16 @@ def submissions(directory: Path) -> Submissions:
     return Submissions(home, tuple(sorted(tasks, key=lambda task: (-task.time, task.name, task.index))))
 
 
-def _tasks(home: Path, record: Mapping[str, Any]) -> Iterator[Task]:
+def _tasks(home: Path, record: Mapping[str, Any]) -> Iterator[ArrayTask]:
     for array in record["arrays"]:
         job = None if array.get("job") is None else str(array["job"])
         for index, runs in enumerate(array["tasks"]):
-            yield Task(
+            yield ArrayTask(
                 name=str(array["name"]),
                 array=job,
                 index=index,
                 runs=tuple(home / run for run in runs),
-                logs=home / FOLDER / str(record["id"]),
+                logs=home / names.SUBMISSIONS / str(record["id"]),
                 time=float(record["time"]),
                 alone=len(array["tasks"]) == 1,
             )

@@ -7,17 +7,33 @@ import io
 import json
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError, nearest
 from results.numbers.measure import Measured
+from results.runs.store import read
 
 from .markup import html, latex
 from .notes import BOLD, STARRED
-from .tables import FIGURE_SPACE, Cell, Grid, Table, spans
+from .tables import table
+from .values import FIGURE_SPACE, Table, TableCell, TableGrid, spans
 
 WIDTH = 100
 """Captions of text tables are wrapped at this many characters."""
+
+
+def render(directory: str | Path, format: str = "text") -> str:
+    """Read a directory of runs and write its table.
+
+    Args:
+        directory: What `results.load` takes.
+        format: "text", "markdown", "csv", "latex" or "html".
+
+    Raises:
+        UserError: for an unknown format, and as `results.load` does.
+    """
+    return renderer(format)(table(read(directory)))
 
 
 def renderer(format: str) -> Callable[[Table], str]:
@@ -46,7 +62,7 @@ def _wrapped(note: str) -> str:
     return textwrap.fill(whole, WIDTH, subsequent_indent="  ", break_on_hyphens=False).replace("\u00a0", " ")
 
 
-def _text_grid(grid: Grid) -> list[str]:
+def _text_grid(grid: TableGrid) -> list[str]:
     body = [
         [cell.text.replace(FIGURE_SPACE, " ") + (" *" if cell.side else "") for cell in line.cells]
         for line in grid.rows
@@ -63,7 +79,7 @@ def _text_grid(grid: Grid) -> list[str]:
     return lines
 
 
-def _text_spans(grid: Grid, widths: list[int]) -> str:
+def _text_spans(grid: TableGrid, widths: list[int]) -> str:
     """The line of group headings; widens the last column of a group that is narrower than its heading."""
     parts, first = [], 0
     for group, number in spans(grid):
@@ -91,7 +107,7 @@ def markdown(table: Table) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _md_rules(grid: Grid) -> list[str]:
+def _md_rules(grid: TableGrid) -> list[str]:
     """Alignment of every column: plain numbers to the right, text and compound cells to the left."""
     columns = list(zip(*(line.cells for line in grid.rows), strict=True)) or [()] * len(grid.header)
     plain = [place > 0 and all(len(cell.parts) < 2 for cell in cells) for place, cells in enumerate(columns)]
@@ -104,7 +120,7 @@ def _md(value: str) -> str:
     return value.replace("](", "]\\(")
 
 
-def _md_cell(cell: Cell) -> str:
+def _md_cell(cell: TableCell) -> str:
     value = _md(cell.text.replace(FIGURE_SPACE, ""))
     return f"**{value}**" if cell.side else value
 

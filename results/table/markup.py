@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from .tables import FIGURE_SPACE, Cell, Grid, Table, spans
+from .values import FIGURE_SPACE, Table, TableCell, TableGrid, spans
 
 
 def latex(table: Table) -> str:
@@ -23,7 +23,7 @@ def latex(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _tex_grid(grid: Grid) -> list[str]:
+def _tex_grid(grid: TableGrid) -> list[str]:
     lines = [rf"\begin{{tabular}}{{{'l' * len(grid.header)}}}", r"\toprule"]
     if any(group for group, _ in spans(grid)):
         first, above, rules = 1, [], []
@@ -62,7 +62,7 @@ def _tex(value: str) -> str:
     return "".join(_TEX.get(char, char) for char in value).replace(r" \%", r"~\%")
 
 
-def _tex_cell(cell: Cell) -> str:
+def _tex_cell(cell: TableCell) -> str:
     value = _tex(cell.text)
     return rf"\textbf{{{value}}}" if cell.side else value
 
@@ -83,7 +83,7 @@ def _prose(value: str) -> str:
     return escape(value).replace(" %", "&nbsp;%")
 
 
-def _html_grid(grid: Grid, title: str) -> str:
+def _html_grid(grid: TableGrid, title: str) -> str:
     head = ""
     if any(group for group, _ in spans(grid)):
         cells = "".join(
@@ -112,7 +112,7 @@ def _html_grid(grid: Grid, title: str) -> str:
     )
 
 
-def _html_cell(cell: Cell, place: int, start: bool) -> str:
+def _html_cell(cell: TableCell, place: int, start: bool) -> str:
     value = escape(cell.text)
     if place == 0:
         return f'<th scope="row">{value}</th>'

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from results.numbers.measure import TOLERANCE, Measured, Measurements
 from results.numbers.stats import ROUNDING
-from results.runs.schema import Sweep, column_id, column_label
+from results.runs.schema import SweepResults, column_id, place
 
 FEW = 3
 """Fewer seeds than this get a warning."""
@@ -18,7 +15,7 @@ STARRED = "Starred (*): the interval does not hold zero."
 """What stands in place of `BOLD` where there is no bold type."""
 
 
-def caption(sweep: Sweep) -> tuple[str, ...]:
+def caption(sweep: SweepResults) -> tuple[str, ...]:
     """What the numbers of a table are, one paragraph an element."""
     parts = [
         accuracy_definition(sweep)
@@ -51,7 +48,7 @@ def caption(sweep: Sweep) -> tuple[str, ...]:
 _DENSE = {"first": "the first layer", "last": "the last layer", "first_last": "first and last layer"}
 
 
-def _left_dense(sweep: Sweep) -> str:
+def _left_dense(sweep: SweepResults) -> str:
     """Name the rows that keep layers dense, and over what the sparsity asked for then holds."""
     found: dict[str, set[str]] = {}
     for run in sweep.runs:
@@ -63,14 +60,14 @@ def _left_dense(sweep: Sweep) -> str:
     return f" Left dense: {'; '.join(f'{names}: {text}' for text, names in rows.items())}." if rows else ""
 
 
-def _started(sweep: Sweep) -> list[str]:
+def _started(sweep: SweepResults) -> list[str]:
     """Say which rows start from trained weights, since they have been trained for longer than the others."""
     found = {run.row for run in sweep.runs if run.result.get("initial_weights")}
     rows = ", ".join(row for row in sweep.rows if row in found)
     return [f"Started from the weights of another run: {rows}; FLOPs of that run are not counted."] if rows else []
 
 
-def _levels(sweep: Sweep) -> list[str]:
+def _levels(sweep: SweepResults) -> list[str]:
     """Say which rows train several times, since their cost is then that of all trainings."""
     found: dict[str, set[int]] = {}
     for run in sweep.runs:
@@ -87,7 +84,7 @@ def _span(numbers: set[int]) -> str:
     return f"{min(numbers)}" if len(numbers) == 1 else f"{min(numbers)} to {max(numbers)}"
 
 
-def accuracy_definition(sweep: Sweep) -> str:
+def accuracy_definition(sweep: SweepResults) -> str:
     """One sentence saying on what, when and how often accuracy was evaluated."""
     done = [entry for entry in sweep.entries if entry.status == "done"]
     parts = {str(entry.result.get("accuracy_on") or "test") for entry in done} or {"test"}
@@ -104,13 +101,13 @@ def accuracy_definition(sweep: Sweep) -> str:
     return "Accuracy: top-1 after the last epoch, on the test part for some runs and on the validation part for others."
 
 
-def _pairs(sweep: Sweep) -> str:
+def _pairs(sweep: SweepResults) -> str:
     """Name the plain rows where the labels do not tell them."""
     unclear = [f"{row} − {base}" for row, base in sweep.baselines.items() if not row.startswith(f"{base} ")]
     return f" Compared: {'; '.join(unclear)}." if unclear else ""
 
 
-def warnings(sweep: Sweep, measurements: Measurements) -> tuple[str, ...]:
+def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]:
     """What keeps rows from being comparable: few seeds, missed targets, unfinished or diverged runs, mixed parts."""
     cells = [measurements[row, column_id(column)] for row, column in sweep.first_cells()]
     found = [_few_seeds(sweep, cells), *_off_targets(sweep, cells), _unfinished(sweep, cells)]
@@ -118,13 +115,7 @@ def warnings(sweep: Sweep, measurements: Measurements) -> tuple[str, ...]:
     return tuple(text for text in found if text)
 
 
-def place(sweep: Sweep, row: str, column: Mapping[str, Any]) -> str:
-    """Name a cell: the row, and the values of the column keys that matter to it where the sweep has several columns."""
-    label = column_label(column, sweep.home(row, column)) if len(sweep.columns) > 1 else ""
-    return f"{row} at {label}" if label else row
-
-
-def _few_seeds(sweep: Sweep, cells: list[Measured]) -> str:
+def _few_seeds(sweep: SweepResults, cells: list[Measured]) -> str:
     few = [cell for cell in cells if 0 < cell.done < FEW]
     if not few:
         return ""
@@ -135,7 +126,7 @@ def _few_seeds(sweep: Sweep, cells: list[Measured]) -> str:
     return f"Fewer than {FEW} seeds {where}: spread and intervals say little."
 
 
-def _off_targets(sweep: Sweep, cells: list[Measured]) -> list[str]:
+def _off_targets(sweep: SweepResults, cells: list[Measured]) -> list[str]:
     texts = []
     for cell in cells:
         if cell.off_target is not None and cell.target is not None:
@@ -147,7 +138,7 @@ def _off_targets(sweep: Sweep, cells: list[Measured]) -> list[str]:
     return texts
 
 
-def _unfinished(sweep: Sweep, cells: list[Measured]) -> str:
+def _unfinished(sweep: SweepResults, cells: list[Measured]) -> str:
     texts = []
     for cell in cells:
         if cell.done < cell.planned:
@@ -160,7 +151,7 @@ def _unfinished(sweep: Sweep, cells: list[Measured]) -> str:
     return f"Unfinished: {'; '.join(texts)}." if texts else ""
 
 
-def _emptied(sweep: Sweep) -> str:
+def _emptied(sweep: SweepResults) -> str:
     """Runs in which a layer lost all its weights at some time: nothing passed through it."""
     seeds: dict[str, list[int]] = {}
     for run in sweep.runs:
@@ -170,7 +161,7 @@ def _emptied(sweep: Sweep) -> str:
     return f"A layer had no weights left for a while or to the end: {', '.join(texts)}." if texts else ""
 
 
-def _mixed(sweep: Sweep) -> str:
+def _mixed(sweep: SweepResults) -> str:
     parts = {
         str(e.result.get("accuracy_on")) for e in sweep.entries if e.status == "done" and "accuracy_on" in e.result
     }

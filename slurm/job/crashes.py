@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.rundir import names
+
 _LINES = 3
 _TAIL = 1 << 14
 
@@ -20,7 +22,7 @@ def in_vain(
     stopped before they could write a checkpoint; what other jobs did does not count.
 
     Args:
-        owners: What the run's attempts say of themselves, `experiments.attempts`.
+        owners: What the run's attempts say of themselves, `experiments.rundir.attempts`.
         records: The run's ledger.
         job: The job, ``1234`` or ``1234_5``.
         restarts: How often the scheduler has restarted it, this start included.
@@ -41,7 +43,7 @@ def in_vain(
 
 def last_words(folder: Path) -> str:
     """The last lines of a run's log and of its job's standard error, in one line."""
-    found = _tail(folder / "log.txt")
+    found = _tail(folder / names.LOG)
     if "SUBMITIT_FOLDER" in os.environ:
         import submitit
 

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 
-from slurm.script import STOPPED, TERMINATED
+from .codes import STOPPED, TERMINATED
 
 log = logging.getLogger(__name__)
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -46,7 +46,7 @@ class Signals:
         """Exit code of a run that has stopped."""
         return TERMINATED if self.terminated else STOPPED
 
-    def let_lead_end(self, code: int) -> int:
+    def let_main_end(self, code: int) -> int:
         """Keep a rank from ending before rank 0, whose code counts: srun would kill that while it finishes.
 
         Returns:

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Plan:
-    """How a run divides into levels, each a training of its own with its schedule and optimizer from the start.
-
-    Attributes:
-        levels: Number of trainings, at least 1.
-        rewind: None lets each level go on from the weights of the one before. A share of the first level, in [0, 1),
-            lets each begin with the weights that the first had there; 0 is the initial weights.
-    """
-
-    levels: int = 1
-    rewind: float | None = None
+from sparsity.topology import Plan
 
 
 class Levels:

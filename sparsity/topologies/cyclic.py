@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsity.engine.levels import Plan
 from sparsity.masking.budgets import Criterion, LayerBudgets
 from sparsity.masks import MaskSet
 from sparsity.options import option
 from sparsity.registry import register_topology
-from sparsity.topology import Context, Topology
+from sparsity.topology import Context, Plan, Topology
 
 from .magnitude import magnitudes
 from .random import random_masks

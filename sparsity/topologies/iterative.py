@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sparsity.engine.levels import Plan
 from sparsity.masking.budgets import Criterion
 from sparsity.masking.schedules import pruning_densities
 from sparsity.options import option
 from sparsity.registry import register_topology
-from sparsity.topology import Context, Topology
+from sparsity.topology import Context, Plan, Topology
 
 from .magnitude import magnitudes
 

@@ -49,7 +49,7 @@ def test_config_validates_and_builds(path):
 
 
 def at(spec, epoch, steps=10):
-    return spec.optimizer.lr * schedule.share(spec.schedule, round(epoch * steps), steps)
+    return spec.optimizer.lr * schedule.lr_multiplier(spec.schedule, round(epoch * steps), steps)
 
 
 def test_the_harness_of_the_group():

@@ -24,7 +24,7 @@ from experiments.config.identity import identity
 from experiments.data.sampler import Shard
 from experiments.errors import Interrupted, LostRank, RunFailure, UserError
 from experiments.ranks.distributed import World
-from experiments.run.loop import evaluate
+from experiments.run.metrics import evaluate
 from experiments.rundir.ledger import read
 from ham import HAM
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 import ham as ham_package
 from experiments.config.files import THEORY, configs_folder, known_configs
 from experiments.theory import NAMES, command, experiment, flow, metric, one_step, rate
-from experiments.theory.base import Bar, Bound, Outcome, order, worst
+from experiments.theory.base import Bound, Check, TheoryOutcome, order, worst
 
 # settings with which an experiment takes a second; its bars stay
 SMALL = {
@@ -27,11 +27,11 @@ SMALL = {
 }
 
 
-def measured(name: str, *overrides: str) -> Outcome:
+def measured(name: str, *overrides: str) -> TheoryOutcome:
     return experiment(name).run(command.settings(name, [*SMALL[name], *overrides]))
 
 
-def missed(outcome: Outcome) -> list[str]:
+def missed(outcome: TheoryOutcome) -> list[str]:
     return [bar.quantity for bar in outcome.bars if not bar.met]
 
 
@@ -129,10 +129,10 @@ def test_a_wrong_rule_is_slower_than_the_bound(changed: dict[str, float], monkey
 def test_bars() -> None:
     both, below, above = Bound(low=1.0, high=2.0), Bound(high=2.0), Bound(low=1.0)
     for value, met in ((1.0, True), (2.0, True), (0.999, False), (2.001, False), (math.nan, False)):
-        assert Bar("x", value, both).met == met
-    assert not Bar("x", math.nan, below).met
-    assert not Bar("x", math.nan, above).met
-    assert Bar("x", math.nan).met
+        assert Check("x", value, both).met == met
+    assert not Check("x", math.nan, below).met
+    assert not Check("x", math.nan, above).met
+    assert Check("x", math.nan).met
     assert [str(bound) for bound in (both, below, above)] == ["1 to 2", "≤ 2", "≥ 1"]
     assert (worst([1.4, 1.9], both), worst([1.05, 1.9], both)) == (1.9, 1.05)
     assert (worst([1.0, 3.0], below), worst([1.0, 3.0], above)) == (3.0, 1.0)

@@ -17,7 +17,7 @@ from torch import Tensor
 import ham as ham_package
 from experiments.run import runner
 from experiments.theory import command, convex, experiment, neuron, regression, training_flips
-from experiments.theory.base import Outcome
+from experiments.theory.base import TheoryOutcome
 from ham import geometry
 
 SMALL = {
@@ -41,16 +41,16 @@ SMALL = {
 }
 
 
-def measured(name: str, *overrides: str) -> Outcome:
+def measured(name: str, *overrides: str) -> TheoryOutcome:
     return experiment(name).run(command.settings(name, [*SMALL[name], *overrides]))
 
 
 @functools.cache
-def as_it_is(name: str) -> Outcome:
+def as_it_is(name: str) -> TheoryOutcome:
     return measured(name)
 
 
-def missed(outcome: Outcome) -> list[str]:
+def missed(outcome: TheoryOutcome) -> list[str]:
     return [bar.quantity for bar in outcome.bars if not bar.met]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from experiments.errors import Interrupted, RunFailure
-from experiments.launch.pool import Listener, Outcome, Task, run_all
+from experiments.launch.pool import Listener, Task, TaskResult, run_all
 
 # ---- what workers do; they import this module ------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class Record(Listener):
     def progress(self, name: str, done: int, total: int) -> None:
         self.calls.append(("progress", name, done, total))
 
-    def finished(self, name: str, outcome: Outcome) -> None:
+    def finished(self, name: str, outcome: TaskResult) -> None:
         self.calls.append(("finished", name))
         self.running -= 1
 
@@ -102,7 +102,7 @@ def test_values_progress_and_order(tmp_path: Path) -> None:
     record = Record()
     tasks = [task(tmp_path, f"t{number}", give, {"n": number}) for number in range(5)]
     outcomes = run_all(tasks, 2, record)
-    assert outcomes == {f"t{number}": Outcome({"n": number}) for number in range(5)}
+    assert outcomes == {f"t{number}": TaskResult({"n": number}) for number in range(5)}
     assert [call[1] for call in record.calls if call[0] == "started"] == [f"t{number}" for number in range(5)]
     assert record.calls.count(("progress", "t3", 1, 2)) == 1
     assert record.most == 2

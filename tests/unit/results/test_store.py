@@ -191,10 +191,10 @@ def test_metrics_leave_out_torn_lines(tmp_path, caplog):
 
 def test_import_is_cheap_and_free_of_torch(sweep):
     code = (
-        "import sys, results, results.table.tables, results.progress.status\n"
+        "import sys, results, results.table.formats, results.progress.status\n"
         "heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        f"results.load({str(sweep)!r}); results.table.tables.render({str(sweep)!r}, 'text')\n"
+        f"results.load({str(sweep)!r}); results.table.formats.render({str(sweep)!r}, 'text')\n"
         "heavy = {'torch', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

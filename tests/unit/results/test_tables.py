@@ -13,7 +13,9 @@ from fake_runs import fail, forget, result, write_json, write_sweep
 
 from experiments.errors import UserError
 from results.runs.store import read
-from results.table.tables import FIGURE_SPACE, render, table
+from results.table.formats import render
+from results.table.tables import table
+from results.table.values import FIGURE_SPACE
 
 RIGL, HAM = {"topology.name": "rigl"}, {"topology.name": "rigl", "optimizer.ham": {"alpha": 20.0}}
 ROWS = {"Dense": {}, "RiGL": RIGL, "RiGL + HAM": HAM}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments.config.schema import ScheduleSpec
-from experiments.run.schedule import share
+from experiments.run.schedule import lr_multiplier
 
 
 def schedule(name: Any, epochs: int, warmup: float = 0, **keys: Any) -> ScheduleSpec:
@@ -20,7 +20,7 @@ def schedule(name: Any, epochs: int, warmup: float = 0, **keys: Any) -> Schedule
 def rates(name: Any, epochs: int, warmup: float = 0, *, steps: int = 1, **keys: Any) -> list[float]:
     """All rates of a run with so many steps an epoch."""
     spec = schedule(name, epochs, warmup, **keys)
-    return [share(spec, step, steps) for step in range(epochs * steps)]
+    return [lr_multiplier(spec, step, steps) for step in range(epochs * steps)]
 
 
 def released(name: str, step: int, total: int, warmup: int) -> float:

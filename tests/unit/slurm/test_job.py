@@ -19,7 +19,7 @@ from experiments.config.identity import identity
 from experiments.errors import LostRank, RunFailure
 from experiments.rundir.files import write_json
 from slurm.job.crashes import in_vain
-from slurm.job.job import Job, Run, prepared
+from slurm.job.payload import JobPayload, JobRun, prepared
 from slurm.script import command
 
 
@@ -56,7 +56,7 @@ def test_starts_without_a_new_checkpoint_are_counted(
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobRun:
     """A tiny run, in a job's environment."""
     (cell,) = cells(tmp_path, 1)
     monkeypatch.setenv("HAM_VERDICT", str(tmp_path / "verdict"))
@@ -69,7 +69,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         "SLURM_STEP_NUM_TASKS",
     ):
         monkeypatch.delenv(name, raising=False)
-    return Run(str(tmp_path / "run"), cell.identity, cell.row, cell.spec.model_dump())
+    return JobRun(str(tmp_path / "run"), cell.identity, cell.row, cell.spec.model_dump())
 
 
 @pytest.fixture(autouse=True)
@@ -78,15 +78,15 @@ def own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slurm.job.signals.Signals.install", lambda self: None)
 
 
-def ended(job: Job) -> int:
+def ended(job: JobPayload) -> int:
     with pytest.raises(SystemExit) as left:
         job()
     assert isinstance(left.value.code, int)
     return left.value.code
 
 
-def test_a_finished_run_ends_with_zero_and_says_so(run: Run, tmp_path: Path) -> None:
-    job = Job((run,), max_restarts=3, gpu=False)
+def test_a_finished_run_ends_with_zero_and_says_so(run: JobRun, tmp_path: Path) -> None:
+    job = JobPayload((run,), max_restarts=3, gpu=False)
     assert ended(job) == 0
     result = json.loads(Path(run.folder, "result.json").read_text())
     assert result["status"] == "done"
@@ -96,12 +96,12 @@ def test_a_finished_run_ends_with_zero_and_says_so(run: Run, tmp_path: Path) -> 
     assert Path(run.folder, "result.json").stat().st_mtime_ns == written
 
 
-def test_a_run_that_somebody_holds_is_left_alone(run: Run) -> None:
+def test_a_run_that_somebody_holds_is_left_alone(run: JobRun) -> None:
     folder = Path(run.folder, "attempts")
     folder.mkdir(parents=True)
     mine = {"attempt": 1, "pid": os.getpid(), "host": os.uname().nodename, "started": None}
     (folder / "0001.json").write_text(json.dumps(mine))
-    assert ended(Job((run,), max_restarts=3, gpu=False)) == 0
+    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 0
     assert not Path(run.folder, "result.json").exists()
     assert not Path(run.folder, "failure.json").exists()
 
@@ -111,46 +111,48 @@ def test_a_run_that_somebody_holds_is_left_alone(run: Run) -> None:
     [(RunFailure("the loss is not a number"), 1), (LostRank("rank 1 is gone"), 70), (ZeroDivisionError(), 70)],
 )
 def test_failures_are_for_good_and_crashes_are_not(
-    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, tmp_path: Path
+    run: JobRun, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, tmp_path: Path
 ) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr("experiments.run.runner.run", broken)
-    assert ended(Job((run,), max_restarts=3, gpu=False)) == code
+    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == code
     assert (tmp_path / "verdict").read_text() == f"{code}\n"
 
 
-def test_a_crash_loop_ends_with_the_reason(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_loop_ends_with_the_reason(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(run.folder)
     folder.mkdir()
     (folder / "log.txt").write_text("first line\nillegal instruction in libfoo\n")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     monkeypatch.setattr("experiments.run.runner.run", lambda *_, **__: pytest.fail("was started again"))
-    assert ended(Job((run,), max_restarts=3, gpu=False)) == 1
+    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 1
     failure = json.loads((folder / "failure.json").read_text())
     assert "3 attempts of job 9 in a row ended without progress" in failure["error"]
     assert "illegal instruction in libfoo" in failure["error"]
 
 
-def test_below_the_limit_a_crashed_run_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_below_the_limit_a_crashed_run_goes_on(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    assert ended(Job((run,), max_restarts=3, gpu=False)) == 0
+    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 0
 
 
 def test_a_restarted_job_leaves_out_what_has_failed_and_goes_on_with_the_others(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: JobRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Run(str(tmp_path / "other"), run.identity, run.row, run.spec)
+    other = JobRun(str(tmp_path / "other"), run.identity, run.row, run.spec)
     write_json(Path(other.folder, "failure.json"), {"status": "failed", "error": "a loss that is not a number"})
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     seen: list[str] = []
-    monkeypatch.setattr(Job, "_several", lambda self, runs, signals: seen.extend(one.folder for one in runs) or 0)
-    ended(Job((run, other), max_restarts=3, gpu=False))
+    monkeypatch.setattr(
+        JobPayload, "_several", lambda self, runs, signals: seen.extend(one.folder for one in runs) or 0
+    )
+    ended(JobPayload((run, other), max_restarts=3, gpu=False))
     assert seen == [run.folder]
 
 
-def test_staged_data_takes_the_place_of_the_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_staged_data_takes_the_place_of_the_root(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = {"/local/7/imagenet": "as submitted", "/local/8/imagenet": "something else"}
     monkeypatch.setattr("experiments.data.content_hash", lambda name, root: hashed[root])
     run = replace(run, identity=identity(prepared(run, False, None), "as submitted"))
@@ -165,7 +167,7 @@ def test_staged_data_takes_the_place_of_the_root(run: Run, monkeypatch: pytest.M
         prepared(run, False, "$NODE_LOCAL/imagenet")
 
 
-def test_a_gpu_job_does_not_quietly_train_on_the_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_job_does_not_quietly_train_on_the_cpu(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(RunFailure, match="torch sees none"):
         prepared(run, True, None)
@@ -174,7 +176,7 @@ def test_a_gpu_job_does_not_quietly_train_on_the_cpu(run: Run, monkeypatch: pyte
 WAITING = """
 import sys, time
 from pathlib import Path
-from slurm.signals import Signals
+from slurm.job.signals import Signals
 Path("loaded").touch()
 time.sleep(1)
 signals = Signals(interrupt=len(sys.argv) > 1)

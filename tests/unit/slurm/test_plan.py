@@ -78,7 +78,7 @@ def test_golden_scripts_hold_no_path_of_a_machine_and_are_valid_shell(name: str)
 def test_nothing_here_loads_torch() -> None:
     root = Path(__file__).parents[3]
     names = [".".join(path.relative_to(root).with_suffix("").parts) for path in root.glob("slurm/**/[a-z]*.py")]
-    assert {"slurm.plan", "slurm.job.job", "slurm.scheduler.queue"} <= set(names)
+    assert {"slurm.plan", "slurm.job.payload", "slurm.scheduler.queue"} <= set(names)
     code = f"import sys, {', '.join(names)}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 

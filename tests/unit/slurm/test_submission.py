@@ -57,7 +57,7 @@ def test_what_is_submitted_is_on_record(sweep: Sweep, tmp_path: Path, monkeypatc
     written = record(tmp_path / "runs")
     (array,) = written["arrays"]
     assert array == {"name": f"ham-table-{written['id']}-0", "job": "101", "tasks": [[one.path] for one in sweep.cells]}
-    assert Path(written["snapshot"], "slurm", "job", "job.py").is_file()
+    assert Path(written["snapshot"], "slurm", "job", "payload.py").is_file()
     folder = tmp_path / "runs" / "table" / "submissions" / written["id"]
     for task in range(3):
         assert (folder / f"101_{task}_submitted.pkl").is_file()

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import Busy, Interrupted, LostRank, RunFailure, SuiteError
-from experiments.rundir import attempts, ledger, outcome
-from slurm.script import CRASHED, RUNNING, VERDICT
+from experiments.rundir import attempts, ledger, names, outcome
+from experiments.rundir.files import read_json
+from slurm.scheduler.environment import this_start
 
+from .codes import CRASHED, RUNNING, VERDICT
 from .crashes import in_vain, last_words
 from .signals import Signals
 
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Run:
+class JobRun:
     """One run as a job needs it.
 
     Attributes:
@@ -43,7 +45,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Job:
+class JobPayload:
     """The function that submitit pickles; called on every rank.
 
     Attributes:
@@ -53,7 +55,7 @@ class Job:
         data_root: Staged folder in place of ``data.root``, may hold variables; None leaves it.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[JobRun, ...]
     max_restarts: int
     gpu: bool
     data_root: str | None = None
@@ -65,58 +67,60 @@ class Job:
             SystemExit: always, with the code that the batch script acts on; past submitit, which would pickle a result.
         """
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        leads = os.environ.get("SLURM_PROCID", "0") == "0"
-        _tell(leads, RUNNING)
+        is_main = this_start().rank == 0
+        _tell(is_main, RUNNING)
         signals = Signals(interrupt=len(self.runs) > 1)
         signals.install()
         try:
-            code = self._carry_out(signals, leads)
+            code = self._carry_out(signals, is_main)
         except Exception:
             log.exception("this attempt has crashed")
             code = CRASHED
-        _tell(leads, code)
-        if not leads:
-            code = signals.let_lead_end(code)
+        _tell(is_main, code)
+        if not is_main:
+            code = signals.let_main_end(code)
         raise SystemExit(code)
 
-    def _carry_out(self, signals: Signals, leads: bool) -> int:
-        runs = [run for run in self.runs if not leads or self._worth_trying(run)]
+    def _carry_out(self, signals: Signals, is_main: bool) -> int:
+        runs = [run for run in self.runs if not is_main or self._worth_trying(run)]
         if not runs:
             return 1
         if len(self.runs) > 1:
             return self._several(runs, signals)
         return self._one(runs[0], signals)
 
-    def _worth_trying(self, run: Run) -> bool:
+    def _worth_trying(self, run: JobRun) -> bool:
         """Whether a run may be started (again); if it has crashed too often, `failure.json` says so."""
-        folder, job, restarts = Path(run.folder), _job(), _restarts()
-        if restarts == 0 or outcome.read_result(folder) is not None:
+        folder, start = Path(run.folder), this_start()
+        if start.restarts == 0 or outcome.read_result(folder) is not None:
             return True
-        if len(self.runs) > 1 and (folder / "failure.json").exists():
+        if len(self.runs) > 1 and (folder / names.FAILURE).exists():
             return False  # the others are what this job was restarted for
-        owners = [owner for path in sorted((folder / attempts.FOLDER).glob("*.json")) if (owner := _owner(path))]
+        owners = [owner for path in sorted((folder / names.ATTEMPTS).glob("*.json")) if (owner := _owner(path))]
         if owners and attempts.alive(owners[-1]):
             return True
-        count = in_vain(owners, ledger.read(folder), job, restarts)
+        count = in_vain(owners, ledger.read(folder), start.name, start.restarts)
         if count < self.max_restarts:
             return True
-        text = f"{count} attempts of job {job} in a row ended without progress; the last lines: {last_words(folder)}"
+        text = f"{count} attempts of job {start.name} in a row ended without progress"
+        text = f"{text}; the last lines: {last_words(folder)}"
         log.error("%s: %s", folder, text)
         outcome.write_failure(folder, RunFailure(text))
         return False
 
-    def _one(self, run: Run, signals: Signals) -> int:
-        import torch
-
+    def _one(self, run: JobRun, signals: Signals) -> int:
         from experiments.ranks import distributed
         from experiments.run import runner
+        from experiments.run.numerics import same_arithmetic
 
-        torch.set_num_threads(1)  # as in the workers of a local sweep: equal results need equal threads
-        torch.set_flush_denormal(True)
         folder, met = Path(run.folder), False
         try:
             spec = prepared(run, self.gpu, self.data_root)
-            with distributed.joined(folder, spec.runtime.device, spec.runtime.rank_timeout) as world:
+            runtime = spec.runtime
+            with (
+                same_arithmetic(threads=1),  # as in the workers of a local sweep
+                distributed.joined(folder, runtime.device, runtime.rank_timeout) as world,
+            ):
                 met = True
                 runner.run(spec, folder, run.identity, group=run.row, stop=signals.received, world=world)
         except Busy as error:
@@ -132,11 +136,11 @@ class Job:
             return error.exit_code if met else CRASHED
         return 0
 
-    def _several(self, runs: Sequence[Run], signals: Signals) -> int:
+    def _several(self, runs: Sequence[JobRun], signals: Signals) -> int:
         from experiments.launch.pool import Listener, Task, run_all
 
         tasks = [
-            Task(run.folder, _packed, (run, self.gpu, self.data_root), Path(run.folder) / "log.txt") for run in runs
+            Task(run.folder, _packed, (run, self.gpu, self.data_root), Path(run.folder) / names.LOG) for run in runs
         ]
         try:
             outcomes = run_all(tasks, len(tasks), Listener())
@@ -145,14 +149,14 @@ class Job:
         for name, one in outcomes.items():
             log.info("%s: %s", name, one.error or "done")
         failed = [Path(name) for name, one in outcomes.items() if one.error and not one.interrupted]
-        if any(not (folder / "failure.json").exists() for folder in failed):
+        if any(not (folder / names.FAILURE).exists() for folder in failed):
             return CRASHED
         if any(one.interrupted for one in outcomes.values()):
             return signals.code
         return 1 if failed or len(runs) < len(self.runs) else 0
 
 
-def prepared(run: Run, gpu: bool, data_root: str | None) -> Spec:
+def prepared(run: JobRun, gpu: bool, data_root: str | None) -> Spec:
     """The specification of a run as this node carries it out.
 
     Raises:
@@ -175,12 +179,12 @@ def prepared(run: Run, gpu: bool, data_root: str | None) -> Spec:
         import torch
 
         if not torch.cuda.is_available():
-            node = os.environ.get("SLURMD_NODENAME", "this node")
+            node = this_start().node or "this node"
             raise RunFailure(f"the job has a GPU, but torch sees none on {node}", where="runtime.device")
     return spec
 
 
-def _packed(run: Run, gpu: bool, data_root: str | None, **hooks: Any) -> None:
+def _packed(run: JobRun, gpu: bool, data_root: str | None, **hooks: Any) -> None:
     """One of several runs of a job, in a worker process of its own."""
     from experiments.run import runner
 
@@ -190,23 +194,12 @@ def _packed(run: Run, gpu: bool, data_root: str | None, **hooks: Any) -> None:
         log.info("nothing to do: %s", error)
 
 
-def _tell(leads: bool, verdict: int | str) -> None:
+def _tell(is_main: bool, verdict: int | str) -> None:
     path = os.environ.get(VERDICT)
-    if leads and path:
+    if is_main and path:
         Path(path).write_text(f"{verdict}\n")
 
 
-def _job() -> str | None:
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
-
-
-def _restarts() -> int:
-    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-
-
 def _owner(path: Path) -> dict[str, Any] | None:
-    from experiments.rundir.files import read_json
-
     content = read_json(path)
     return content if isinstance(content, dict) and "attempt" in content else None

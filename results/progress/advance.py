@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.rundir.ledger import NAME as LEDGER
+from experiments.rundir import names
 from experiments.rundir.ledger import last_beat
 
-CHECKPOINTS = "checkpoints"
 QUIET = 600.0
 """Seconds without a step after which a running run is worth a look."""
-_CHECKPOINT = re.compile(r"step-(\d+)-[0-9a-f]+\.pt")
 
 
-class Progress(NamedTuple):
+class Advance(NamedTuple):
     """How far a run is.
 
     Attributes:
@@ -32,7 +29,7 @@ class Progress(NamedTuple):
     beat: float | None = None
 
 
-def progress(path: Path, attempt: int | None, now: float) -> Progress:
+def progress(path: Path, attempt: int | None, now: float) -> Advance:
     """Read how far a run is.
 
     Args:
@@ -42,7 +39,7 @@ def progress(path: Path, attempt: int | None, now: float) -> Progress:
     """
     beat = last_beat(path)
     if beat is None:
-        return Progress()
+        return Advance()
     left = None
     start = _start(path, beat.attempt) if attempt == beat.attempt else None
     if start is not None and now - beat.time < QUIET:
@@ -50,13 +47,13 @@ def progress(path: Path, attempt: int | None, now: float) -> Progress:
         if beat.step > first and beat.time > begun:
             rate = (beat.step - first) / (beat.time - begun)
             left = max(0.0, (beat.total - beat.step) / rate - max(0.0, now - beat.time))
-    return Progress(beat.step, beat.total, left, beat.time)
+    return Advance(beat.step, beat.total, left, beat.time)
 
 
 def _start(path: Path, attempt: int) -> tuple[int, float] | None:
     """First step and unix seconds of an attempt."""
     try:
-        lines = (path / LEDGER).read_bytes().splitlines()
+        lines = (path / names.LEDGER).read_bytes().splitlines()
     except OSError:
         return None
     for line in reversed(lines):
@@ -73,9 +70,7 @@ def _start(path: Path, attempt: int) -> tuple[int, float] | None:
 def newest_checkpoint(path: Path) -> int | None:
     """Step of the newest checkpoint of a run, None if it has none."""
     try:
-        steps = [
-            int(match[1]) for file in (path / CHECKPOINTS).iterdir() if (match := _CHECKPOINT.fullmatch(file.name))
-        ]
+        files = list((path / names.CHECKPOINTS).iterdir())
     except OSError:
         return None
-    return max(steps, default=None)
+    return max((found[0] for file in files if (found := names.parse_checkpoint(file.name))), default=None)

@@ -1,0 +1,61 @@
+"""Versions and hardware that a run depends on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+COMMIT = "COMMIT"
+"""File beside the packages of a snapshot that says which commit it was taken from."""
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware a run depends on, as flat values."""
+    import torch
+
+    return {
+        "ham_suite": _version("ham-suite"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": _version("torchvision"),
+        "timm": _version("timm"),
+        "numpy": _version("numpy"),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "git_commit": git_commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} logical cores"
+    return platform.processor() or platform.machine()
+
+
+def git_commit() -> str | None:
+    """Commit of this package's checkout, with a mark if it was changed; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    with suppress(OSError):
+        return (root / COMMIT).read_text().strip() or None
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return None
