@@ -57,7 +57,7 @@ class MaskSet(Mapping[str, Tensor]):
         """Number of weights, existing or not, by name."""
         return {name: mask.numel() for name, mask in self._masks.items()}
 
-    def kept(self) -> dict[str, int]:
+    def num_active(self) -> dict[str, int]:
         """Number of existing weights by name (one host synchronisation)."""
         if not self._masks:
             return {}
@@ -66,12 +66,12 @@ class MaskSet(Mapping[str, Tensor]):
 
     def densities(self) -> dict[str, float]:
         """Share of existing weights by name, in [0, 1]."""
-        return {name: kept / self._masks[name].numel() for name, kept in self.kept().items()}
+        return {name: kept / self._masks[name].numel() for name, kept in self.num_active().items()}
 
     @property
     def density(self) -> float:
         """Share of existing weights over all tensors, in [0, 1]."""
-        return sum(self.kept().values()) / max(1, sum(self.sizes.values()))
+        return sum(self.num_active().values()) / max(1, sum(self.sizes.values()))
 
     def digest(self) -> str:
         """SHA-256 over names, shapes and bits: equal masks, and only they, have equal digests."""

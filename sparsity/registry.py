@@ -104,11 +104,11 @@ def representation(name: str) -> type[Representation]:
 def refusal(topology_name: str, representation_name: str) -> str | None:
     """Say why a topology and a representation cannot be combined, or None where they can.
 
-    A weight that regrows at zero must be able to move; under a representation that is not `revivable` its
+    A weight that regrows at zero must be able to move; under a representation that is not `grad_at_zero` its
     gradient vanishes there, so the topology would slowly lose capacity without any error.
     """
     top, rep = topology(topology_name), representation(representation_name)
-    if top.regrows and not rep.revivable:
+    if top.regrows and not rep.grad_at_zero:
         return (
             f"topology {topology_name!r} regrows weights at zero, where representation {representation_name!r} has no "
             f"gradient (d theta / d w = 0), so a regrown weight could never move; use representation plain or a product"

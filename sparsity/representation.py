@@ -32,7 +32,7 @@ class Representation:
         name: Registered name (set by the decorator).
         title: Name in tables.
         paper: Citation, or an empty string.
-        revivable: Whether a weight parked at θ = 0 has a gradient and so can move again.
+        grad_at_zero: Whether a weight parked at θ = 0 has a gradient and so can move again.
         uses_sparsity: Whether the representation itself aims at the run's sparsity.
         needs_epochs: Whether its hooks change the trained tensors once an epoch.
         needs_metrics: Metrics of an epoch that `after_epoch` reads, such as ``train_accuracy``.
@@ -43,7 +43,7 @@ class Representation:
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    revivable: ClassVar[bool] = True
+    grad_at_zero: ClassVar[bool] = True
     uses_sparsity: ClassVar[bool] = False
     needs_epochs: bool = False
     needs_metrics: ClassVar[tuple[str, ...]] = ()
@@ -72,9 +72,9 @@ class Representation:
         """dL/dθ from the gradients of the trained tensors, or None before a backward pass."""
         return factors[0].grad
 
-    def park(self, factors: tuple[nn.Parameter, ...], dead: Tensor) -> None:
-        """Set, in place, the entries where `dead` is True to θ = 0 such that dL/dθ still reaches them."""
-        factors[0].masked_fill_(dead, 0.0)
+    def zero_pruned(self, factors: tuple[nn.Parameter, ...], pruned: Tensor) -> None:
+        """Set, in place, the entries where `pruned` is True to θ = 0 such that dL/dθ still reaches them."""
+        factors[0].masked_fill_(pruned, 0.0)
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ class Representation:
         """
         return None
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
         """Number of weights that its own cut leaves; None where it makes none. Asked if the topology has no target."""
         return None
 
@@ -154,19 +154,20 @@ class Representation:
     def _add(self, target: Target) -> None:
         self.slots[target.name] = Slot(target.name, target.module, self.factor_names)
 
-    def param_groups(self, weight_decay: float = 0.0, *, decay: str = "weights") -> list[dict[str, Any]]:
+    def param_groups(self, weight_decay: float = 0.0, *, weight_decay_on: str = "weights") -> list[dict[str, Any]]:
         """Parameter groups for any `torch.optim` optimizer.
 
         Args:
             weight_decay: Decay of the weights, per unit of learning rate.
-            decay: ``"weights"`` decays weights alone; ``"all"`` also biases and normalisation (as AC/DC and STR do).
+            weight_decay_on: ``"weights"`` decays weights alone; ``"all"`` also biases and normalisation (as AC/DC and
+                STR do).
 
         Returns:
             One group a kind of tensor. ``"ham": False`` marks groups that HAM leaves alone: the factors of a product
             (they already are its geometry) and learned thresholds.
         """
-        if decay not in ("weights", "all"):
-            raise ValueError(f"decay={decay!r} is not one of weights, all")
+        if weight_decay_on not in ("weights", "all"):
+            raise ValueError(f"weight_decay_on={weight_decay_on!r} is not one of weights, all")
         groups: list[dict[str, Any]] = []
         seen: set[int] = set()
         for index, factor in enumerate(self.factor_names):
@@ -180,7 +181,9 @@ class Representation:
         if matrices:
             groups.append({"params": matrices, "weight_decay": weight_decay, "ham": True})
         if vectors:
-            groups.append({"params": vectors, "weight_decay": weight_decay if decay == "all" else 0.0, "ham": True})
+            groups.append(
+                {"params": vectors, "weight_decay": weight_decay if weight_decay_on == "all" else 0.0, "ham": True}
+            )
         return groups
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:

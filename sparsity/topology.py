@@ -115,7 +115,7 @@ class Context(Protocol):
         """Record an event without a change of masks; `changed` counts the entries it rewrote."""
         ...
 
-    def park(self) -> None:
+    def zero_pruned(self) -> None:
         """Put the weights that do not exist back to exactly zero."""
         ...
 
@@ -217,12 +217,12 @@ class Topology:
     def finalize(self, ctx: Context) -> None:
         """Training has ended."""
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
         """Number of weights that the method's rule leaves (barring ties in its scores); None: not its to say."""
         return None
 
     def ties_lost(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """How many weights fewer than `expected_kept` ties in the scores may leave; 0 where ties are broken."""
+        """How many weights fewer than `expected_active` ties in the scores may leave; 0 where ties are broken."""
         return 0
 
     def expected_events(self, total_steps: int, sparsity: float) -> dict[str, int]:

@@ -54,7 +54,7 @@ class ListedMethod:
     def facts(self) -> list[str]:
         """What the class states about itself and its docstring need not."""
         if self.kind == "representation":
-            return ["weights can come back at zero" if self.cls.revivable else "refused with topologies that regrow"]
+            return ["weights can come back at zero" if self.cls.grad_at_zero else "refused with topologies that regrow"]
         stated = {
             "regrows": "weights can come back",
             "needs_probe": "looks at data before training",

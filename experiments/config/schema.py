@@ -121,14 +121,14 @@ class SamSpec(Section):
 
 
 class OptimizerSpec(Section):
-    """Base optimizer. `weight_decay` as that optimizer defines it; `decay` says which parameters it acts on."""
+    """Base optimizer. `weight_decay` is what that optimizer makes of it; `weight_decay_on` says what it acts on."""
 
     name: Literal["sgd", "adamw", "adam", "rmsprop", "nadam"]
     lr: Annotated[float, Field(gt=0)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     nesterov: bool
     weight_decay: Annotated[float, Field(ge=0)]
-    decay: Literal["weights", "all"]
+    weight_decay_on: Literal["weights", "all"]
     clip_grad_norm: Annotated[float, Field(gt=0)] | None
     ham: HamSpec | None
     sam: Annotated[SamSpec | None, _neutral(None)]

@@ -112,7 +112,7 @@ def build(spec: Spec, world: World = ALONE) -> RunObjects:
     decay = spec.optimizer.ema_decay
     average = Average(model, representation, decay) if decay is not None else None
     forward = _forward(model, device, world, compiled=runtime.compile)
-    groups = representation.param_groups(spec.optimizer.weight_decay, decay=spec.optimizer.decay)
+    groups = representation.param_groups(spec.optimizer.weight_decay, weight_decay_on=spec.optimizer.weight_decay_on)
     optimizer = build_optimizer(spec.optimizer, groups, model)
     local = world.size > 1 and spec.optimizer.sam is not None and spec.optimizer.sam.perturbation == "local"
     sparse = _attach(

@@ -1,4 +1,4 @@
-"""What a sweep's results are: an `RunEntry` for every cell of the table, a `SweepResults` for all of them in table order."""
+"""What a sweep's results are: a `RunEntry` per cell of the table, all in a `SweepResults` in table order."""
 
 from __future__ import annotations
 

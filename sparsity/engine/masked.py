@@ -107,14 +107,14 @@ class MaskedNetwork:
             dropped, grown = changed & ~new, changed & new
             if restart is not None:
                 again = restart[name].to(new.device) & old[name] & new
-                self.representation.park(slot.factors, again)
+                self.representation.zero_pruned(slot.factors, again)
                 changed, dropped, grown = changed | again, dropped | again, grown | again
             counts += [dropped.sum(), grown.sum()]
             restarted += [(factor, changed) for factor in slot.factors if factor.shape == new.shape]
             adopted[name] = new
         self.cost.advance(self._step, self.densities())
         self._adopt(MaskSet(adopted))
-        self.park()
+        self.zero_pruned()
         for factor, changed in restarted:  # after the weights: some state is a copy of them
             moments.reset(self.optimizer, factor, changed)
         if reset_all_moments:
@@ -132,10 +132,10 @@ class MaskedNetwork:
         self.events.append({"event": event, **position, "changed": changed, **details})
 
     @torch.no_grad()
-    def park(self) -> None:
+    def zero_pruned(self) -> None:
         """Put weights that do not exist back to exactly zero."""
-        for name, dead in self._dead.items():
-            self.representation.park(self.representation.slots[name].factors, dead)
+        for name, pruned in self._dead.items():
+            self.representation.zero_pruned(self.representation.slots[name].factors, pruned)
 
     def reset_moments(self, parameter: nn.Parameter) -> None:
         """See `Context.reset_moments`."""
@@ -173,10 +173,10 @@ class MaskedNetwork:
 
     @torch.no_grad()
     def _mask_gradients(self) -> None:
-        for name, dead in self._dead.items():
+        for name, pruned in self._dead.items():
             for factor in self.representation.slots[name].factors:
-                if factor.grad is not None and factor.grad.shape == dead.shape:
-                    factor.grad.masked_fill_(dead, 0.0)
+                if factor.grad is not None and factor.grad.shape == pruned.shape:
+                    factor.grad.masked_fill_(pruned, 0.0)
 
     @torch.no_grad()
     def _rescale_gradients(self) -> None:
@@ -187,7 +187,7 @@ class MaskedNetwork:
 
     def _adopt(self, masks: MaskSet) -> None:
         self.masks = masks
-        self._kept = masks.kept()
+        self._kept = masks.num_active()
         self._dead = {name: ~mask for name, mask in masks.items() if self._kept[name] < mask.numel()}
         self._scales: dict[str, Tensor] = {}
         if self._sparse_opt is not None:

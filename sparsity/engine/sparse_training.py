@@ -167,7 +167,7 @@ class SparseTraining(MaskedNetwork):
                 self.optimizer.step(passes)  # pyright: ignore[reportCallIssue, reportArgumentType]
             else:
                 self.optimizer.step()
-            self.park()
+            self.zero_pruned()
         if scaler is not None:
             scaler.update()
         self._step += 1
@@ -203,7 +203,7 @@ class SparseTraining(MaskedNetwork):
         self.levels.index += 1
         self.topology.next_level(self)
         self.levels.rewind()
-        self.park()
+        self.zero_pruned()
         moments.forget(self.optimizer)
 
     def _all_finite(self) -> bool:
@@ -222,21 +222,21 @@ class SparseTraining(MaskedNetwork):
             RuntimeError: if the masks do not hold the number of weights that the method's rule states.
         """
         self.topology.finalize(self)
-        self.park()
+        self.zero_pruned()
         self.cost.advance(self._step, self.densities())
-        expected = self.expected_kept()
-        kept = sum(self.masks.kept().values())
+        expected = self.expected_active()
+        kept = sum(self.masks.num_active().values())
         if expected is not None and not expected - self.topology.ties_lost(self.shapes) <= kept <= expected:
             cutter = self.representation if self.sparsity_left > 0 else self.topology
             raise RuntimeError(f"{cutter.name} kept {kept} weights where its rule says {expected}")
         self.representation.fold()
         return {name: int((theta != 0).sum()) for name, theta in self.representation.weights()}
 
-    def expected_kept(self) -> int | None:
+    def expected_active(self) -> int | None:
         """Number of weights that the masks hold in the end, from the rule of the one that aims at the sparsity."""
         if self.sparsity_left > 0:
-            return self.representation.expected_kept(self.shapes, self.sparsity_left)
-        return self.topology.expected_kept(self.shapes, self.sparsity)
+            return self.representation.expected_active(self.shapes, self.sparsity_left)
+        return self.topology.expected_active(self.shapes, self.sparsity)
 
     def expected_events(self) -> dict[str, int]:
         """Number of events by kind that a full run records."""

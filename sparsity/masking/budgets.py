@@ -1,6 +1,6 @@
 """How many weights each layer keeps: the options that topologies share, and their counts.
 
-`LayerBudgets` is for methods whose layers have densities, `Criterion` for those that also know one global budget.
+`LayerBudgets` is for methods whose layers have densities, `Allocation` for those that also know one global budget.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .distributions import DENSE, NAMES, Shapes, counts, dense_layers, layer_den
 from .selection import top_k, top_k_of_all
 
 
-def count_kept(size: int, sparsity: float) -> int:
+def active_of(size: int, sparsity: float) -> int:
     """Number of weights kept of so many: size − floor(sparsity · size), as `distributions.counts` has it."""
     return size - math.floor(sparsity * size + 1e-6)
 
@@ -34,21 +34,21 @@ class DenseLayers:
         True, "whether the other layers pay for the dense ones, so that the sparsity holds over all", neutral=True
     )
 
-    def layer_densities(self, distribution: str, shapes: Shapes, sparsity: float) -> dict[str, float]:
-        """Density of each layer under a distribution at a sparsity.
+    def layer_densities(self, allocation: str, shapes: Shapes, sparsity: float) -> dict[str, float]:
+        """Density of each layer under an allocation at a sparsity.
 
         Raises:
             Infeasible: if the dense layers alone are beyond the budget.
         """
         dense = dense_layers(shapes, self.dense)
-        return layer_densities(distribution, shapes, 1 - sparsity, dense, rebudget=self.rebudget)
+        return layer_densities(allocation, shapes, 1 - sparsity, dense, rebudget=self.rebudget)
 
     def inner(self, shapes: Shapes) -> dict[str, int]:
         """Sizes of the layers that are not left dense, in network order."""
         dense = dense_layers(shapes, self.dense)
         return {name: math.prod(shape) for name, shape in shapes.items() if name not in dense}
 
-    def inner_kept(self, shapes: Shapes, sparsity: float, count: Callable[[int, float], int] = count_kept) -> int:
+    def inner_active(self, shapes: Shapes, sparsity: float, count: Callable[[int, float], int] = active_of) -> int:
         """Number of weights that the layers not left dense keep together under one global budget.
 
         Args:
@@ -71,26 +71,26 @@ class DenseLayers:
 class LayerBudgets(DenseLayers):
     """Options of a topology whose layers have densities; its own `Options` inherit from this."""
 
-    distribution: str = option("erk", "how the density is shared among layers", choices=NAMES)
+    allocation: str = option("erk", "how the density is shared among layers", choices=NAMES)
 
     def densities(self, shapes: Shapes, sparsity: float) -> dict[str, float]:
         """Density of each layer at a sparsity; raises Infeasible if the dense layers alone are beyond the budget."""
-        return self.layer_densities(self.distribution, shapes, sparsity)
+        return self.layer_densities(self.allocation, shapes, sparsity)
 
-    def kept(self, shapes: Shapes, sparsity: float) -> dict[str, int]:
+    def num_active(self, shapes: Shapes, sparsity: float) -> dict[str, int]:
         """Number of weights each layer keeps at a sparsity."""
         return counts(shapes, self.densities(shapes, sparsity))
 
     def total(self, shapes: Shapes, sparsity: float) -> int:
         """Number of weights that all layers keep together."""
-        return sum(self.kept(shapes, sparsity).values())
+        return sum(self.num_active(shapes, sparsity).values())
 
 
 @dataclass(frozen=True)
-class Criterion(DenseLayers):
+class Allocation(DenseLayers):
     """Options of a topology that keeps the highest scores, over all layers together or layer by layer."""
 
-    criterion: str = option(
+    allocation: str = option(
         "global",
         "global: one threshold for all layers; otherwise how the density is shared among layers",
         choices=("global", *NAMES),
@@ -98,10 +98,10 @@ class Criterion(DenseLayers):
 
     def total(self, shapes: Shapes, sparsity: float) -> int:
         """Number of weights that all layers keep together."""
-        if self.criterion != "global":
-            return sum(counts(shapes, self.layer_densities(self.criterion, shapes, sparsity)).values())
+        if self.allocation != "global":
+            return sum(counts(shapes, self.layer_densities(self.allocation, shapes, sparsity)).values())
         size = sum(math.prod(shape) for shape in shapes.values())
-        return size - sum(self.inner(shapes).values()) + self.inner_kept(shapes, sparsity)
+        return size - sum(self.inner(shapes).values()) + self.inner_active(shapes, sparsity)
 
     def select(self, scores: Mapping[str, Tensor], sparsity: float, share: float = 1.0) -> MaskSet:
         """Masks of the highest scores; ties go to the first layer and the lowest index.
@@ -112,13 +112,13 @@ class Criterion(DenseLayers):
             share: How much of each layer's zeros (of all zeros, if global) is there already, in [0, 1].
         """
         shapes = {name: tuple(score.shape) for name, score in scores.items()}
-        if self.criterion == "global":
+        if self.allocation == "global":
             inner = self.inner(shapes)
             size = sum(inner.values())
-            kept = _on_the_way(size, self.inner_kept(shapes, sparsity), share)
+            kept = _on_the_way(size, self.inner_active(shapes, sparsity), share)
             masks = top_k_of_all({name: scores[name] for name in inner}, kept)
         else:
-            final = counts(shapes, self.layer_densities(self.criterion, shapes, sparsity))
+            final = counts(shapes, self.layer_densities(self.allocation, shapes, sparsity))
             masks = {name: top_k(s, _on_the_way(s.numel(), final[name], share)) for name, s in scores.items()}
         return MaskSet({name: masks[name] if name in masks else top_k(s, s.numel()) for name, s in scores.items()})
 

@@ -70,7 +70,7 @@ class Bar(Pair):
         """Options of BAR."""
 
         beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
-        park_zero_beta: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
+        pruned_m: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
         variant: str = option(
             "nbar", "what decides: nbar: norms of gradients; obar: of factors", choices=("nbar", "obar")
         )
@@ -132,7 +132,7 @@ class Bar(Pair):
             difference = (m * m - w * w) * ctx.masks[name]
             sums.append(torch.stack([difference.sum().abs(), difference.abs().sum()]))
         layer, weight = torch.stack(sums).sum(0).tolist()
-        return layer, weight, max(1, sum(ctx.masks.kept().values()))
+        return layer, weight, max(1, sum(ctx.masks.num_active().values()))
 
     def expected_events(self, epochs: int, sparsity: float) -> dict[str, int]:
         """A balance for each epoch."""

@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from sparsity.topology import Context
 
 
-def largest(thetas: Mapping[str, Tensor], sparsity: float, scope: str) -> MaskSet:
+def largest(thetas: Mapping[str, Tensor], sparsity: float, allocation: str) -> MaskSet:
     """Masks of the largest |θ|: over all layers together, or the same share of each.
 
     Args:
         thetas: Weights by name.
         sparsity: Share of zeros, in [0, 1).
-        scope: ``global`` or ``uniform``.
+        allocation: ``global`` or ``uniform``.
     """
-    kept = kept_weights({name: tuple(theta.shape) for name, theta in thetas.items()}, sparsity, scope)
+    kept = kept_weights({name: tuple(theta.shape) for name, theta in thetas.items()}, sparsity, allocation)
     scores = {name: theta.abs() for name, theta in thetas.items()}
-    if scope == "uniform":
+    if allocation == "uniform":
         return MaskSet({name: top_k(score, kept[name]) for name, score in scores.items()})
     return MaskSet(top_k_of_all(scores, sum(kept.values())))
 
 
-def kept_weights(shapes: Mapping[str, tuple[int, ...]], sparsity: float, scope: str) -> dict[str, int]:
+def kept_weights(shapes: Mapping[str, tuple[int, ...]], sparsity: float, allocation: str) -> dict[str, int]:
     """How many weights a cut leaves: a layer under ``uniform``, in all (under one key) under ``global``."""
-    if scope == "global":
+    if allocation == "global":
         shapes = {"all": (sum(math.prod(shape) for shape in shapes.values()),)}
     return counts(shapes, dict.fromkeys(shapes, 1 - sparsity))
 
@@ -50,7 +50,7 @@ class CutProduct(Pair):
 
     uses_sparsity = True
     needs_epochs = True
-    scope = "global"
+    allocation = "global"
 
     def _cut_epoch(self, epochs: int) -> int:
         return max(1, math.ceil(self.options.cut_at * epochs))
@@ -59,12 +59,12 @@ class CutProduct(Pair):
         """Cut where it is due."""
         super().after_epoch(ctx, metrics)
         if ctx.sparsity_left > 0 and ctx.epoch == self._cut_epoch(ctx.total_epochs):
-            ctx.set_masks(largest(dict(self.weights()), ctx.sparsity_left, self.scope), "cut")
+            ctx.set_masks(largest(dict(self.weights()), ctx.sparsity_left, self.allocation), "cut")
 
     def expected_events(self, epochs: int, sparsity: float) -> dict[str, int]:
         """One cut."""
         return {**super().expected_events(epochs, sparsity), **({"cut": 1} if sparsity > 0 else {})}
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """What the cut leaves."""
-        return sum(kept_weights(shapes, sparsity, self.scope).values())
+        return sum(kept_weights(shapes, sparsity, self.allocation).values())

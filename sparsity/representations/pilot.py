@@ -47,7 +47,7 @@ class Pilot(CutProduct):
         """Options of PILoT."""
 
         beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
-        park_zero_beta: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
+        pruned_m: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
         penalty: float = option(1e-4, "α at the start", ge=0)
         multiplier: float = option(1.01, "δ, by which α is raised or divided after an epoch", ge=1)
         l1_level: float = option(0.0, "K: α is raised only while |m⊙w|₁ is at least that", ge=0)

@@ -30,7 +30,7 @@ class Powerprop(Representation):
 
     title = "Powerprop"
     paper = "Schwarz et al., NeurIPS 2021, arXiv 2110.00296"
-    revivable = False  # dθ/dv = 0 at v = 0
+    grad_at_zero = False  # dθ/dv = 0 at v = 0
     factor_names = ("v",)
     ham_factors = ("v",)
 

@@ -28,7 +28,7 @@ class Recipe:
 
     Attributes:
         beta: m² − w² at the start and after a reset; 0 is the balanced pair.
-        park_zero_beta: m of a pruned entry when beta is 0.
+        pruned_m: m of a pruned entry when beta is 0.
         init: ``geometry`` splits the model's weight at beta; ``independent`` draws both factors anew, Kaiming normal;
             ``clone`` sets both to the weight, so that θ = θ₀².
         penalty: α of the penalty α (|m|² + |w|²) at the start.
@@ -37,7 +37,7 @@ class Recipe:
     """
 
     beta: float = 0.0
-    park_zero_beta: float = 1.0
+    pruned_m: float = 1.0
     init: str = "geometry"
     penalty: float = 0.0
     reset_every: int = 0
@@ -63,7 +63,7 @@ class Pair(Representation):
 
     dL/dθ = (w · ∂L/∂m + m · ∂L/∂w) / (m² + w²), from leaf gradients: right under accumulation, DDP and compile.
     A pruned entry is parked at (√β, 0), never (0, 0), which is a saddle no gradient leaves; for β = 0 at
-    (``park_zero_beta``, 0), which unbalances that entry.
+    (``pruned_m``, 0), which unbalances that entry.
 
     Class attributes:
         preset: Parts of the recipe that a method fixes; the rest are its options of the same names.
@@ -95,7 +95,7 @@ class Pair(Representation):
     def _at_geometry(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Split at β; at β = 0 an exact zero is parked, since (0, 0) could never move."""
         m, w = split(theta, self.recipe.beta)
-        return m.masked_fill(m == 0, self.recipe.park_zero_beta), w
+        return m.masked_fill(m == 0, self.recipe.pruned_m), w
 
     def materialise(self, *factors: Tensor) -> Tensor:
         """M ⊙ w."""
@@ -109,11 +109,11 @@ class Pair(Representation):
         with torch.no_grad():
             return (w * m.grad + m * w.grad) / _metric(m, w)
 
-    def park(self, factors: tuple[nn.Parameter, ...], dead: Tensor) -> None:
+    def zero_pruned(self, factors: tuple[nn.Parameter, ...], pruned: Tensor) -> None:
         """Park at (√β, 0)."""
         m, w = factors
-        m.masked_fill_(dead, self.recipe.beta**0.5 or self.recipe.park_zero_beta)
-        w.masked_fill_(dead, 0.0)
+        m.masked_fill_(pruned, self.recipe.beta**0.5 or self.recipe.pruned_m)
+        w.masked_fill_(pruned, 0.0)
 
     # ---- penalty and reset ------------------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class Pair(Representation):
             self._carry_moments(ctx, (m, w), (new_m, new_w))
             m.copy_(new_m)
             w.copy_(new_w)
-        ctx.park()
+        ctx.zero_pruned()
         ctx.record("reset", changed=int(changed))
 
     def _carry_moments(self, ctx: Context, old: tuple[nn.Parameter, ...], new: tuple[Tensor, ...]) -> None:
@@ -182,7 +182,7 @@ class Product(Pair):
         """Options of the product."""
 
         beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
-        park_zero_beta: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
+        pruned_m: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
         init: str = option(
             "geometry",
             "geometry: the model's weights at m² − w² = beta; independent: both drawn anew; clone: m = w = weight",

@@ -31,6 +31,6 @@ class SignIn(Pair):
         """Options of Sign-In."""
 
         beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
-        park_zero_beta: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
+        pruned_m: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
         reset_every: int = option(1, "period p of the reset in epochs", ge=1)
         moments: str = option("remap", "moments at a reset", choices=MOMENTS)

@@ -27,11 +27,11 @@ class Spred(CutProduct):
 
     Deviations: the authors choose a threshold on |m ⊙ w| (1e-6 to 1e-2 on CIFAR) and report the sparsity that results,
     or give a share that each layer loses; here the cut is at the sparsity of the run with an exact count, one threshold
-    over all layers or, with ``scope: uniform``, the same share of each. They zero one or both factors; here a pruned
-    entry is parked at (``park_zero_beta``, 0), where a gradient reaches it if it regrows. Their option to raise the
-    share along a cubic ramp, off by default, is left out. Fine-tuning after the cut (``cut_at`` below 1) goes
-    on with the run's own rate and decay; theirs is a run of its own (20 epochs of Adam on CIFAR). Whether the ImageNet
-    figures were fine-tuned after a cut is *unverified*; the default is no fine-tuning.
+    over all layers or, with ``allocation: uniform``, the same share of each. They zero one or both factors; here a
+    pruned entry is parked at (``pruned_m``, 0), where a gradient reaches it if it regrows. Their option to raise the
+    share along a cubic ramp, off by default, is left out. Fine-tuning after the cut (``cut_at`` below 1) goes on with
+    the run's own rate and decay; theirs is a run of its own (20 epochs of Adam on CIFAR). Whether the ImageNet figures
+    were fine-tuned after a cut is *unverified*; the default is no fine-tuning.
     """
 
     title = "spred"
@@ -47,12 +47,12 @@ class Spred(CutProduct):
             "sqrt: balanced factors of the model's weights; independent: both drawn anew; clone: m = w = weight",
             choices=("sqrt", "independent", "clone"),
         )
-        park_zero_beta: float = option(1.0, "m of a pruned entry", gt=0)
+        pruned_m: float = option(1.0, "m of a pruned entry", gt=0)
         cut_at: float = option(1.0, "share of the epochs after which is cut; the rest is fine-tuning", gt=0, le=1)
-        scope: str = option(
+        allocation: str = option(
             "global", "one threshold for all layers, or the same share of each", choices=("global", "uniform")
         )
 
     def __init__(self, options: Any):
         super().__init__(options)
-        self.scope = options.scope
+        self.allocation = options.allocation

@@ -47,7 +47,7 @@ class SoftThreshold(Representation):
 
     title = "STR"
     paper = "Kusupati et al., ICML 2020, arXiv 2002.03231"
-    revivable = False  # dθ/dw = 0 wherever θ = 0
+    grad_at_zero = False  # dθ/dw = 0 wherever θ = 0
     uses_sparsity = True
     factor_names = ("weight", "threshold")
     ham_factors = ("weight",)
@@ -105,7 +105,7 @@ class SoftThreshold(Representation):
         """Record the epoch in which the threshold turned on; project the final sparsity once."""
         if self._active and self._projected:
             return
-        kept = sum(ctx.masks.kept().values())
+        kept = sum(ctx.masks.num_active().values())
         zeros = sum(int(((theta == 0) & ctx.masks[name]).sum()) for name, theta in self.weights())
         if not self._active and zeros >= self.options.active_at * kept:
             self._active = True

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsity.masking.budgets import Criterion
+from sparsity.masking.budgets import Allocation
 from sparsity.masking.schedules import ACDC_TABLES, acdc_phases
 from sparsity.masking.selection import strictly_above_kth
 from sparsity.masks import MaskSet
@@ -42,7 +42,7 @@ class ACDC(Topology):
     regrows = True
 
     @dataclass(frozen=True)
-    class Options(Criterion):
+    class Options(Allocation):
         """Options of AC/DC."""
 
         table: str = option(
@@ -76,25 +76,25 @@ class ACDC(Topology):
     def _compressed(self, ctx: Context) -> MaskSet:
         options = self.options
         scores = {name: ctx.weight(name).abs() for name in ctx.shapes}
-        if options.criterion != "global":
+        if options.allocation != "global":
             return options.select(scores, ctx.sparsity)
         inner = options.inner(ctx.shapes)
         chosen = {name: scores[name].add_(1e-4) for name in inner}
-        masks = strictly_above_kth(chosen, options.inner_kept(ctx.shapes, ctx.sparsity, _kth))
+        masks = strictly_above_kth(chosen, options.inner_active(ctx.shapes, ctx.sparsity, _kth))
         return MaskSet({**MaskSet.ones(scores), **masks})
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """Weights left: k − 1 under the global rule (and the dense layers), the layer budgets otherwise."""
         options, total = self.options, sum(math.prod(shape) for shape in shapes.values())
         if sparsity == 0:
             return total
-        if options.criterion != "global":
+        if options.allocation != "global":
             return options.total(shapes, sparsity)
-        return total - sum(options.inner(shapes).values()) + options.inner_kept(shapes, sparsity, _kth) - 1
+        return total - sum(options.inner(shapes).values()) + options.inner_active(shapes, sparsity, _kth) - 1
 
     def ties_lost(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """The strict global threshold drops all that tie with it: adding 1e-4 in float32 makes a few a million tie."""
-        if self.options.criterion != "global":
+        if self.options.allocation != "global":
             return 0
         return math.ceil(sum(self.options.inner(shapes).values()) * 5e-6)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsity.masking.budgets import Criterion, LayerBudgets
+from sparsity.masking.budgets import Allocation, LayerBudgets
 from sparsity.masks import MaskSet
 from sparsity.options import option
 from sparsity.registry import register_topology
@@ -23,13 +23,13 @@ class CyclicTraining(Topology):
     much of what iterative pruning gains, and one pruning couples mask and weights. A random mask of
     ``initial_sparsity`` is drawn once. Each cycle has all of ``schedule.epochs``, a learning-rate schedule from its
     start and a fresh optimizer; weights run through. After ``cycles`` of them the smallest |θ| go, over all layers
-    together (``criterion: layer``: down to the layer budgets at the target), and ``retrain`` more cycles follow. At a
-    target of ``initial_sparsity`` or less the mask is drawn at the target and nothing is pruned: cyclic training of a
-    random mask, the paper's other subject.
+    together (``prune_globally: false``: down to the layer budgets at the target), and ``retrain`` more cycles follow.
+    At a target of ``initial_sparsity`` or less the mask is drawn at the target and nothing is pruned: cyclic training
+    of a random mask, the paper's other subject.
 
     *Unverified*: the defaults of ``cycles`` and ``retrain``. A mask 20 % sparse, with ERK or balanced densities, is
     reported, and about 450 epochs for ResNet-50 on ImageNet at 90 %, which is five cycles of 90 epochs; how they divide
-    is not known here. Also the global criterion, which is that of TurboPrune's iterative pruning.
+    is not known here. Also the global threshold, which is that of TurboPrune's iterative pruning.
 
     Deviations: exact counts instead of Bernoulli masks and ties to the lowest index; TurboPrune also has cycles of
     unequal length within one budget of epochs, here all are equal and the budget is a cycle's.
@@ -47,8 +47,8 @@ class CyclicTraining(Topology):
         initial_sparsity: float = option(0.2, "sparsity of the random mask, if below the target", ge=0, lt=1)
         cycles: int = option(4, "trainings before the pruning", ge=1)
         retrain: int = option(1, "trainings after the pruning", ge=1)
-        criterion: str = option(
-            "global", "whether layers are compared with each other, or have budgets", choices=("global", "layer")
+        prune_globally: bool = option(
+            True, "one threshold for all layers at the pruning; otherwise layers keep the budgets of `allocation`"
         )
 
     options: Options
@@ -59,25 +59,25 @@ class CyclicTraining(Topology):
 
     def initial_masks(self, ctx: Context) -> MaskSet | None:
         """Draw the mask, a superset of that of random pruning of this seed and distribution."""
-        self.expected_kept(ctx.shapes, ctx.sparsity)  # refuses now what could not be had after the cycles
+        self.expected_active(ctx.shapes, ctx.sparsity)  # refuses now what could not be had after the cycles
         initial = min(self.options.initial_sparsity, ctx.sparsity)
         return random_masks(ctx, self.options, initial) if initial > 0 else None
 
     def next_level(self, ctx: Context) -> None:
         """Prune, if this is the first level after the cycles."""
         if ctx.level == self.options.cycles and ctx.sparsity > self.options.initial_sparsity:
-            ctx.set_masks(self._criterion().select(magnitudes(ctx), ctx.sparsity), "prune")
+            ctx.set_masks(self._allocation().select(magnitudes(ctx), ctx.sparsity), "prune")
 
-    def _criterion(self) -> Criterion:
+    def _allocation(self) -> Allocation:
         # budgets are those of the mask's own distribution at the target, so that no layer asks for more than it has
         options = self.options
-        name = "global" if options.criterion == "global" else options.distribution
-        return Criterion(dense=options.dense, rebudget=options.rebudget, criterion=name)
+        name = "global" if options.prune_globally else options.allocation
+        return Allocation(dense=options.dense, rebudget=options.rebudget, allocation=name)
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """The target's count, over all layers or added up over them."""
         if sparsity > self.options.initial_sparsity:
-            return self._criterion().total(shapes, sparsity)
+            return self._allocation().total(shapes, sparsity)
         return self.options.total(shapes, sparsity)
 
     def expected_events(self, total_steps: int, sparsity: float) -> dict[str, int]:

@@ -27,8 +27,8 @@ class GraNet(MaskUpdates):
     Liu et al., "Sparse Training via Boosting Pruning Plasticity with Neuroregeneration" (NeurIPS 2021, arXiv
     2106.10404), and the authors' ImageNet code. After every ΔT-th weight step, in one update:
 
-    * prune: of all layers together the largest |θ| stay, as many as the cubic ramp from `initial_density` to the target
-      between `ramp_start` and `ramp_end` says; what goes restarts at zero even if it grows again at once;
+    * prune: of all layers together the largest |θ| stay, as many as the cubic ramp from `initial_sparsity` to the
+      target between `ramp_start` and `ramp_end` says; what goes restarts at zero even if it grows again at once;
     * regenerate: each layer with n weights left drops its ceil(f · n) smallest |θ| and grows as many at the largest
       |dL/dθ| of this step outside the kept set. f falls from 0.5 to 0.005 by a cosine over all of training. A weight
       dropped here and regrown keeps value and moments; all other new ones start at zero.
@@ -49,11 +49,13 @@ class GraNet(MaskUpdates):
         """Options of GraNet."""
 
         update_every: int = option(4000, "time between mask updates (ΔT), in `unit`", ge=1)
-        initial_density: float = option(0.5, "share of weights at the start; 1 starts dense", gt=0, le=1)
+        initial_sparsity: float = option(0.5, "sparsity at the start; 0 starts dense", ge=0, lt=1)
         ramp_start: float = option(0.0, "share of training after which pruning begins", ge=0, lt=1)
         ramp_end: float = option(0.3, "share of training at which the target is reached", gt=0, le=1)
-        fraction: float = option(0.5, "share of a layer's weights regenerated, at the start of training", gt=0, le=1)
-        minimum: float = option(0.005, "that share at the end of training", ge=0, le=1)
+        drop_fraction: float = option(
+            0.5, "share of a layer's weights regenerated, at the start of training", gt=0, le=1
+        )
+        final_drop_fraction: float = option(0.005, "that share at the end of training", ge=0, le=1)
 
         def __post_init__(self):
             """The ramp takes time."""
@@ -70,14 +72,14 @@ class GraNet(MaskUpdates):
     @classmethod
     def check(cls, options: Options, sparsity: float) -> None:
         """Pruning goes down."""
-        if options.initial_density < 1 - sparsity - 1e-9:
+        if options.initial_sparsity > sparsity + 1e-9:
             raise OptionError(
-                "initial_density",
-                f"{options.initial_density:g} is out of range: must be >= the final density, {1 - sparsity:g}",
+                "initial_sparsity",
+                f"{options.initial_sparsity:g} is out of range: must be <= the target, {sparsity:g}",
             )
 
     def initial_masks(self, ctx: Context) -> MaskSet | None:
-        """Random masks of the initial density, or none."""
+        """Draw random masks of the initial sparsity, if there is one."""
         self._check_units()
         if ctx.sparsity == 0:
             return None
@@ -86,8 +88,8 @@ class GraNet(MaskUpdates):
                 f"topology 'granet' never prunes: update_every is {self.options.update_every} steps, but the ramp ends "
                 f"after {self.options.ramp_end:g} of {ctx.total_steps} steps"
             )
-        start = self.options.initial_density
-        return None if start == 1 else random_masks(ctx, self.options, 1 - start)
+        start = self.options.initial_sparsity
+        return None if start == 0 else random_masks(ctx, self.options, start)
 
     def look(self, ctx: Context, now: int, due: bool) -> None:
         """Keep this step's gradients: the engine masks them before the update."""
@@ -97,9 +99,9 @@ class GraNet(MaskUpdates):
     def update(self, ctx: Context, now: int) -> None:
         """Prune all layers together, then drop and grow in each."""
         pruned = self._pruned(ctx, now)
-        fraction = annealed(self.options.fraction, self.options.minimum, now, ctx.total_steps)
+        fraction = annealed(self.options.drop_fraction, self.options.final_drop_fraction, now, ctx.total_steps)
         updated, restart = {}, {}
-        for name, left in pruned.kept().items():
+        for name, left in pruned.num_active().items():
             replaced = math.ceil(fraction * left - 1e-6)
             kept = keep_largest(ctx.weight(name).abs(), pruned[name], left - replaced)
             updated[name] = grow_largest(self._gradient[name].abs(), kept, replaced)
@@ -112,15 +114,15 @@ class GraNet(MaskUpdates):
         scores: dict[str, Tensor] = {}
         for name in self.options.inner(ctx.shapes):
             scores[name] = ctx.weight(name).abs().masked_fill(~masks[name], -1.0)
-        kept = masks.kept()
+        kept = masks.num_active()
         if budget >= sum(kept[name] for name in scores):
             return masks
         return MaskSet({**masks, **top_k_of_all(scores, budget)})
 
     def budget(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float, now: int, total_steps: int) -> int:
         """Number of weights that the layers not left dense keep together at a time."""
-        final = self.options.inner_kept(shapes, sparsity)
-        counts = self.options.kept(shapes, 1 - self.options.initial_density)
+        final = self.options.inner_active(shapes, sparsity)
+        counts = self.options.num_active(shapes, self.options.initial_sparsity)
         first = sum(counts[name] for name in self.options.inner(shapes))
         start, end = self._ramp(total_steps)
         share = (now // self.options.update_every - start) / (end - start) if end > start else 1.0
@@ -132,18 +134,18 @@ class GraNet(MaskUpdates):
         last = min(self.options.ramp_end * total_steps, total_steps - 1)
         return int(self.options.ramp_start * total_steps / every), int(last / every)
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """The target over all layers together, and the dense layers."""
         sizes = {name: math.prod(shape) for name, shape in shapes.items()}
         inner = self.options.inner(shapes)
-        return sum(sizes.values()) - sum(inner.values()) + self.options.inner_kept(shapes, sparsity)
+        return sum(sizes.values()) - sum(inner.values()) + self.options.inner_active(shapes, sparsity)
 
     def expected_events(self, total_steps: int, sparsity: float) -> dict[str, int]:
         """The draw, unless it starts dense, and one update every ΔT steps from the beginning of the ramp."""
         if sparsity == 0:
             return {}
         updates = (total_steps - 1) // self.options.update_every - self._first(total_steps) + 1
-        return {"initial": int(self.options.initial_density < 1), "update": max(0, updates)}
+        return {"initial": int(self.options.initial_sparsity > 0), "update": max(0, updates)}
 
     def _first(self, total_steps: int) -> int:
         """The first update: none at step 0."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sparsity.masking.budgets import Criterion
+from sparsity.masking.budgets import Allocation
 from sparsity.masking.schedules import pruning_densities
 from sparsity.options import option
 from sparsity.registry import register_topology
@@ -20,8 +20,8 @@ class IterativePruning(Topology):
     """Train to the end, remove the smallest weights, put the rest back to their *initial* values, and train again.
 
     Frankle & Carbin, "The Lottery Ticket Hypothesis" (ICLR 2019, arXiv 1803.03635), in the form of the authors'
-    open_lth and of TurboPrune. Level 0 trains the dense network; before each further level ``fraction`` of the existing
-    weights goes, those of smallest |θ| at the end of the level before, over all layers together (``criterion:
+    open_lth and of TurboPrune. Level 0 trains the dense network; before each further level ``prune_fraction`` of the
+    existing weights goes, those of smallest |θ| at the end of the level before, over all layers together (``allocation:
     uniform``: in each layer, as the 2019 paper does for small networks). Level k so has density (1 − fraction)^k. The
     last pruning takes as much as is needed to hit the target exactly: ⌈log(1 − s) / log(1 − fraction)⌉ prunings and one
     level more, 11 and 12 for 90 % at 0.2.
@@ -43,16 +43,18 @@ class IterativePruning(Topology):
     rewind: ClassVar[float | None] = 0.0
 
     @dataclass(frozen=True)
-    class Options(Criterion):
+    class Options(Allocation):
         """Options of iterative pruning."""
 
-        fraction: float = option(0.2, "share of the existing weights removed before each further level", gt=0, lt=1)
+        prune_fraction: float = option(
+            0.2, "share of the existing weights removed before each further level", gt=0, lt=1
+        )
 
     options: Any  # of a subclass they are more
 
     def plan(self, sparsity: float) -> Plan:
         """One level more than there are prunings."""
-        return Plan(1 + len(pruning_densities(sparsity, self.options.fraction)), self._rewind())
+        return Plan(1 + len(pruning_densities(sparsity, self.options.prune_fraction)), self._rewind())
 
     def _rewind(self) -> float | None:
         return self.rewind
@@ -63,10 +65,10 @@ class IterativePruning(Topology):
 
     def next_level(self, ctx: Context) -> None:
         """Prune to the density of this level."""
-        density = pruning_densities(ctx.sparsity, self.options.fraction)[ctx.level - 1]
+        density = pruning_densities(ctx.sparsity, self.options.prune_fraction)[ctx.level - 1]
         ctx.set_masks(self.options.select(magnitudes(ctx), 1 - density), "prune")
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """The target's count, over all layers or added up over them."""
         return self.options.total(shapes, sparsity)
 

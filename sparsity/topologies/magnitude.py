@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sparsity.masking.budgets import Criterion
+from sparsity.masking.budgets import Allocation
 from sparsity.masking.schedules import cubic
 from sparsity.masks import MaskSet
 from sparsity.options import option
@@ -20,9 +20,9 @@ def magnitudes(ctx: Context) -> dict[str, Tensor]:
     return {name: ctx.weight(name).abs().masked_fill_(~mask, -1.0) for name, mask in ctx.masks.items()}
 
 
-def smallest_cut(ctx: Context, criterion: Criterion, share: float = 1.0) -> MaskSet:
+def smallest_cut(ctx: Context, allocation: Allocation, share: float = 1.0) -> MaskSet:
     """Masks of the largest |θ| that exist, when a share of the final zeros is due; what is gone stays gone."""
-    return criterion.select(magnitudes(ctx), ctx.sparsity, share)
+    return allocation.select(magnitudes(ctx), ctx.sparsity, share)
 
 
 @register_topology("gmp")
@@ -35,10 +35,10 @@ class GMP(Topology):
     and Δt to the user; that any Δt from 100 to 1000 steps will do is remembered from it and *unverified*.
 
     The defaults of t₀ and t₁ are those of STR's configuration for ResNet-50 (epochs 20 to 79 of 100, once an epoch,
-    each layer by itself: ``criterion: uniform``; its last cut is one epoch before t₁, at 99.9995 % of the target). The
+    each layer by itself: ``allocation: uniform``; its last cut is one epoch before t₁, at 99.9995 % of the target). The
     AC/DC authors' GMP runs prune globally, every 5 epochs.
 
-    With a criterion other than ``global`` each layer follows the curve to its own final sparsity. Deviations: the cut
+    With an allocation other than ``global`` each layer follows the curve to its own final sparsity. Deviations: the cut
     is made after the step that ends an interval; STR's code chooses anew in each forward pass, so that a weight could
     come back, where here what is gone stays gone, as in the paper; exact counts, ties to the lowest index.
     """
@@ -48,7 +48,7 @@ class GMP(Topology):
     paper = "Zhu & Gupta, ICLR 2018 workshop, arXiv 1710.01878"
 
     @dataclass(frozen=True)
-    class Options(Criterion):
+    class Options(Allocation):
         """Options of GMP."""
 
         start: float = option(0.2, "share of training at which pruning begins (t₀)", ge=0, lt=1)
@@ -83,7 +83,7 @@ class GMP(Topology):
         share = cubic((cuts[due - 1] - start) / (end - start)) if end > start else 1.0
         ctx.set_masks(smallest_cut(ctx, self.options, share), "prune")
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """The target's count."""
         return self.options.total(shapes, sparsity)
 
@@ -118,7 +118,7 @@ class OneShot(Topology):
     paper = "Han et al., NeurIPS 2015, arXiv 1506.02626"
 
     @dataclass(frozen=True)
-    class Options(Criterion):
+    class Options(Allocation):
         """Options of one-shot pruning."""
 
         at: float = option(0.0, "share of training after which the cut is made; 0: before the first step", ge=0, le=1)
@@ -146,7 +146,7 @@ class OneShot(Topology):
         self._done = True
         ctx.set_masks(smallest_cut(ctx, self.options), "prune")
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """The target's count."""
         return self.options.total(shapes, sparsity)
 

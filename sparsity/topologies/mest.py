@@ -49,7 +49,7 @@ class MEST(MaskUpdates):
     class Options(UpdateOptions):
         """Options of MEST."""
 
-        distribution: str = option("uniform", "how the density is shared among layers", choices=NAMES)
+        allocation: str = option("uniform", "how the density is shared among layers", choices=NAMES)
         update_every: int = option(5, "time between mask updates (ΔT), in `unit`", ge=1)
         unit: str = option("epoch", "what update_every counts", choices=("step", "epoch"))
         mutation: float = option(0.02, "share of all weights of a layer that an update replaces (p)", gt=0, lt=1)
@@ -78,7 +78,7 @@ class MEST(MaskUpdates):
         masks = random_masks(ctx, self.options)
         if not self.options.soft_bound or ctx.sparsity == 0 or self.closing(ctx.total_steps) == 0:
             return masks
-        kept = self.options.kept(ctx.shapes, ctx.sparsity)
+        kept = self.options.num_active(ctx.shapes, ctx.sparsity)
         return self._grown(ctx, masks, {name: self.mutated(ctx, name, kept[name], 0) for name in kept})
 
     def closing(self, total_steps: int) -> int:
@@ -105,7 +105,7 @@ class MEST(MaskUpdates):
 
     def update(self, ctx: Context, now: int) -> None:
         """Drop in every layer, then grow."""
-        bound = self.options.kept(ctx.shapes, ctx.sparsity)
+        bound = self.options.num_active(ctx.shapes, ctx.sparsity)
         numbers = {name: self.mutated(ctx, name, kept, now) for name, kept in bound.items()}
         survivors = {}
         for name, kept in bound.items():

@@ -19,7 +19,7 @@ def random_masks(ctx: Context, budgets: LayerBudgets, sparsity: float | None = N
     """Masks drawn uniformly with the exact count of each layer; the same for every method of one seed."""
     generator = ctx.generator("initial mask")
     masks = {}
-    for name, kept in budgets.kept(ctx.shapes, ctx.sparsity if sparsity is None else sparsity).items():
+    for name, kept in budgets.num_active(ctx.shapes, ctx.sparsity if sparsity is None else sparsity).items():
         shape = ctx.shapes[name]
         mask = torch.zeros(math.prod(shape), dtype=torch.bool)
         mask[torch.randperm(mask.numel(), generator=generator)[:kept]] = True
@@ -60,7 +60,7 @@ class RandomPruning(Topology):
         """Draw the mask."""
         return random_masks(ctx, self.options) if self.options.counts == "exact" else _bernoulli(ctx, self.options)
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
         """The sum of the layer counts; unknown beforehand for Bernoulli masks."""
         if self.options.counts == "bernoulli" and sparsity > 0:
             return None

@@ -50,7 +50,9 @@ class RiGL(MaskUpdates):
     class Options(UpdateOptions):
         """Options of RiGL."""
 
-        fraction: float = option(0.3, "share of a layer's active weights replaced at the first update (a)", gt=0, le=1)
+        drop_fraction: float = option(
+            0.3, "share of a layer's active weights replaced at the first update (a)", gt=0, le=1
+        )
         end: float = option(0.75, "share of training after which the mask is fixed (T_end)", gt=0, le=1)
         average: int = option(1, "backward passes whose mean gradient says where to grow", ge=1, neutral=1)
         also_step: bool = option(
@@ -94,9 +96,9 @@ class RiGL(MaskUpdates):
 
     def update(self, ctx: Context, now: int) -> None:
         """Drop and grow in every layer."""
-        fraction = cosine_fraction(self.options.fraction, now, int(self.options.end * ctx.total_steps))
+        fraction = cosine_fraction(self.options.drop_fraction, now, int(self.options.end * ctx.total_steps))
         updated = {}
-        for name, kept in ctx.masks.kept().items():
+        for name, kept in ctx.masks.num_active().items():
             gradient = self._gradient[name] if name in self._gradient else ctx.grad(name)
             updated[name] = drop_and_grow(ctx.weight(name), gradient, ctx.masks[name], kept, fraction)
         self._gradient.clear()

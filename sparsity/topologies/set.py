@@ -27,10 +27,10 @@ class SET(MaskUpdates):
     just-dropped ones included. A weight that was inactive starts at zero; one that was dropped and regrown keeps its
     value. Updates every ΔT steps in place of the weight step, first at step 0, f as in RiGL.
 
-    The original is ``unit: epoch, update_every: 1, also_step: true, decay: constant, end: 1.0, drop: signs``: of the
-    positive weights the smallest share f drops, and of the negative ones as large a share. It gives new weights random
-    values; here they are zero. Draws are pure functions of seed, step and layer, on the CPU, so all ranks and devices
-    grow the same.
+    The original is ``unit: epoch, update_every: 1, also_step: true, drop_schedule: constant, end: 1.0, drop: signs``:
+    of positive weights the smallest share f drops, and of the negative ones as large a share. It gives new weights
+    random values; here they are zero. Draws are pure functions of seed, step and layer, on the CPU, so all ranks and
+    devices grow the same.
     """
 
     title = "SET"
@@ -40,8 +40,8 @@ class SET(MaskUpdates):
     class Options(UpdateOptions):
         """Options of SET."""
 
-        fraction: float = option(0.3, "share of a layer's active weights replaced at the first update", gt=0, le=1)
-        decay: str = option("cosine", "how that share changes until `end`", choices=("cosine", "constant"))
+        drop_fraction: float = option(0.3, "share of a layer's active weights replaced at the first update", gt=0, le=1)
+        drop_schedule: str = option("cosine", "how that share changes until `end`", choices=("cosine", "constant"))
         end: float = option(0.75, "share of training after which the mask is fixed", gt=0, le=1)
         drop: str = option(
             "magnitude",
@@ -68,11 +68,11 @@ class SET(MaskUpdates):
 
     def update(self, ctx: Context, now: int) -> None:
         """Drop and grow in every layer."""
-        fraction = self.options.fraction
-        if self.options.decay == "cosine":
+        fraction = self.options.drop_fraction
+        if self.options.drop_schedule == "cosine":
             fraction = cosine_fraction(fraction, now, int(self.options.end * ctx.total_steps))
         updated = {}
-        for name, active in ctx.masks.kept().items():
+        for name, active in ctx.masks.num_active().items():
             theta, mask = ctx.weight(name), ctx.masks[name]
             signed = self.options.drop == "signs"
             kept = keep_of_each_sign(theta, mask, fraction) if signed else None

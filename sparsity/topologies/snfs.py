@@ -49,11 +49,13 @@ class SNFS(MaskUpdates):
     class Options(UpdateOptions):
         """Options of SNFS."""
 
-        distribution: str = option("uniform", "how the density is shared among layers at the start", choices=NAMES)
+        allocation: str = option("uniform", "how the density is shared among layers at the start", choices=NAMES)
         update_every: int = option(1, "time between mask updates (ΔT), in `unit`", ge=1)
         unit: str = option("epoch", "what update_every counts", choices=("step", "epoch"))
-        fraction: float = option(0.5, "share of a layer's active weights dropped, at the start of training", gt=0, le=1)
-        minimum: float = option(0.005, "that share at the end of training", ge=0, le=1)
+        drop_fraction: float = option(
+            0.5, "share of a layer's active weights dropped, at the start of training", gt=0, le=1
+        )
+        final_drop_fraction: float = option(0.005, "that share at the end of training", ge=0, le=1)
         momentum: float = option(0.9, "decay a step of the momentum of dense gradients (μ)", ge=0, lt=1)
 
     options: Options
@@ -68,9 +70,9 @@ class SNFS(MaskUpdates):
 
     def update(self, ctx: Context, now: int) -> None:
         """Drop in every layer, share out, grow."""
-        active, sizes = ctx.masks.kept(), self.options.inner(ctx.shapes)
+        active, sizes = ctx.masks.num_active(), self.options.inner(ctx.shapes)
         shares = self._shares(ctx, active, list(sizes))
-        fraction = annealed(self.options.fraction, self.options.minimum, now, ctx.total_steps)
+        fraction = annealed(self.options.drop_fraction, self.options.final_drop_fraction, now, ctx.total_steps)
         dropped = {}
         for name, size in sizes.items():
             rate, zeros = fraction, 1 - active[name] / size

@@ -36,14 +36,14 @@ class ScoredAtStart(Topology):
         found = {name: probe.agree(score) for name, score in self.scores(ctx, probe).items()}
         scores.finite(found, self.name)
         inner = self.options.inner(ctx.shapes)
-        kept = self.options.inner_kept(ctx.shapes, ctx.sparsity)
+        kept = self.options.inner_active(ctx.shapes, ctx.sparsity)
         ones = MaskSet.ones(found)
         return MaskSet({**ones, **top_k_of_all({name: found[name] for name in inner}, kept)})
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """One count over all layers."""
         dense = sum(math.prod(shape) for shape in shapes.values()) - sum(self.options.inner(shapes).values())
-        return dense + self.options.inner_kept(shapes, sparsity)
+        return dense + self.options.inner_active(shapes, sparsity)
 
     def expected_events(self, total_steps: int, sparsity: float) -> dict[str, int]:
         """The cut."""

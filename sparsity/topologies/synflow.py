@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from sparsity.masking import scores
-from sparsity.masking.budgets import DenseLayers, count_kept
+from sparsity.masking.budgets import DenseLayers, active_of
 from sparsity.masking.selection import top_k_of_all
 from sparsity.options import Infeasible, option
 from sparsity.probe import Probe
@@ -50,7 +50,7 @@ class SynFlow(ScoredAtStart):
         network = scores.linearise(ctx.plain_copy())
         weights, inner = scores.weights_of(network), self.options.inner(ctx.shapes)
         size = sum(inner.values())
-        density = self.options.inner_kept(ctx.shapes, ctx.sparsity) / size
+        density = self.options.inner_active(ctx.shapes, ctx.sparsity) / size
         alive = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
         for done in range(self.options.rounds):
             found = scores.synflow(network, probe.input_shape)
@@ -59,7 +59,7 @@ class SynFlow(ScoredAtStart):
             found = {name: score.masked_fill_(~alive[name], -1.0) for name, score in found.items()}
             if done + 1 == self.options.rounds:
                 return found
-            kept = count_kept(size, 1 - density ** ((done + 1) / self.options.rounds))
+            kept = active_of(size, 1 - density ** ((done + 1) / self.options.rounds))
             alive |= top_k_of_all({name: found[name] for name in inner}, kept)
             with torch.no_grad():
                 for name in inner:

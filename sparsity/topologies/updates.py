@@ -114,7 +114,7 @@ class MaskUpdates(Topology):
             self._last = now
             self.update(ctx, now)
 
-    def expected_kept(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
+    def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """The layer budgets: an update changes no count."""
         return self.options.total(shapes, sparsity)
 

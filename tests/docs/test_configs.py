@@ -42,7 +42,9 @@ def test_config_validates_and_builds(path):
         with torch.device("meta"):
             model = zoo.build(spec.model.name, options=spec.model.options, init=spec.model.init, **shape)
             representation = sparsity.represent(model, spec.representation.name, **spec.representation.options)
-            groups = representation.param_groups(spec.optimizer.weight_decay, decay=spec.optimizer.decay)
+            groups = representation.param_groups(
+                spec.optimizer.weight_decay, weight_decay_on=spec.optimizer.weight_decay_on
+            )
         optimizer = build_optimizer(spec.optimizer, groups, model)
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
         assert owned == {id(p) for p in model.parameters()}
@@ -56,7 +58,7 @@ def test_the_harness_of_the_group():
     spec = resolve(load("recipes/turboprune_resnet50"))
     assert (spec.data.batch_size, spec.schedule.epochs, spec.runtime.amp) == (512, 90, "bf16")
     assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.weight_decay) == (0.9, False, 1e-4)
-    assert (spec.optimizer.decay, spec.loss.label_smoothing) == ("all", 0.0)
+    assert (spec.optimizer.weight_decay_on, spec.loss.label_smoothing) == ("all", 0.0)
     assert [at(spec, epoch) for epoch in (0, 9, 18, 54)] == pytest.approx([0.04, 0.12, 0.2, 0.1])
 
 
@@ -70,7 +72,7 @@ def test_the_harness_of_the_group():
 def test_the_recipes_of_acdc_and_str(name, decay, smoothing, init, amp):
     spec = resolve(load(name))
     assert (spec.data.batch_size, spec.schedule.epochs, spec.model.init) == (256, 100, init)
-    assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.decay) == (0.875, False, "all")
+    assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.weight_decay_on) == (0.875, False, "all")
     assert spec.optimizer.weight_decay == pytest.approx(decay, rel=1e-8)
     assert (spec.loss.label_smoothing, spec.runtime.amp) == (smoothing, amp)
     assert [at(spec, epoch) for epoch in (0, 0.9, 4, 5, 52.5)] == pytest.approx(
@@ -82,7 +84,11 @@ def test_the_recipes_of_spred():
     scratch, tuned = (resolve(load(f"recipes/{name}")) for name in ("spred_resnet50", "spred_finetune_resnet50"))
     for spec in (scratch, tuned):
         assert (spec.data.batch_size, spec.model.init, spec.loss.label_smoothing) == (256, "kaiming_fan_in", 0.1)
-        assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.decay) == (0.875, False, "all")
+        assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.weight_decay_on) == (
+            0.875,
+            False,
+            "all",
+        )
         assert (spec.representation.name, spec.topology.name, spec.topology.sparsity) == ("spred", "dense", 0.9)
     assert (scratch.schedule.epochs, tuned.schedule.epochs) == (100, 50)
     assert [at(scratch, epoch) for epoch in (0, 4, 5)] == pytest.approx([0.0512, 0.256, 0.256])
@@ -91,7 +97,7 @@ def test_the_recipes_of_spred():
 
 def test_the_recipe_of_rigl():
     spec = resolve(load("recipes/rigl_resnet50"))
-    assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.decay) == (0.9, True, "weights")
+    assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.weight_decay_on) == (0.9, True, "weights")
     assert (spec.optimizer.weight_decay, spec.loss.label_smoothing) == (1e-4, 0.1)
     assert [at(spec, epoch) for epoch in (2.4, 5, 30, 70, 90)] == pytest.approx([0.1, 0.2, 0.02, 0.002, 2e-4])
     # as many images an update as in the authors' setting, which the comment gives, and as many updates
@@ -108,11 +114,11 @@ def test_the_recipes_of_itop_and_granet():
         spec = resolve(load(f"recipes/{name}_resnet50"))
         assert (spec.data.batch_size, spec.schedule.epochs, spec.model.init) == (128, 100, "kaiming_fan_in")
         assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.weight_decay) == (0.9, False, 1e-4)
-        assert (spec.optimizer.decay, spec.loss.label_smoothing) == ("weights", 0.1)
+        assert (spec.optimizer.weight_decay_on, spec.loss.label_smoothing) == ("weights", 0.1)
         assert [at(spec, epoch) for epoch in (5, 30, 60, 90)] == pytest.approx([0.1, 0.01, 1e-3, 1e-4])
         options = spec.topology.options
-        assert (options["update_every"], options["fraction"], options["distribution"]) == (4000, 0.5, "erk")
-    assert (options["initial_density"], options["ramp_start"], options["ramp_end"]) == (0.5, 0.0, 0.3)
+        assert (options["update_every"], options["drop_fraction"], options["allocation"]) == (4000, 0.5, "erk")
+    assert (options["initial_sparsity"], options["ramp_start"], options["ramp_end"]) == (0.5, 0.0, 0.3)
 
 
 PAPER = sorted((ROOT / "configs" / "paper").glob("*.yaml"))

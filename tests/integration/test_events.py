@@ -106,7 +106,7 @@ def test_an_update_that_changed_nothing_is_no_update(tmp_path: Path) -> None:
     """At this fraction k = floor(f n) = 0 in every layer: RiGL by name, a fixed mask in truth."""
     spec = tiny_spec(
         tmp_path,
-        "topology={name: rigl, sparsity: 0.9, update_every: 5, fraction: 1.0e-7}",
+        "topology={name: rigl, sparsity: 0.9, update_every: 5, drop_fraction: 1.0e-7}",
         "checks.events={update: {at_least: 1}}",
     )
     with pytest.raises(RunFailure, match="demands 1 .*, 0 happened"):

@@ -26,7 +26,7 @@ pytestmark = [
 
 ROWS: dict[str, Any] = {
     "AC/DC + Sign-In": {
-        "topology": {"name": "acdc", "criterion": "erk", "sparsity": 0.9},
+        "topology": {"name": "acdc", "allocation": "erk", "sparsity": 0.9},
         "representation.name": "sign_in",
     },
     "RiGL + HAM": {"topology": {"name": "rigl", "sparsity": 0.9, "update_every": 5}, "optimizer.ham": {"alpha": 20.0}},

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from commands import Ham, command
 from ranks import stop_at, train_on
+from results.progress.progress import progress
 from small_runs import (
     STEPS_PER_EPOCH,
     assert_same_run,
@@ -26,11 +27,10 @@ from small_runs import (
 
 from experiments.data.bundle import DataBundle
 from experiments.rundir.ledger import last_beat, read
-from results.progress.progress import progress
 
 # half of the weights go twice: densities 1, 1/2 and 1/4 in levels of two epochs
 LEVELS, EPOCHS, STEPS = 3, 2, 36
-LRR = ["topology={name: lrr, sparsity: 0.75, fraction: 0.5}", "schedule.epochs=2"]
+LRR = ["topology={name: lrr, sparsity: 0.75, prune_fraction: 0.5}", "schedule.epochs=2"]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_two_ranks_in_pieces(tmp_path: Path) -> None:
     """With batch statistics, and stopped once at the end of a level: it goes on as the ranks that were not stopped."""
     spec = tiny_spec(
         tmp_path,
-        "topology={name: wr, sparsity: 0.75, fraction: 0.5, rewind: 0.4}",
+        "topology={name: wr, sparsity: 0.75, prune_fraction: 0.5, rewind: 0.4}",
         "data.batch_size=50",
         "schedule.epochs=1",
         "optimizer.ema_decay=0.9",

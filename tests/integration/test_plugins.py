@@ -130,7 +130,7 @@ def test_a_module_that_fails_on_import_is_said_with_its_line(ham: Ham, config: P
 
 def test_a_count_other_than_the_methods_own_is_a_failed_run(ham: Ham, config: Path, tmp_path: Path) -> None:
     """What a method states of itself is held against what it did."""
-    stated = "\n    def expected_kept(self, shapes, sparsity):\n        return 17\n"
+    stated = "\n    def expected_active(self, shapes, sparsity):\n        return 17\n"
     (config.parent / "toy_methods.py").write_text(METHOD + stated)
     called = ham("run", config, "sweep=null", "--out", tmp_path / "runs")
     assert called.code == 1

@@ -33,9 +33,9 @@ pytestmark = pytest.mark.timeout(300)
 # group normalisation, so that a batch in two shares has the gradient of the whole; two mask events at least
 METHODS = {
     "random": ["topology={name: random, sparsity: 0.9}", "optimizer.ham={alpha: 5.0}"],
-    "acdc": ["topology={name: acdc, criterion: erk, sparsity: 0.9}", "representation.name=sign_in"],
+    "acdc": ["topology={name: acdc, allocation: erk, sparsity: 0.9}", "representation.name=sign_in"],
     "rigl": ["topology={name: rigl, sparsity: 0.9, update_every: 4}", "optimizer.clip_grad_norm=1.0"],
-    "wr": ["topology={name: wr, sparsity: 0.75, fraction: 0.5, rewind: 0.3}", "schedule.epochs=1"],
+    "wr": ["topology={name: wr, sparsity: 0.75, prune_fraction: 0.5, rewind: 0.3}", "schedule.epochs=1"],
 }
 ACTS = {"random": 1, "acdc": 6, "rigl": 2, "wr": 2}
 SMALL = [

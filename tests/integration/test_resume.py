@@ -14,7 +14,7 @@ from experiments.rundir import checkpoint
 HAM = "optimizer.ham={alpha: 20.0, beta: 1.0e-3}"
 COMBINATIONS = {
     "acdc, sign_in, sgd": [
-        "topology={name: acdc, criterion: erk, sparsity: 0.9}",
+        "topology={name: acdc, allocation: erk, sparsity: 0.9}",
         "representation.name=sign_in",
         "model.name=resnet8",
         "runtime.channels_last=true",
@@ -39,14 +39,14 @@ COMBINATIONS = {
     ],
     # four levels of one epoch
     "wr, sign_in, ema": [
-        "topology={name: wr, sparsity: 0.875, fraction: 0.5, rewind: 0.5}",
+        "topology={name: wr, sparsity: 0.875, prune_fraction: 0.5, rewind: 0.5}",
         "representation.name=sign_in",
         "optimizer.lr=0.05",
         "optimizer.ema_decay=0.9",
         "schedule.epochs=1",
     ],
     "imp, adamw": [
-        "topology={name: imp, sparsity: 0.875, fraction: 0.5}",
+        "topology={name: imp, sparsity: 0.875, prune_fraction: 0.5}",
         "optimizer.name=adamw",
         "optimizer.lr=0.01",
         "schedule.epochs=1",

@@ -112,7 +112,7 @@ def test_one_shot_and_fine_tuning_from_a_dense_run(tmp_path: Path, trained: Path
     spec = tiny_spec(tmp_path, f"model.weights={trained}", "topology={name: one_shot, sparsity: 0.6}")
     dense, run = weights(trained.parent), build(spec)
     flat = torch.cat([dense[name].abs().flatten() for name in run.sparse.shapes])
-    threshold = flat.sort(descending=True).values[sum(run.sparse.masks.kept().values()) - 1]
+    threshold = flat.sort(descending=True).values[sum(run.sparse.masks.num_active().values()) - 1]
     for name in run.sparse.shapes:
         assert torch.equal(run.sparse.masks[name], dense[name].abs() >= threshold)
         assert torch.equal(run.sparse.weight(name), dense[name] * run.sparse.masks[name])

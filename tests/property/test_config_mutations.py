@@ -28,7 +28,7 @@ label: Demo
 topology:
   name: rigl
   sparsity: 0.5
-  fraction: 0.3
+  drop_fraction: 0.3
 representation: &rep {name: sign_in, reset_every: 2}
 checks: {events: {update: {at_least: 1, by: 0.5}}}
 sweep:
@@ -61,7 +61,7 @@ FIELDS = [
 ]
 KEYS = [
     *Spec.model_fields, *FIELDS, "sweep", "extends", "sweep.rows", "sweep.seeds", "sweep.columns.topology.sparsity", "sweep.rows.X",
-    "sweep.cells", "sweep.name", "sweep.baselines.RiGL", "row", "when", "set", "<<", "1", "true", "", ".", "'", "topology.fraction",
+    "sweep.cells", "sweep.name", "sweep.baselines.RiGL", "row", "when", "set", "<<", "1", "true", "", ".", "'", "topology.drop_fraction",
     "representation.threshold_decay", "optimizer.ham", "imports",
 ]  # fmt: skip
 

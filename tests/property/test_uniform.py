@@ -30,11 +30,11 @@ STEPS, STEPS_PER_EPOCH, SPARSITY = 20, 5, 0.7
 SHORT: dict[str, dict[str, Any]] = {
     "rigl": {"update_every": 4},
     "set": {"update_every": 4},
-    "granet": {"update_every": 3, "initial_density": 0.8, "ramp_end": 0.5},
+    "granet": {"update_every": 3, "initial_sparsity": 0.2, "ramp_end": 0.5},
     "mest": {"update_every": 1, "mutation": 0.1},
-    "imp": {"fraction": 0.5},
-    "wr": {"fraction": 0.5},
-    "lrr": {"fraction": 0.5},
+    "imp": {"prune_fraction": 0.5},
+    "wr": {"prune_fraction": 0.5},
+    "lrr": {"prune_fraction": 0.5},
     "cyclic": {"cycles": 1},
     "gmp": {"update_every": 3},
     "one_shot": {"at": 0.5},
@@ -222,18 +222,18 @@ def check_events(run: Run) -> None:
 def check_end(run: Run) -> None:
     shapes = dict(run.sparse.shapes)
     theta = run.thetas()
-    stated = run.sparse.expected_kept()
+    stated = run.sparse.expected_active()
     masks = run.sparse.masks
     kept = run.sparse.finalize()
     parameters = dict(run.network.named_parameters())
     assert list(kept) == list(shapes)
     for name, number in kept.items():
         assert torch.equal(parameters[name], theta[name])
-        assert number == int((parameters[name] != 0).sum()) <= masks.kept()[name]
+        assert number == int((parameters[name] != 0).sum()) <= masks.num_active()[name]
     if stated is not None:
-        assert sum(masks.kept().values()) == stated
+        assert sum(masks.num_active().values()) == stated
         # zeros of a representation that makes them without a cut come on top of the mask's
-        if not run.rep.uses_sparsity or run.rep.expected_kept(shapes, SPARSITY) is not None:
+        if not run.rep.uses_sparsity or run.rep.expected_active(shapes, SPARSITY) is not None:
             assert sum(kept.values()) == stated
     if run.sparse.topology.uses_sparsity or run.rep.uses_sparsity:
         assert sum(kept.values()) < sum(masks.sizes.values())
@@ -307,7 +307,7 @@ class HeadFirst(Topology):
         if stage in (1, 2):
             ctx.set_masks(first(ctx.shapes, 1 - ctx.sparsity * stage / 2), "cut")
 
-    def expected_kept(self, shapes, sparsity):
+    def expected_active(self, shapes, sparsity):
         return sum(round((1 - sparsity) * torch.Size(shape).numel()) for shape in shapes.values())
 
     def expected_events(self, total_steps, sparsity):
@@ -340,21 +340,21 @@ def test_a_method_from_outside_is_held_to_the_same(outside: Callable[[bool], Non
 def test_a_method_from_outside_is_refused_where_its_weights_could_not_move(outside: Callable[[bool], None]):
     outside(True)
     for representation, kind in registry.representations().items():
-        assert (registry.refusal("head_first", representation) is None) == kind.revivable
+        assert (registry.refusal("head_first", representation) is None) == kind.grad_at_zero
 
 
-@pytest.mark.parametrize("fault", ["expected_kept", "expected_events", "zeros"])
+@pytest.mark.parametrize("fault", ["expected_active", "expected_events", "zeros"])
 def test_the_checks_notice_a_method_that_breaks_its_word(
     outside: Callable[[bool], None], fault: str, monkeypatch: pytest.MonkeyPatch
 ):
     outside(False)
     method = registry.topology("head_first")
-    if fault == "expected_kept":
-        monkeypatch.setattr(method, "expected_kept", lambda *_: 1)
+    if fault == "expected_active":
+        monkeypatch.setattr(method, "expected_active", lambda *_: 1)
     elif fault == "expected_events":
         monkeypatch.setattr(method, "expected_events", lambda *_: {"cut": 3})
     else:
-        monkeypatch.setattr(sparsity.SparseTraining, "park", lambda _: None)
+        monkeypatch.setattr(sparsity.SparseTraining, "zero_pruned", lambda _: None)
     with pytest.raises((AssertionError, RuntimeError)):
         check_run("head_first", "plain", "SGD")
 

@@ -32,7 +32,7 @@ SIZES: dict[str, Any] = {
 }
 RANDOM = {"topology": {"name": "random", "sparsity": 0.9}, "optimizer.ham": {"alpha": 5.0}}
 RIGL = {"topology": {"name": "rigl", "sparsity": 0.9, "update_every": 4}, "optimizer.ham": {"alpha": 5.0}}
-ACDC = {"topology": {"name": "acdc", "criterion": "erk", "sparsity": 0.9}, "representation.name": "sign_in"}
+ACDC = {"topology": {"name": "acdc", "allocation": "erk", "sparsity": 0.9}, "representation.name": "sign_in"}
 STR = {
     "representation": {"name": "str", "initial_threshold": -4.0, "threshold_decay": 0.1},
     "topology.sparsity": 0.5,
@@ -244,7 +244,7 @@ def test_twenty_kills_at_random_moments(cluster: Cluster, table: Any) -> None:
     rows = {
         "dense": {"optimizer.ham": {"alpha": 5.0}},
         "random": RANDOM,
-        "acdc": {"topology": {"name": "acdc", "criterion": "erk", "sparsity": 0.9}, "optimizer.ham": {"alpha": 5.0}},
+        "acdc": {"topology": {"name": "acdc", "allocation": "erk", "sparsity": 0.9}, "optimizer.ham": {"alpha": 5.0}},
         "acdc-sign-in": ACDC,
         "rigl": RIGL,
         "rigl-product": {"topology": {"name": "rigl", "sparsity": 0.9}, "representation.name": "product"},

@@ -126,7 +126,7 @@ def test_two_spellings_of_one_run(one: str, other: str):
 
 
 def test_an_option_written_out_is_the_default():
-    one = build("topology.name=rigl", "topology.sparsity=0.9", "topology.fraction=0.3")
+    one = build("topology.name=rigl", "topology.sparsity=0.9", "topology.drop_fraction=0.3")
     assert identity(one) == identity(build("topology.name=rigl", "topology.sparsity=0.9"))
 
 

@@ -90,7 +90,7 @@ def test_defaults():
             "momentum": 0.9,
             "nesterov": False,
             "weight_decay": 5e-4,
-            "decay": "weights",
+            "weight_decay_on": "weights",
             "clip_grad_norm": None,
             "ham": None,
             "sam": None,
@@ -277,7 +277,7 @@ def test_malformed_overrides(override: str, message: str):
         ("optimizer.weight_decay=-1", "optimizer.weight_decay: -1 is out of range: must be >= 0"),
         ("optimizer.clip_grad_norm=0", "optimizer.clip_grad_norm: 0 is out of range: must be > 0"),
         ("optimizer.name=sgdd", "optimizer.name: 'sgdd' is not one of sgd, adamw, adam, rmsprop, nadam; did you mean 'sgd'?"),
-        ("optimizer.decay=bn", "optimizer.decay: 'bn' is not one of weights, all"),
+        ("optimizer.weight_decay_on=bn", "optimizer.weight_decay_on: 'bn' is not one of weights, all"),
         ("optimizer.nesterov=yes", "optimizer.nesterov: 'yes' is not true or false; write true"),
         ("optimizer.nesterov=off", "optimizer.nesterov: 'off' is not true or false; write false"),
         ("optimizer.nesterov=1", "optimizer.nesterov: 1 is not true or false"),
@@ -350,7 +350,7 @@ def test_messages(override: str, message: str):
         (["model.options={zero_init_residual: true}"], "model.options: the suite's own model 'resnet8' takes no options; write {}"),
         (["runtime.sync_batch_norm=true", "runtime.device=cpu"], "runtime.sync_batch_norm: batch statistics over all ranks need GPUs; write false"),
         (["topology.name=rigl", "representation.name=str"], "topology.name: topology 'rigl' regrows weights at zero, where representation 'str' has no gradient"),
-        (["topology.name=rigl", "topology.fraction=2"], "topology.fraction: 2.0 is out of range: must be <= 1"),
+        (["topology.name=rigl", "topology.drop_fraction=2"], "topology.drop_fraction: 2.0 is out of range: must be <= 1"),
         (["topology.name=rigl", "topology.update_every=1.5"], "topology.update_every: 1.5 is not of type int"),
         (["topology.name=rigl", "topology.drop=1"], "topology.drop: unknown key of topology 'rigl'; allowed: name, sparsity, dense, rebudget, distribution, update_every, "),
         (["representation.name=sign_in", "representation.reset=1"], "representation.reset: unknown key of representation 'sign_in'; allowed: name, "),
@@ -396,13 +396,15 @@ def test_an_error_in_the_packaged_defaults_names_them(monkeypatch, here):
 
 
 def test_a_resolved_method_has_all_its_options():
-    spec = build("topology.name=rigl", "topology.sparsity=0.9", "topology.fraction=1", "representation.name=sign_in")
+    spec = build(
+        "topology.name=rigl", "topology.sparsity=0.9", "topology.drop_fraction=1", "representation.name=sign_in"
+    )
     dumped = spec.model_dump()
     times = ["update_every", "unit", "batch_reference", "fraction", "end"]
     later = ["average", "also_step", "at_start"]
-    assert list(dumped["topology"]) == ["name", "sparsity", "dense", "rebudget", "distribution", *times, *later]
-    assert spec.topology.options["fraction"] == 1.0
-    assert type(spec.topology.options["fraction"]) is float
+    assert list(dumped["topology"]) == ["name", "sparsity", "dense", "rebudget", "allocation", *times, *later]
+    assert spec.topology.options["drop_fraction"] == 1.0
+    assert type(spec.topology.options["drop_fraction"]) is float
     assert "reset_every" in dumped["representation"]
 
 

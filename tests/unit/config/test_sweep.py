@@ -140,12 +140,12 @@ sweep:
 
 
 def test_a_mapping_in_a_row_replaces_and_columns_fill_in():
-    text = "topology: {name: rigl, fraction: 0.5}\n" + rows(A="{topology: {name: random}}", B="{}")
+    text = "topology: {name: rigl, drop_fraction: 0.5}\n" + rows(A="{topology: {name: random}}", B="{}")
     text += "  columns: {topology.sparsity: [0.5]}\n"
     a, b = sweep(text).cells
-    own = {"distribution": "erk", "dense": "none", "rebudget": True, "counts": "exact"}
+    own = {"allocation": "erk", "dense": "none", "rebudget": True, "counts": "exact"}
     assert a.spec.topology.model_dump() == {"name": "random", "sparsity": 0.5, **own}
-    assert b.spec.topology.options["fraction"] == 0.5
+    assert b.spec.topology.options["drop_fraction"] == 0.5
 
 
 def test_a_column_below_a_null_section_leaves_the_row_alone():
@@ -253,7 +253,7 @@ TWO = rows(RiGL="{topology.name: rigl}", Random="{topology.name: random}")
         (TWO + "    X: {topology.name: rgl}\n", "c:5: row 'X': topology.name: 'rgl' is not a topology"),
         (TWO + "    X: {seed: 3}\n", "c:5: sweep.rows.X.seed: cannot be set in a row or cell: seeds are listed in sweep.seeds"),
         (TWO + "    X: {label: x}\n", "c:5: sweep.rows.X.label: cannot be set in a row or cell: it belongs to the whole configuration"),
-        (TWO + "    X: {optimizer: {lr: 1}}\n", "c:5: row 'X': optimizer: name, momentum, nesterov, weight_decay, decay, clip_grad_norm, ham, sam, ema_decay, sparse_opt are missing; a mapping in an override replaces all of optimizer, write optimizer.KEY to set one key"),
+        (TWO + "    X: {optimizer: {lr: 1}}\n", "c:5: row 'X': optimizer: name, momentum, nesterov, weight_decay, weight_decay_on, clip_grad_norm, ham, sam, ema_decay, sparse_opt are missing; a mapping in an override replaces all of optimizer, write optimizer.KEY to set one key"),
         (TWO + "    X: {optimizer.lr: 1, optimizer: {lr: 2}}\n", "c:5: row 'X': the keys optimizer.lr and optimizer overlap; write one of them"),
         (TWO + "    X: {topology.name: rigl, representation.name: str}\n", "c:5: row 'X': topology.name: topology 'rigl' regrows weights at zero"),
         (TWO + "    X: {seed.x: 1}\n", "c:5: sweep.rows.X.seed.x: cannot be set in a row or cell"),

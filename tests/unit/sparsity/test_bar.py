@@ -117,7 +117,7 @@ def test_equal_factors_shrink_the_first_under_obar():
 def test_the_schedule_begins_anew_with_each_level(name: str):
     """Without a gradient m shrinks by what μ is; two trainings of four steps each."""
     model, rep = one_layer([100.0, 100.0], [0.01, 0.01], variant="obar", mu=0.5, schedule=name)
-    sparse = attached(model, rep, "lrr", sparsity=0.5, fraction=0.5, lr=0.1)
+    sparse = attached(model, rep, "lrr", sparsity=0.5, prune_fraction=0.5, lr=0.1)
     shares = {
         "linear": [1.0, 0.75, 0.5, 0.25],
         "cosine": [0.5 * (1 + math.cos(math.pi * t / 4)) for t in range(4)],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sparsity.engine.flops import inference_fraction, layer_macs
 from sparsity.masking import distributions
-from sparsity.masking.budgets import Criterion
+from sparsity.masking.budgets import Allocation
 from sparsity.masking.distributions import balanced, counts, dense_layers, erk, layer_densities, uniform
 from sparsity.options import Infeasible
 
@@ -324,11 +324,11 @@ def test_resnet50_without_a_new_budget(resnet50, which: str, density, flops):
     sparsity=st.floats(0.0, 0.99),
     which=st.sampled_from(distributions.DENSE),
     rebudget=st.booleans(),
-    criterion=st.sampled_from(("global", *EXACT)),
+    allocation=st.sampled_from(("global", *EXACT)),
     share=st.floats(0, 1),
 )
 def test_a_criterion_selects_as_many_as_it_states(shapes, sparsity, which, rebudget, criterion, share):
-    options = Criterion(dense=which, rebudget=rebudget, criterion=criterion)
+    options = Allocation(dense=which, rebudget=rebudget, allocation=criterion)
     generator = torch.Generator().manual_seed(0)
     scores = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
     try:
@@ -337,7 +337,7 @@ def test_a_criterion_selects_as_many_as_it_states(shapes, sparsity, which, rebud
         assume(False)
         raise
     final, early = options.select(scores, sparsity), options.select(scores, sparsity, share)
-    assert sum(final.kept().values()) == stated
+    assert sum(final.num_active().values()) == stated
     for name, mask in final.items():
         assert not bool((mask & ~early[name]).any())  # what is gone early is gone in the end
         if name in dense_layers(shapes, which):

@@ -82,7 +82,7 @@ def train(sparse: sparsity.SparseTraining, model: nn.Module, steps: range) -> li
 # ---- RiGL with averaged gradients -----------------------------------------------------------------------------------
 
 THETA, MASK = row(0.5, -0.1, 0.3, 0, 0, 0), bits(1, 1, 1, 0, 0, 0)
-RIGL = {"update_every": 2, "fraction": 0.7, "end": 1.0, "distribution": "uniform"}
+RIGL = {"update_every": 2, "drop_fraction": 0.7, "end": 1.0, "allocation": "uniform"}
 #   f(2) = .35 (1 + cos(2 pi / 8)) = .597, so k = int(.597 * 3) = 1: -.1 drops
 
 
@@ -210,7 +210,7 @@ def test_nothing_happens_without_sparsity(name: str):
 
 
 def test_an_update_that_a_non_finite_step_puts_off():
-    toy = Toy("set", 6, total=12, update_every=4, also_step=True, end=1.0, distribution="uniform")
+    toy = Toy("set", 6, total=12, update_every=4, also_step=True, end=1.0, allocation="uniform")
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     for index in range(12):
         scaler.scale((toy.model[0](torch.randn(2, 6)) * (math.inf if index == 3 else 1)).sum()).backward()
@@ -242,7 +242,7 @@ def test_epochs_between_updates():
         ("rigl", {"average": 5, "update_every": 4}, "average"),
         ("rigl", {"average": 5, "update_every": 10, "batch_reference": 1, "batch_size": 8}, "average"),
         ("set", {"unit": "epoch", "batch_reference": 8}, "batch_reference"),
-        ("granet", {"initial_density": 0.4}, "initial_density"),
+        ("granet", {"initial_sparsity": 0.6}, "initial_sparsity"),
         ("mest", {"mutation": 0.5, "per_epoch": 4}, "mutation"),
     ],
 )
@@ -281,7 +281,7 @@ def set_twin(theta: list[float], mask: list[int], fraction: float, seed: int, st
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_set_against_a_literal_twin(seed: int):
-    toy = Toy("set", 30, lr=0.1, total=20, update_every=3, end=1.0, fraction=0.5, distribution="uniform", seed=seed)
+    toy = Toy("set", 30, lr=0.1, total=20, update_every=3, end=1.0, drop_fraction=0.5, allocation="uniform", seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for step in range(20):
         expected = toy.mask()
@@ -301,7 +301,7 @@ def test_growth_is_uniform_over_all_positions_outside_the_kept_set():
     #   4 of 8 active, 2 drop (k = 2): 2 of 6 grow, so each of the six, the two just dropped among them, in a third
     hits = torch.zeros(8)
     for seed in range(300):
-        toy = Toy("set", 8, seed=seed, total=1, update_every=1, end=1.0, fraction=0.5, distribution="uniform")
+        toy = Toy("set", 8, seed=seed, total=1, update_every=1, end=1.0, drop_fraction=0.5, allocation="uniform")
         toy.start((row(4, 3, 2, 1, 0, 0, 0, 0), bits(1, 1, 1, 1, 0, 0, 0, 0)))
         toy.step(torch.zeros(1, 8))
         hits += torch.tensor(toy.mask())
@@ -311,7 +311,7 @@ def test_growth_is_uniform_over_all_positions_outside_the_kept_set():
 
 
 def test_layers_and_steps_grow_differently():
-    toy = Toy("set", 40, 40, update_every=1, end=1.0, decay="constant", fraction=1.0, distribution="uniform")
+    toy = Toy("set", 40, 40, update_every=1, end=1.0, drop_schedule="constant", drop_fraction=1.0, allocation="uniform")
     seen = []
     for _ in range(3):
         toy.step(torch.zeros(1, 40), torch.zeros(1, 40))
@@ -351,7 +351,7 @@ def test_all_is_shared_out_and_nothing_overflows(data: st.DataObject):
     assert all(0 <= out <= limit for out, limit in zip(given_out, room, strict=True))
 
 
-HALF = {"fraction": 0.5, "minimum": 0.5, "momentum": 0.5, "unit": "step", "update_every": 2}
+HALF = {"drop_fraction": 0.5, "final_drop_fraction": 0.5, "momentum": 0.5, "unit": "step", "update_every": 2}
 
 
 def test_sparse_momentum_by_hand():
@@ -368,7 +368,7 @@ def test_sparse_momentum_by_hand():
     # dropped and regrown keeps its value, what is new is zero
     assert (toy.theta(0), toy.theta(1)) == ([0.5, 0.4, 0, 0], [0.9, 0, 0, 0])
     assert toy.sparse.event_counts == {"initial": 2, "update": 1}
-    assert sum(toy.sparse.masks.kept().values()) == 4
+    assert sum(toy.sparse.masks.num_active().values()) == 4
 
 
 def test_an_almost_full_layer_that_would_grow_drops_no_more_than_its_sparsity():
@@ -379,11 +379,11 @@ def test_an_almost_full_layer_that_would_grow_drops_no_more_than_its_sparsity():
     toy.start((full, bits(*[1] * 9, 0)), (full, bits(1, *[0] * 9)))
     for _ in range(2):
         toy.step(torch.full((1, 10), 2.0), torch.full((1, 10), 2 / 3))
-    assert toy.sparse.masks.kept() == {"0.weight": 10, "1.weight": 0}
+    assert toy.sparse.masks.num_active() == {"0.weight": 10, "1.weight": 0}
     # one layer is full and nothing is left to move
     for _ in range(2):
         toy.step(torch.ones(1, 10), torch.ones(1, 10))
-    assert toy.sparse.masks.kept() == {"0.weight": 10, "1.weight": 0}
+    assert toy.sparse.masks.num_active() == {"0.weight": 10, "1.weight": 0}
     assert toy.sparse.event_counts["update"] == 2
 
 
@@ -425,7 +425,7 @@ def test_prune_and_regenerate_by_hand():
     #   keep      x
     #   |g|       -    5   .1    1    0    0    0    9
     #   grow           x                             x      .7 keeps its value, .1 was pruned and starts at zero
-    toy = Toy("granet", 8, share=0.75, total=12, update_every=2, initial_density=1.0, ramp_end=0.5)
+    toy = Toy("granet", 8, share=0.75, total=12, update_every=2, initial_sparsity=0.0, ramp_end=0.5)
     with torch.no_grad():
         toy.model[0].weight.copy_(row(0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1))
     momentum = torch.arange(1.0, 9.0)[None]
@@ -450,7 +450,7 @@ def test_prune_and_regenerate_by_hand():
 def test_pruning_is_over_all_layers_together():
     #   4 + 4 weights at density 1, 2 in the end; the only update of the ramp is its end: the largest two of all are
     #   both in layer 1. f = .005 + .2475 (1 + cos(pi 4 / 8)) = .2525: ceil(.2525 * 2) = 1 of them drops and grows again
-    toy = Toy("granet", 4, 4, share=0.75, update_every=4, initial_density=1.0, ramp_end=0.5)
+    toy = Toy("granet", 4, 4, share=0.75, update_every=4, initial_sparsity=0.0, ramp_end=0.5)
     with torch.no_grad():
         toy.model[0].weight.copy_(row(0.1, 0.2, 0.3, 0.4))
         toy.model[1].weight.copy_(row(0.5, 0.9, 0.8, 0.6))
@@ -476,13 +476,13 @@ def test_the_ramp_is_cubic_and_ends_at_the_target():
     torch.manual_seed(0)
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    options = {"update_every": 5, "initial_density": 0.8, "ramp_end": 0.5}
+    options = {"update_every": 5, "initial_sparsity": 0.2, "ramp_end": 0.5}
     sparse = sparsity.attach("granet", model, optimizer, sparsity=0.9, total_steps=60, **options)
-    first = sum(sparse.masks.kept().values())
+    first = sum(sparse.masks.num_active().values())
     kept = []
     for index in range(60):
         train(sparse, model, range(index, index + 1))
-        kept.append(sum(sparse.masks.kept().values()))
+        kept.append(sum(sparse.masks.num_active().values()))
     #   594 weights; in the end 594 - int(534.6) = 60
     ramp = [60 + math.floor((first - 60) * (1 - i / 6) ** 3 + 1e-6) for i in range(7)]
     assert kept[4::5] == [*ramp[1:], *[60] * 6]
@@ -566,9 +566,9 @@ def test_under_the_soft_bound_the_best_of_old_and_new_stay():
 
 def test_a_full_layer_does_not_mutate():
     #   ERK leaves the small layer full at half of all: raw 9/8 and 101/100, of 54 weights the 8 are over
-    toy = Toy("mest", 8, 100, distribution="erk", dense="first", **MUTATE)
+    toy = Toy("mest", 8, 100, allocation="erk", dense="first", **MUTATE)
     before = toy.theta(0)
-    assert toy.sparse.masks.kept() == {"0.weight": 8, "1.weight": 46}
+    assert toy.sparse.masks.num_active() == {"0.weight": 8, "1.weight": 46}
     for _ in range(4):
         toy.step(torch.zeros(1, 8), torch.zeros(1, 100))
     assert toy.theta(0) == before
@@ -627,7 +627,7 @@ def cost(topology: str, *, steps: int, share: float = 0.8, **options: Any) -> fl
 def test_rigl_costs_what_its_paper_says(delta: int):
     #   ΔT weight steps and one update: (3 f_S ΔT + 2 f_S + f_D) / (ΔT + 1)
     formula = (3 * 0.2 * delta + 2 * 0.2 + 1) / (delta + 1)
-    found = cost("rigl", steps=4 * (delta + 1), update_every=delta + 1, end=1.0, distribution="uniform")
+    found = cost("rigl", steps=4 * (delta + 1), update_every=delta + 1, end=1.0, allocation="uniform")
     assert found == pytest.approx(formula / 3)
 
 

@@ -157,11 +157,11 @@ class SoftTwin(MestTwin):
 
 
 MEST = {"unit": "step", "mutation": 0.1, "halve": 9 / STEPS, "end": 16 / STEPS, "gradient_weight": 0.5}
-ANNEALED = {"fraction": 0.5, "minimum": 0.1}
+ANNEALED = {"drop_fraction": 0.5, "final_drop_fraction": 0.1}
 CASES: dict[str, tuple[str, Callable[[Bits], Twin], dict[str, Any], list[int]]] = {
-    "rigl": ("rigl", RiglTwin, {"fraction": 0.6, "end": 1.0, "also_step": True, "average": 3}, [4, 8, 12, 16, 20]),
+    "rigl": ("rigl", RiglTwin, {"drop_fraction": 0.6, "end": 1.0, "also_step": True, "average": 3}, [4, 8, 12, 16, 20]),
     "snfs": ("snfs", SnfsTwin, {**ANNEALED, "momentum": 0.5, "unit": "step"}, [4, 8, 12, 16, 20]),
-    "granet": ("granet", GranetTwin, {**ANNEALED, "initial_density": 0.8, "ramp_end": 0.5}, [4, 8, 12, 16, 20]),
+    "granet": ("granet", GranetTwin, {**ANNEALED, "initial_sparsity": 0.2, "ramp_end": 0.5}, [4, 8, 12, 16, 20]),
     "mest": ("mest", MestTwin, MEST, [4, 8, 12]),
     "mest soft": ("mest", SoftTwin, {**MEST, "soft_bound": True}, [4, 8, 12, 16]),
 }
@@ -186,7 +186,7 @@ def test_a_method_against_its_literal_twin(case: str, data: int):
             layer.weight.copy_(quarters(size))
     # a learning rate of 1/4 keeps weights of few bits
     optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
-    settings = {"sparsity": 0.6, "total_steps": STEPS, "seed": 7, "update_every": 4, "distribution": "uniform"}
+    settings = {"sparsity": 0.6, "total_steps": STEPS, "seed": 7, "update_every": 4, "allocation": "uniform"}
     sparse = sparsity.attach(name, model, optimizer, **settings, **options)
     twin = make([mask[0].int().tolist() for mask in sparse.masks.values()])
     moved = 0

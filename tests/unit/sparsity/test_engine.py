@@ -547,7 +547,7 @@ def test_finalize_refuses_a_wrong_count(open_registry):
     class Forgetful(sparsity.Topology):
         """Says what it does not do."""
 
-        def expected_kept(self, shapes: Any, sparsity: float) -> int:
+        def expected_active(self, shapes: Any, sparsity: float) -> int:
             return 3
 
     sparse = attach("forgetful")

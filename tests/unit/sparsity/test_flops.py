@@ -148,7 +148,7 @@ MACS = {"0.weight": 700, "1.weight": 200}
 
 
 def test_static_training_costs_what_inference_does():
-    cost = train("random", steps=12, sparsity_=0.8, distribution="uniform")
+    cost = train("random", steps=12, sparsity_=0.8, allocation="uniform")
     assert cost.fraction(MACS) == pytest.approx(0.2)
 
 
@@ -161,32 +161,32 @@ def test_rigl_cost_of_whole_periods():
     # one step in dT *is* the update, so a period holds dT - 1 weight steps: the same formula with dT - 1 for dT
     f_s, period = 0.2, 5
     formula = (3 * f_s * (period - 1) + 2 * f_s + 1) / period
-    cost = train("rigl", steps=20, sparsity_=0.8, distribution="uniform", update_every=period, end=1.0)
+    cost = train("rigl", steps=20, sparsity_=0.8, allocation="uniform", update_every=period, end=1.0)
     assert cost.fraction(MACS) == pytest.approx(formula / 3)
 
 
 def test_rigl_cost_with_an_end_of_updates():
     # T_end = 10: updates at steps 0, 4 and 8, each 2 * .2 + 1; the other 17 steps cost 3 * .2
-    cost = train("rigl", steps=20, sparsity_=0.8, distribution="uniform", update_every=4, end=0.5)
+    cost = train("rigl", steps=20, sparsity_=0.8, allocation="uniform", update_every=4, end=0.5)
     assert cost.fraction(MACS) == pytest.approx((17 * 0.6 + 3 * 1.4) / 60)
 
 
 def test_rigl_cost_weighs_layers_by_their_operations():
     # balanced at .3: 45 weights, 22.5 a layer, so densities .225 -> 23 of 100 and .45 -> 23 of 50
-    cost = train("rigl", steps=6, sparsity_=0.7, distribution="balanced", update_every=3, end=1.0)
+    cost = train("rigl", steps=6, sparsity_=0.7, allocation="balanced", update_every=3, end=1.0)
     spent = 700 * (6 * 3 * 0.23 + 2 * (1 - 0.23)) + 200 * (6 * 3 * 0.46 + 2 * (1 - 0.46))
     assert cost.fraction(MACS) == pytest.approx(spent / (3 * 6 * 900))
 
 
 def test_acdc_cost_by_its_phases():
     # 50 of 100 steps are dense, 50 have a fifth of each layer
-    cost = train("acdc", steps=100, sparsity_=0.8, criterion="uniform")
+    cost = train("acdc", steps=100, sparsity_=0.8, allocation="uniform")
     assert cost.fraction(MACS) == pytest.approx(0.5 + 0.5 * 0.2)
 
 
 def test_acdc_cost_of_a_short_run():
     # boundaries of 20 steps: sparse [2,3) [4,5) [6,7) [8,9) [10,11) [12,13) [14,15) and [17,20), so 10 of 20
-    cost = train("acdc", steps=20, sparsity_=0.9, criterion="uniform")
+    cost = train("acdc", steps=20, sparsity_=0.9, allocation="uniform")
     assert cost.fraction(MACS) == pytest.approx(0.5 + 0.5 * 0.1)
 
 

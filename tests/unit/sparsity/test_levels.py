@@ -59,7 +59,7 @@ class Toy:
         self.model = layer(*weights)
         optimizer = SGD(sparsity.represent(self.model).param_groups(), lr=1.0)
         self.sparse = sparsity.attach(
-            topology, self.model, optimizer, sparsity=0.75, total_steps=steps, fraction=0.5, **options
+            topology, self.model, optimizer, sparsity=0.75, total_steps=steps, prune_fraction=0.5, **options
         )
 
     def step(self, *gradient: float) -> list[float]:
@@ -122,17 +122,19 @@ def test_a_weight_that_is_zero_exists_before_one_that_does_not():
     assert toy.sparse.masks["weight"].tolist() == [[False, False, True, False]]
 
 
-def two_layers(criterion: str) -> dict[str, int]:
+def two_layers(allocation: str) -> dict[str, int]:
     """4 small weights and 4 large ones; 8 -> 4 -> 2."""
     model = nn.Sequential(layer(0.1, 0.2, 0.3, 0.4), layer(1.0), layer(5.0, 6.0, 7.0, 8.0))
     optimizer = SGD(sparsity.represent(model).param_groups(), lr=0.0)
-    sparse = sparsity.attach("imp", model, optimizer, sparsity=2 / 3, total_steps=1, fraction=0.5, criterion=criterion)
+    sparse = sparsity.attach(
+        "imp", model, optimizer, sparsity=2 / 3, total_steps=1, prune_fraction=0.5, allocation=allocation
+    )
     for _ in range(2):
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         sparse.step()
         sparse.next_level()
-    return sparse.masks.kept()
+    return sparse.masks.num_active()
 
 
 def test_criteria():
@@ -213,7 +215,7 @@ def test_imp_begins_its_second_level_as_its_first_under_the_mask(maker: str):
     """Bit for bit: weights, biases, normalisation and batch statistics; and so do its moments."""
     model, sparse = until_next_level("imp", maker)
     initial = network().state_dict()
-    assert 0 < sum(sparse.masks.kept().values()) < sum(sparse.masks.sizes.values())
+    assert 0 < sum(sparse.masks.num_active().values()) < sum(sparse.masks.sizes.values())
     for name, tensor in model.state_dict().items():
         expected = initial[name].masked_fill(~sparse.masks[name], 0.0) if name in sparse.masks else initial[name]
         assert torch.equal(tensor, expected), name
@@ -306,13 +308,13 @@ def test_the_weights_of_cyclic_run_through():
     assert sparse.level == 2
 
 
-@pytest.mark.parametrize("criterion", ["global", "layer"])
-def test_the_first_mask_of_cyclic_contains_that_of_random_pruning(criterion: str):
-    sparse = attached("cyclic", 0.9, criterion=criterion, distribution="balanced")
-    random = attached("random", 0.9, distribution="balanced")
+@pytest.mark.parametrize("prune_globally", [True, False])
+def test_the_first_mask_of_cyclic_contains_that_of_random_pruning(prune_globally: bool):
+    sparse = attached("cyclic", 0.9, prune_globally=prune_globally, allocation="balanced")
+    random = attached("random", 0.9, allocation="balanced")
     assert all(not (mask & ~sparse.masks[name]).any() for name, mask in random.masks.items())
     walk(sparse)
-    assert (sparse.masks.kept() == random.masks.kept()) == (criterion == "layer")
+    assert (sparse.masks.num_active() == random.masks.num_active()) == (not prune_globally)
 
 
 def test_cyclic_at_a_low_target_trains_the_mask_of_random_pruning():
@@ -321,7 +323,7 @@ def test_cyclic_at_a_low_target_trains_the_mask_of_random_pruning():
     walk(sparse)
     assert sparse.masks == random.masks
     assert sparse.event_counts == sparse.expected_events() == {"initial": 1}
-    assert sum(sparse.finalize().values()) == sum(random.masks.kept().values())
+    assert sum(sparse.finalize().values()) == sum(random.masks.num_active().values())
 
 
 # ---- what is refused, and what happens without levels ---------------------------------------------------------------

@@ -37,7 +37,7 @@ def kept_by_step(sparse: sparsity.SparseTraining) -> list[int]:
     counts = []
     for _ in range(sparse.total_steps):
         sparse.step()
-        counts.append(sum(sparse.masks.kept().values()))
+        counts.append(sum(sparse.masks.num_active().values()))
     return counts
 
 
@@ -87,7 +87,7 @@ def test_the_ramp_of_strs_configuration():
     method = gmp(gmp.Options(update_every=1))
     assert method.cuts(100) == list(range(21, 81))
     size = 1_000_000
-    sparse = attach("gmp", nn.Linear(1000, 1000, bias=False), 0.9, 100, update_every=1, criterion="uniform")
+    sparse = attach("gmp", nn.Linear(1000, 1000, bias=False), 0.9, 100, update_every=1, allocation="uniform")
     counts = kept_by_step(sparse)
     for epoch in range(21, 80):
         published = 0.9 - 0.9 * (1 - (epoch - 20) / 60) ** 3
@@ -102,18 +102,18 @@ def test_global_pruning_empties_the_layer_of_the_smallest():
     # weights 1-4 | 5-12: half of twelve are 1-6
     sparse = attach("gmp", row_net(4, 8), 0.5, 1)
     kept_by_step(sparse)
-    assert sparse.masks.kept() == {"0.weight": 0, "1.weight": 6}
+    assert sparse.masks.num_active() == {"0.weight": 0, "1.weight": 6}
 
 
 def test_pruning_by_layer_follows_each_layers_own_curve():
     # 18 and 54 weights of which 9 and 27 go; after 1/3 of the ramp 19/27 of them: 6.33 and 19
-    sparse = attach("gmp", row_net(18, 54), 0.5, 3, start=0.0, end=1.0, update_every=1, criterion="uniform")
+    sparse = attach("gmp", row_net(18, 54), 0.5, 3, start=0.0, end=1.0, update_every=1, allocation="uniform")
     sparse.step()
-    assert sparse.masks.kept() == {"0.weight": 18 - 6, "1.weight": 54 - 19}
+    assert sparse.masks.num_active() == {"0.weight": 18 - 6, "1.weight": 54 - 19}
     sparse.step()
-    assert sparse.masks.kept() == {"0.weight": 18 - 8, "1.weight": 54 - 26}
+    assert sparse.masks.num_active() == {"0.weight": 18 - 8, "1.weight": 54 - 26}
     sparse.step()
-    assert sparse.masks.kept() == {"0.weight": 9, "1.weight": 27}
+    assert sparse.masks.num_active() == {"0.weight": 9, "1.weight": 27}
 
 
 def test_what_is_gone_stays_gone_and_a_zero_that_exists_goes_last():
@@ -153,13 +153,13 @@ def test_a_cut_put_off_by_a_step_that_is_not_finite_comes_after_the_next():
 
 def test_one_shot_before_the_first_step():
     sparse = attach("one_shot", row_net(4, 8), 0.75, 5)
-    assert sparse.masks.kept() == {"0.weight": 0, "1.weight": 3}
+    assert sparse.masks.num_active() == {"0.weight": 0, "1.weight": 3}
     assert kept_by_step(sparse) == [3] * 5
     assert sparse.event_counts == sparse.expected_events() == {"initial": 1}
 
 
 def test_one_shot_by_layer():
-    sparse = attach("one_shot", row_net(4, 8), 0.75, 5, criterion="uniform")
+    sparse = attach("one_shot", row_net(4, 8), 0.75, 5, allocation="uniform")
     assert [mask.flatten().tolist() for mask in sparse.masks.values()] == [
         [False] * 3 + [True],
         [False] * 6 + [True] * 2,
@@ -177,11 +177,11 @@ def test_one_shot_on_the_way(at: float, step: int):
 def test_layers_left_dense_pay_nothing_and_others_pay_for_them():
     # weights 1-4 | 5-12 | 13-16; 50 % of 16 are 8 zeros, all in the middle
     sparse = attach("one_shot", row_net(4, 8, 4), 0.5, 1, dense="first_last")
-    assert sparse.masks.kept() == {"0.weight": 4, "1.weight": 0, "2.weight": 4}
+    assert sparse.masks.num_active() == {"0.weight": 4, "1.weight": 0, "2.weight": 4}
     sparse = attach("one_shot", row_net(4, 8, 4), 0.5, 1, dense="first_last", rebudget=False)
-    assert sparse.masks.kept() == {"0.weight": 4, "1.weight": 4, "2.weight": 4}
+    assert sparse.masks.num_active() == {"0.weight": 4, "1.weight": 4, "2.weight": 4}
     sparse = attach("one_shot", row_net(4, 8, 4), 0.5, 1, dense="last")
-    assert sparse.masks.kept() == {"0.weight": 0, "1.weight": 4, "2.weight": 4}
+    assert sparse.masks.num_active() == {"0.weight": 0, "1.weight": 4, "2.weight": 4}
 
 
 @pytest.mark.parametrize("topology", ["gmp", "one_shot"])

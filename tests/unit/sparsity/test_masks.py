@@ -19,7 +19,7 @@ def bits(*values: int) -> torch.Tensor:
 def test_counts_and_densities_by_hand():
     masks = MaskSet({"a": bits(1, 0, 1, 0), "b": bits(1, 1).view(2, 1)})
     assert masks.sizes == {"a": 4, "b": 2}
-    assert masks.kept() == {"a": 2, "b": 2}
+    assert masks.num_active() == {"a": 2, "b": 2}
     assert masks.densities() == {"a": 0.5, "b": 1.0}
     assert masks.density == 4 / 6
     assert list(masks) == ["a", "b"]
@@ -29,12 +29,12 @@ def test_counts_and_densities_by_hand():
 def test_ones_has_the_shapes_of_the_weights():
     masks = MaskSet.ones({"a": torch.zeros(2, 3), "b": torch.zeros(4)})
     assert masks["a"].shape == (2, 3)
-    assert masks.kept() == {"a": 6, "b": 4}
+    assert masks.num_active() == {"a": 6, "b": 4}
     assert masks["a"].dtype == torch.bool
 
 
 def test_no_masks_at_all():
-    assert MaskSet({}).kept() == {}
+    assert MaskSet({}).num_active() == {}
     assert MaskSet({}).density == 0
 
 

@@ -374,7 +374,7 @@ def test_the_cut_is_global_exact_and_once(name: str, cut_at: float, step: int):
     cuts = [event for event in sparse.events if event["event"] == "cut"]
     assert [(event["step"], event["dropped"]) for event in cuts] == [(step, 72 - kept)]
     assert sparse.event_counts["cut"] == sparse.expected_events()["cut"] == 1
-    assert sum(sparse.finalize().values()) == kept == sparse.expected_kept()
+    assert sum(sparse.finalize().values()) == kept == sparse.expected_active()
 
 
 def copied(model: nn.Module, sparse: sparsity.SparseTraining) -> sparsity.SparseTraining:
@@ -393,7 +393,7 @@ def twin_weights(model: nn.Module) -> list[tuple[str, Tensor]]:
 
 def test_the_same_share_of_each_layer():
     model = two_layers()
-    rep = sparsity.represent(model, "spred", scope="uniform")
+    rep = sparsity.represent(model, "spred", allocation="uniform")
     _, sparse = attached(model, rep, sparsity=0.7)
     train(model, sparse, 8)
     # 48 - floor(33.6) and 24 - floor(16.8)
@@ -409,7 +409,7 @@ def test_nothing_is_cut_where_there_is_no_target_or_the_topology_has_it(name: st
         train(model, sparse, 8)
         assert "cut" not in sparse.event_counts
         assert "cut" not in sparse.expected_events()
-        assert sum(sparse.finalize().values()) == sparse.topology.expected_kept(sparse.shapes, target) or target == 0
+        assert sum(sparse.finalize().values()) == sparse.topology.expected_active(sparse.shapes, target) or target == 0
 
 
 def test_a_run_that_is_ended_before_its_cut_is_not_passed_off_as_sparse():

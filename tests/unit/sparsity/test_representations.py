@@ -71,7 +71,7 @@ def test_parameter_groups_hold_every_parameter_once(name: str):
     model = net()
     rep = sparsity.represent(model, name, **({"decay_factors": True} if name == "pilot" else {}))
     for decay in ("weights", "all"):
-        groups = rep.param_groups(weight_decay=0.25, decay=decay)
+        groups = rep.param_groups(weight_decay=0.25, weight_decay_on=decay)
         held = [id(p) for group in groups for p in group["params"]]
         assert sorted(held) == sorted(id(p) for p in model.parameters())
         for group in groups:
@@ -94,7 +94,7 @@ def test_which_groups_ham_may_touch():
 
 def test_refuses_an_unknown_way_to_decay():
     with pytest.raises(ValueError, match="decay='none' is not one of weights, all"):
-        sparsity.represent(net()).param_groups(decay="none")
+        sparsity.represent(net()).param_groups(weight_decay_on="none")
 
 
 def test_matrices_outside_prunable_layers_are_decayed_as_weights():
@@ -272,7 +272,7 @@ def test_threshold_decay_is_its_own_group():
     groups = rep.param_groups(weight_decay=0.01)
     assert [group["weight_decay"] for group in groups] == [0.01, 0.5, 0.0]
     zero = sparsity.represent(net(), "str", threshold_decay=0.0)
-    assert [group["weight_decay"] for group in zero.param_groups(0.01, decay="all")] == [0.01, 0.0, 0.01]
+    assert [group["weight_decay"] for group in zero.param_groups(0.01, weight_decay_on="all")] == [0.01, 0.0, 0.01]
 
 
 def test_the_step_at_which_the_threshold_turns_on_is_recorded_once():
@@ -522,11 +522,11 @@ def test_pruned_entries_are_parked_where_a_gradient_reaches_them(options: dict[s
         sparse.step()
         for name, slot in rep.slots.items():
             m, w = slot.factors
-            dead = ~sparse.masks[name]
+            pruned = ~sparse.masks[name]
             # decay alone would have shrunk m
-            assert set(m[dead].tolist()) == {parked}
-            assert not w[dead].any()
-            assert not slot.module.weight[dead].any()
+            assert set(m[pruned].tolist()) == {parked}
+            assert not w[pruned].any()
+            assert not slot.module.weight[pruned].any()
     backward(model)
     w = rep.slots["5.weight"].factors[1]
     assert w.grad[~sparse.masks["5.weight"]].abs().min() > 0
@@ -566,7 +566,7 @@ PRODUCTS = [
 
 @pytest.mark.parametrize(("name", "given"), PRODUCTS)
 def test_weights_grown_by_rigl_recover(name: str, given: dict[str, Any]):
-    recovering("rigl", name, given, update_every=40, fraction=0.5)
+    recovering("rigl", name, given, update_every=40, drop_fraction=0.5)
 
 
 @pytest.mark.parametrize(("name", "given"), PRODUCTS)
@@ -698,9 +698,9 @@ def test_a_reset_leaves_pruned_entries_parked(beta: float, parked: float):
     model(torch.randn(5, 4)).square().mean().backward()
     sparse.step()
     assert sparse.event_counts["reset"] == 1
-    dead = ~sparse.masks["0.weight"]
+    pruned = ~sparse.masks["0.weight"]
     m, w = rep.slots["0.weight"].factors
-    assert (set(m[dead].tolist()), set(w[dead].tolist())) == ({parked}, {0.0})
+    assert (set(m[pruned].tolist()), set(w[pruned].tolist())) == ({parked}, {0.0})
 
 
 def test_sign_in_needs_to_know_its_epochs():

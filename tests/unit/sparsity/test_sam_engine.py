@@ -60,7 +60,7 @@ def test_active_weights_follow_the_network_that_has_only_them(name: str):
         ("rigl", {"update_every": 4}, 2 * 9 + 3),
         # the update after the step takes the gradients of the first pass: no third one
         ("rigl", {"update_every": 4, "also_step": True}, 2 * 12),
-        ("granet", {"update_every": 4, "initial_density": 0.8, "ramp_end": 0.5}, 2 * 12),
+        ("granet", {"update_every": 4, "initial_sparsity": 0.2, "ramp_end": 0.5}, 2 * 12),
         ("set", {"update_every": 4}, 2 * 9 + 3),
     ],
 )
@@ -194,8 +194,8 @@ def test_a_second_pass_is_counted():
 
     assert fraction(True, "dense") == 2 * fraction(False, "dense") == 2
     assert fraction(True, "dense", rho=0.0) == 1
-    uniform = {"distribution": "uniform", "update_every": 4}
-    assert fraction(True, "random", distribution="uniform") == pytest.approx(2 * 0.5)
+    uniform = {"allocation": "uniform", "update_every": 4}
+    assert fraction(True, "random", allocation="uniform") == pytest.approx(2 * 0.5)
     # updates in place at 0 and 4 make one pass each, with the dense gradient on top: 6 steps of two passes
     assert fraction(False, "rigl", **uniform) == pytest.approx((8 * 3 * 0.5 + 2 * 0.5) / 24)
     assert fraction(True, "rigl", **uniform) == pytest.approx((14 * 3 * 0.5 + 2 * 0.5) / 24)

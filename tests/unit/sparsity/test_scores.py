@@ -108,7 +108,7 @@ def funnel() -> nn.Sequential:
 def test_synflow_in_one_shot_cuts_through_a_layer():
     # R = 8; scores 2 2 2 2 | 4 4 | 4 4: three of them are all in the small layers
     sparse = attach("synflow", funnel(), 1 - 3 / 8, probe(torch.ones(1, 4)), rounds=1)
-    assert sparse.masks.kept() == {"0.weight": 0, "1.weight": 2, "2.weight": 1}
+    assert sparse.masks.num_active() == {"0.weight": 0, "1.weight": 2, "2.weight": 1}
 
 
 def test_synflow_in_many_rounds_does_not():
@@ -118,7 +118,7 @@ def test_synflow_in_many_rounds_does_not():
     # 1 1 . . | 2 0 | 2 .     R = 2, its partner has nothing and goes
     # 1 1 . . | 2 . | 2 .     one of the ones goes
     sparse = attach("synflow", funnel(), 1 - 3 / 8, probe(torch.ones(1, 4)))
-    assert sparse.masks.kept() == {"0.weight": 1, "1.weight": 1, "2.weight": 1}
+    assert sparse.masks.num_active() == {"0.weight": 1, "1.weight": 1, "2.weight": 1}
     assert sparse.masks["1.weight"].flatten().tolist() == sparse.masks["2.weight"].flatten().tolist()
 
 
@@ -133,14 +133,14 @@ def test_synflow_keeps_powers_of_the_density(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(scores, "synflow", counted)
     sparse = attach("synflow", layer(*[[1.0] * 4] * 4), 15 / 16, probe(torch.ones(1, 4)), rounds=4)
     assert scored == [16, 8, 4, 2]
-    assert sparse.masks.kept() == {"weight": 1}
+    assert sparse.masks.num_active() == {"weight": 1}
 
 
 def test_synflow_survives_where_single_precision_would_not():
     # each layer multiplies by 100, 30 of them by 1e60
     network = nn.Sequential(*(layer(*[[10.0] * 10] * 10) for _ in range(30)))
     sparse = attach("synflow", network, 0.5, probe(torch.ones(1, 10)), rounds=3)
-    assert sum(sparse.masks.kept().values()) == 1500
+    assert sum(sparse.masks.num_active().values()) == 1500
     assert network[0].weight.dtype == torch.float32
 
 
@@ -290,7 +290,7 @@ def test_scoring_leaves_no_trace_but_the_mask(topology: str):
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name] * sparse.masks.get(name, torch.tensor(True))), name
     total = sum(mask.numel() for mask in sparse.masks.values())
-    assert sum(sparse.masks.kept().values()) == total - int(0.7 * total + 1e-6)
+    assert sum(sparse.masks.num_active().values()) == total - int(0.7 * total + 1e-6)
     # the same whatever the global random state was, dropout included
     torch.manual_seed(99)
     again = attach(topology, small_net_as(before), 0.7, images_and_labels(), **SMALL.get(topology, {}))
@@ -330,10 +330,10 @@ def test_layers_can_stay_dense(topology: str):
     with pytest.raises(Infeasible, match=r"hold 41\.94% of the weights, more than the density 30\.00% allows"):
         attach(topology, small_net(), 0.7, images_and_labels(), **options)
     sparse = attach(topology, small_net(), 0.5, images_and_labels(), **options)
-    assert list(sparse.masks.kept().values()) == [36, 186 - 156, 120]
+    assert list(sparse.masks.num_active().values()) == [36, 186 - 156, 120]
     sparse = attach(topology, small_net(), 0.7, images_and_labels(), **options, rebudget=False)
-    assert list(sparse.masks.kept().values()) == [36, 216 - 151, 120]
-    assert sparse.topology.expected_kept(sparse.shapes, 0.7) == 36 + 65 + 120
+    assert list(sparse.masks.num_active().values()) == [36, 216 - 151, 120]
+    assert sparse.topology.expected_active(sparse.shapes, 0.7) == 36 + 65 + 120
 
 
 @pytest.mark.parametrize("topology", SCORED)

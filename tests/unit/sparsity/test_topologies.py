@@ -75,7 +75,7 @@ class Toy:
         self.layer = nn.Linear(6, 1, bias=False)
         settings = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
         self.optimizer = optimizer(self.layer.parameters(), lr=0.1, **settings)
-        given = {"update_every": 2, "fraction": 0.7, "end": 1.0, "distribution": "uniform", **options}
+        given = {"update_every": 2, "drop_fraction": 0.7, "end": 1.0, "allocation": "uniform", **options}
         self.sparse = sparsity.attach("rigl", self.layer, self.optimizer, sparsity=0.5, total_steps=8, **given)
 
     @property
@@ -142,7 +142,7 @@ def test_both_moments_of_adam():
 
 def test_update_steps_and_the_end():
     # T_end = int(.5 * 8) = 4: updates at 0, 2 and 4; the last one replaces nothing, since its cosine is zero
-    toy = Toy(end=0.5, fraction=1.0)
+    toy = Toy(end=0.5, drop_fraction=1.0)
     toy.start(THETA, MASK)
     moved = []
     for _ in range(8):
@@ -165,7 +165,7 @@ def test_the_number_replaced_follows_the_cosine():
         sparsity=0.5,
         total_steps=90,
         update_every=30,
-        fraction=0.5,
+        drop_fraction=0.5,
         end=1.0,
     )
     for _ in range(90):
@@ -199,7 +199,7 @@ def train(sparse: sparsity.SparseTraining, model: nn.Module, steps: int) -> None
 def test_rigl_grows_where_the_dense_gradient_of_the_masked_network_is_largest():
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.8, total_steps=100, distribution="uniform")
+    sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.8, total_steps=100, allocation="uniform")
     old = {name: mask.clone() for name, mask in sparse.masks.items()}
     x, y = torch.randn(16, 1, 8, 8), torch.randint(10, (16,))
     leaves = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
@@ -224,10 +224,10 @@ def test_rigl_keeps_every_layers_count_and_pruned_weights_at_zero():
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2)
     sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.9, total_steps=12, update_every=3)
-    counts = sparse.masks.kept()
+    counts = sparse.masks.num_active()
     for _ in range(12):
         train(sparse, model, 1)
-        assert sparse.masks.kept() == counts
+        assert sparse.masks.num_active() == counts
         assert not model[0].weight[~sparse.masks["0.weight"]].any()
         assert not model[5].weight[~sparse.masks["5.weight"]].any()
     assert sum(sparse.finalize().values()) == sum(counts.values())
@@ -239,9 +239,9 @@ def test_rigl_keeps_every_layers_count_and_pruned_weights_at_zero():
 def test_random_counts_by_hand():
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    sparse = sparsity.attach("random", model, optimizer, sparsity=0.7, total_steps=1, distribution="uniform")
+    sparse = sparsity.attach("random", model, optimizer, sparsity=0.7, total_steps=1, allocation="uniform")
     # 54 - floor(37.8) = 17 and 540 - 378 = 162
-    assert sparse.masks.kept() == {"0.weight": 17, "5.weight": 162}
+    assert sparse.masks.num_active() == {"0.weight": 17, "5.weight": 162}
     assert int((model[0].weight != 0).sum()) == 17
     assert sparse.events[0]["event"] == "initial"
     assert sparse.events[0]["dropped"] == 594 - 179
@@ -279,7 +279,7 @@ def test_random_masks_are_spread_evenly():
         layer = nn.Linear(6, 1, bias=False)
         optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
         sparse = sparsity.attach(
-            "random", layer, optimizer, sparsity=0.5, total_steps=1, seed=seed, distribution="uniform"
+            "random", layer, optimizer, sparsity=0.5, total_steps=1, seed=seed, allocation="uniform"
         )
         hits += sparse.masks["weight"][0]
     assert (hits - 250).abs().max() < 56
@@ -295,34 +295,34 @@ def test_bernoulli_masks_have_the_density_on_average_alone():
     # 600 + 1200 + 400 weights at density .3; 100 draws: 66,000 expected, standard deviation sqrt(220,000 * .3 * .7)
     counts = []
     for seed in range(100):
-        sparse = random_masks(0.7, seed, distribution="uniform", counts="bernoulli")
-        counts.append(sum(sparse.masks.kept().values()))
-        assert sparse.topology.expected_kept(sparse.shapes, 0.7) is None
+        sparse = random_masks(0.7, seed, allocation="uniform", counts="bernoulli")
+        counts.append(sum(sparse.masks.num_active().values()))
+        assert sparse.topology.expected_active(sparse.shapes, 0.7) is None
     assert abs(sum(counts) - 66_000) < 5 * math.sqrt(220_000 * 0.3 * 0.7)
     assert len(set(counts)) > 20  # standard deviation of one is 21.5
-    again = random_masks(0.7, 99, distribution="uniform", counts="bernoulli")
-    assert sum(again.masks.kept().values()) == counts[-1]
+    again = random_masks(0.7, 99, allocation="uniform", counts="bernoulli")
+    assert sum(again.masks.num_active().values()) == counts[-1]
     assert again.finalize()  # no count is stated, so none is missed
 
 
 def test_bernoulli_masks_leave_dense_layers_dense():
-    sparse = random_masks(0.7, distribution="erk", counts="bernoulli", dense="first")
-    assert sparse.masks.kept()["0.weight"] == 600
+    sparse = random_masks(0.7, allocation="erk", counts="bernoulli", dense="first")
+    assert sparse.masks.num_active()["0.weight"] == 600
 
 
 def test_random_masks_with_dense_layers():
     # 30 % of 2,200 are 660, of which 400 are the last layer's; 260 of the other 1,800 in equal shares
-    sparse = random_masks(0.7, distribution="uniform", dense="last")
-    assert sparse.masks.kept() == {"0.weight": 87, "1.weight": 174, "2.weight": 400}
-    sparse = random_masks(0.7, distribution="uniform", dense="last", rebudget=False)
-    assert sparse.masks.kept() == {"0.weight": 180, "1.weight": 360, "2.weight": 400}
+    sparse = random_masks(0.7, allocation="uniform", dense="last")
+    assert sparse.masks.num_active() == {"0.weight": 87, "1.weight": 174, "2.weight": 400}
+    sparse = random_masks(0.7, allocation="uniform", dense="last", rebudget=False)
+    assert sparse.masks.num_active() == {"0.weight": 180, "1.weight": 360, "2.weight": 400}
 
 
 @pytest.mark.parametrize("topology", ["random", "rigl"])
 def test_the_same_layers_stay_dense_in_all_methods(topology: str):
     network = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 40), nn.Linear(40, 10))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    options = {"distribution": "erk", "dense": "first_last", "rebudget": False}
+    options = {"allocation": "erk", "dense": "first_last", "rebudget": False}
     sparse = sparsity.attach(topology, network, optimizer, sparsity=0.9, total_steps=10, **options)
     for _ in range(10):
         optimizer.zero_grad()
@@ -359,7 +359,7 @@ FIRST = torch.tensor([[0.9, -0.8, 0.1], [0.05, 0.02, 0.3]])
 LAST = torch.tensor([[0.4, -0.35]])
 
 
-def test_global_criterion_by_hand():
+def test_global_threshold_by_hand():
     # sorted: .9 .8 .4 | .35 .3 .1 .05 .02; k = ceil(8 * .5) = 4, the 4th largest is .35, and strictly larger are three,
     # two of the first layer and one of the last
     model = two_layers(FIRST, LAST)
@@ -370,10 +370,10 @@ def test_global_criterion_by_hand():
     assert sparse.events[0]["dropped"] == 5
 
 
-def test_global_criterion_rounds_k_up():
+def test_global_threshold_rounds_k_up():
     # k = ceil(8 * .4) = ceil(3.2) = 4 as well; at .35 it is ceil(2.8) = 3, which leaves two
-    assert compressed(two_layers(FIRST, LAST), 0.6).masks.kept() == {"0.weight": 2, "1.weight": 1}
-    assert compressed(two_layers(FIRST, LAST), 0.65).masks.kept() == {"0.weight": 2, "1.weight": 0}
+    assert compressed(two_layers(FIRST, LAST), 0.6).masks.num_active() == {"0.weight": 2, "1.weight": 1}
+    assert compressed(two_layers(FIRST, LAST), 0.65).masks.num_active() == {"0.weight": 2, "1.weight": 0}
 
 
 def three_layers() -> nn.Sequential:
@@ -385,26 +385,26 @@ def three_layers() -> nn.Sequential:
     return network
 
 
-def test_the_authors_global_criterion_without_first_and_last():
+def test_the_authors_global_threshold_without_first_and_last():
     # over the five in the middle alone: k = ceil(5 * .6) = 3, strictly larger than 3 are 5 and 4
     sparse = compressed(three_layers(), 0.4, dense="first_last", rebudget=False)
-    assert sparse.masks.kept() == {"0.weight": 4, "1.weight": 2, "2.weight": 1}
-    assert sparse.topology.expected_kept(sparse.shapes, 0.4) == 7
+    assert sparse.masks.num_active() == {"0.weight": 4, "1.weight": 2, "2.weight": 1}
+    assert sparse.topology.expected_active(sparse.shapes, 0.4) == 7
     assert sparse.masks["1.weight"].flatten().tolist() == [True, True, False, False, False]
 
 
-def test_the_global_criterion_where_others_pay_for_the_dense_layers():
+def test_the_global_threshold_where_others_pay_for_the_dense_layers():
     # ceil(10 * .7) = 7 of ten, 5 of them in dense layers: k = 2 of the middle, strictly larger than 4 is one
     sparse = compressed(three_layers(), 0.3, dense="first_last")
-    assert sparse.masks.kept() == {"0.weight": 4, "1.weight": 1, "2.weight": 1}
-    assert sparse.topology.expected_kept(sparse.shapes, 0.3) == 6
+    assert sparse.masks.num_active() == {"0.weight": 4, "1.weight": 1, "2.weight": 1}
+    assert sparse.topology.expected_active(sparse.shapes, 0.3) == 6
 
 
-def test_the_authors_uniform_criterion_leaves_first_and_last_dense():
-    sparse = compressed(three_layers(), 0.4, criterion="uniform", dense="first_last", rebudget=False)
-    assert sparse.masks.kept() == {"0.weight": 4, "1.weight": 3, "2.weight": 1}
-    sparse = compressed(three_layers(), 0.4, criterion="uniform")
-    assert sparse.masks.kept() == {"0.weight": 3, "1.weight": 3, "2.weight": 1}
+def test_the_authors_uniform_allocation_leaves_first_and_last_dense():
+    sparse = compressed(three_layers(), 0.4, allocation="uniform", dense="first_last", rebudget=False)
+    assert sparse.masks.num_active() == {"0.weight": 4, "1.weight": 3, "2.weight": 1}
+    sparse = compressed(three_layers(), 0.4, allocation="uniform")
+    assert sparse.masks.num_active() == {"0.weight": 3, "1.weight": 3, "2.weight": 1}
 
 
 def test_dense_layers_beyond_the_budget_are_refused():
@@ -427,7 +427,7 @@ def test_k_does_not_depend_on_binary_rounding():
     layer = nn.Linear(10, 1, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.arange(1.0, 11.0)[None])
-    assert compressed(layer, 0.7).masks.kept() == {"weight": 2}
+    assert compressed(layer, 0.7).masks.num_active() == {"weight": 2}
 
 
 def test_ties_at_the_threshold_drop_together():
@@ -443,16 +443,16 @@ def test_the_authors_constant_is_added_to_the_score():
     layer = nn.Linear(4, 1, bias=False)
     with torch.no_grad():
         layer.weight.copy_(row(1e-13, 2e-13, 3e-13, 4e-13))
-    assert compressed(layer, 0.5).masks.kept() == {"weight": 0}
+    assert compressed(layer, 0.5).masks.num_active() == {"weight": 0}
 
 
 def test_layer_criteria_by_hand():
     # uniform: 6 - 3 = 3 of the first layer, 2 - 1 = 1 of the last, exactly
-    sparse = compressed(two_layers(FIRST, LAST), 0.5, criterion="uniform")
+    sparse = compressed(two_layers(FIRST, LAST), 0.5, allocation="uniform")
     assert sparse.masks["0.weight"].tolist() == [[True, True, False], [False, False, True]]
     assert sparse.masks["1.weight"].tolist() == [[True, False]]
     # ERK: raw 5/6 and 3/2, scale 4 / (5 + 3): densities 5/12 and 3/4, so 6 - 3 = 3 and 2 - 0 = 2 stay
-    sparse = compressed(two_layers(FIRST, LAST), 0.5, criterion="erk")
+    sparse = compressed(two_layers(FIRST, LAST), 0.5, allocation="erk")
     assert sparse.masks["0.weight"].tolist() == [[True, True, False], [False, False, True]]
     assert sparse.masks["1.weight"].tolist() == [[True, True]]
 
@@ -538,7 +538,7 @@ def test_the_mask_is_built_anew_at_each_compression():
     train(sparse, model, 1)
     assert sparse.event_counts == {"compress": 2, "decompress": 1}
     # 594 weights: k = ceil(118.8) = 119
-    assert sparse.masks.kept() == {"0.weight": 18, "5.weight": 100}
+    assert sparse.masks.num_active() == {"0.weight": 18, "5.weight": 100}
     assert sparse.masks["0.weight"].view(-1)[-18:].all()
     assert sparse.masks["5.weight"][4].all()
 
@@ -616,11 +616,11 @@ def test_expected_kept_by_hand():
 
     shapes = {"a": (10, 10), "b": (5, 10)}
     acdc, rigl, random = (registry.topology(name) for name in ("acdc", "rigl", "random"))
-    assert acdc(acdc.Options()).expected_kept(shapes, 0.9) == math.ceil(15) - 1
-    assert acdc(acdc.Options(criterion="uniform")).expected_kept(shapes, 0.9) == 15
-    assert rigl(rigl.Options(distribution="uniform")).expected_kept(shapes, 0.85) == 15 + 8
-    assert random(random.Options(distribution="uniform")).expected_kept(shapes, 0.85) == 15 + 8
-    assert acdc(acdc.Options()).expected_kept(shapes, 0.0) == 150
+    assert acdc(acdc.Options()).expected_active(shapes, 0.9) == math.ceil(15) - 1
+    assert acdc(acdc.Options(allocation="uniform")).expected_active(shapes, 0.9) == 15
+    assert rigl(rigl.Options(allocation="uniform")).expected_active(shapes, 0.85) == 15 + 8
+    assert random(random.Options(allocation="uniform")).expected_active(shapes, 0.85) == 15 + 8
+    assert acdc(acdc.Options()).expected_active(shapes, 0.0) == 150
 
 
 @pytest.mark.parametrize(
