@@ -15,10 +15,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from .lists import WIDER, working_dtype
+
 _log = logging.getLogger(__name__)
 
 EXPONENT_LIMIT = 5.0  # of the published listing: a step multiplies a weight by e^-5 to e^5
-WIDER = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
 TYPES = (torch.float32, torch.float64, *WIDER)
 # compiled for a tensor so large that the kernel is made for all threads
 _TRIAL_SIZE = 2**20
@@ -65,7 +66,7 @@ def kernel(
         weight.copy_(moved)
         return (moved * moved).sum() if summed else None
 
-    working = WIDER.get(dtype, dtype)
+    working = working_dtype(dtype)
     polynomial = device.type == "cpu" and working is torch.float32
     trial = [torch.zeros(_TRIAL_SIZE, dtype=dtype, device=device) for _ in range(3)]
     # two, since a kernel for one scalar given twice would be another

@@ -39,11 +39,10 @@ import torch
 from torch import Tensor
 
 from .curves import entropy, over_argument, sinh_rest
+from .lists import Scalar
 from .rule import hyperbolic_step_
 
 __all__ = ["Euclidean", "Geometry", "Ham", "Product"]
-
-Scalar = float | Tensor
 
 
 def _wide(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .base import check_number, check_tensor, overwrites_gradients, rate_of
-from .rule import Form, Scalar, bound_norms_, check_form, hyperbolic_step_
+from .lists import Scalar
+from .rule import Form, bound_norms_, check_form, hyperbolic_step_
 from .scale_free import PEAK, follow_peak, follow_scale, restore, strength
 from .wrapper import OptimizerWrapper
 

@@ -1,50 +1,77 @@
-"""The multiplicative step of HAM and its bound on weight norms, as functions over lists of tensors.
+"""HAM's multiplicative step and norm bound as functions, first of one tensor, then of lists of tensors.
 
 Source: Jacobs, Gadhikar, Rubio-Madrigal, Burkholz, "Hyperbolic Aware Minimization: Implicit
 Bias for Sparsity", ICLR 2026
 (arXiv 2506.02630).
-For each weight ``w`` with gradient ``g``, learning rate ``lr`` and the constants ``alpha`` and ``beta``::
+Each weight ``w`` with gradient ``g`` is updated with learning rate ``lr`` and the constants ``alpha`` and ``beta``::
 
     e = clamp(lr * (-alpha * sign(w) * g - beta), -5, 5)
     w <- w + w * expm1(e)
 
-which is the paper's ``w <- w * exp(e)`` without its drift: for the small exponents of a typical step ``exp(e)`` is
-rounded near one, and in float32 a thousand pure decay steps (e = -1e-4) end 2e-5 off, against 1e-6 in this form. The
-step changes no sign and leaves an exact zero where it is, so a sparse network stays sparse without HAM being told its
-mask.
+This is the paper's ``w <- w * exp(e)`` without its drift. The exponents of a typical step are small, so ``exp(e)`` is
+rounded near one: in float32, a thousand steps of decay alone (e = -1e-4) end 2e-5 off, against 1e-6 in this form. The
+step changes no sign and keeps exact zeros, so a sparse network stays sparse although HAM does not know its mask.
 
-Three forms compute it: one tensor at a time, ``torch._foreach_*`` over a list, and a compiled kernel. None waits for
-the device. The first two are equal bit for bit, the third up to rounding. float32 and float64 are computed as they
-are; bfloat16 and float16 in float32, rounded once, when the weight is stored.
+Three forms compute the step: one tensor at a time (`step_tensor_`, the form to read), ``torch._foreach_*`` over a
+list, and a compiled kernel (`ham.compiled`). None of them waits for the device. The first two are equal bit for bit,
+the third up to rounding. float32 and float64 are computed in their own type; bfloat16 and float16 are computed in
+float32 and rounded once, when the weight is stored.
 """
 
 # pyright: reportPrivateImportUsage=false
 # torch does not list its foreach kernels as exported; its own optimizers and many others use them
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from .compiled import EXPONENT_LIMIT, TYPES, WIDER, CannotCompile, flat, kernel, warn
+from .compiled import EXPONENT_LIMIT, TYPES, CannotCompile, Kernel, flat, kernel, warn
+from .lists import Scalar, batches, is_zero, scalar_like, scalars_like, tensor_like, working_dtype
 
-Scalar = float | Tensor
 Form = Literal["auto", "single", "foreach", "compiled"]
 FORMS: tuple[Form, ...] = get_args(Form)
-_T = TypeVar("_T", bound=tuple)
 
 # on a CPU the foreach kernels loop over the tensors and stream all temporaries through memory: up to twice as slow
 _FOREACH_DEVICES = ("cuda", "xpu")
-# a step over so many weights saves what the compiler takes, some seconds, within about a thousand steps
-_COMPILED_FROM = 2**22
-_AT_HAND = ("cpu",)  # devices whose results the host need not wait for
+# number of weights from which on the compiler's time, some seconds, is saved again within about a thousand steps
+COMPILE_THRESHOLD = 2**22
+# devices on which reading a result never stalls the host, so that a branch on a value is free
+SYNCHRONOUS_DEVICES = ("cpu",)
+
+
+def step_tensor_(
+    weight: Tensor, grad: Tensor, sign: Tensor | None, rate: Scalar, decay: Scalar, nan_guard: bool = True
+) -> None:
+    """Multiply one weight tensor, in place, by ``exp(clamp(rate * sign * grad + decay, -5, 5))``.
+
+    Args:
+        weight: Real tensor of any shape; changed in place.
+        grad: Its gradient.
+        sign: Sign of each entry (-1, 0 or 1); None for the sign of ``weight``.
+        rate: -lr * alpha.
+        decay: -lr * beta.
+        nan_guard: Leave an entry as it is where its exponent is NaN.
+    """
+    wide = weight.to(working_dtype(weight.dtype))
+    # sign(0) = 0 is as good as any sign, since a zero weight stays zero; copysign would be slower in this form
+    exponent = torch.sign(wide) if sign is None else sign.to(wide.dtype, copy=True)
+    exponent.mul_(grad.to(wide.dtype)).mul_(scalar_like(rate, wide)).add_(scalar_like(decay, wide))
+    if nan_guard:
+        exponent.nan_to_num_(nan=0.0)
+    exponent.clamp_(-EXPONENT_LIMIT, EXPONENT_LIMIT)
+    # expm1(e) = tanh(e/2) * (1 + exp(e)): as exact as torch.expm1, which takes twice the time on a CPU (not vectorised)
+    change = (exponent * 0.5).tanh_()
+    change.addcmul_(change, exponent.exp_())
+    wide.addcmul_(wide, change)
+    if wide is not weight:
+        weight.copy_(wide)
 
 
 class _Row(NamedTuple):
-    """One weight with what moves it; ``rate`` is -lr * alpha."""
+    """The arguments of `step_tensor_` that differ from one weight to the next."""
 
     weight: Tensor
     grad: Tensor
@@ -101,17 +128,17 @@ def hyperbolic_step_(
     rows = [
         _Row(*column)
         for column, each in zip(columns, alphas, strict=True)
-        if not (_is_zero(each) and _is_zero(beta))  # exactly the base optimizer, also at infinite weights
+        if not (is_zero(each) and is_zero(beta))  # exactly the base optimizer, also at infinite weights
     ]
     decay = -(lr * beta)
     within: set[int] = set()  # weights that are known to be within the bound
-    for batch in _batches(rows):
+    for batch in batches(rows):
         chosen = _choose([row.weight for row in batch]) if form == "auto" else form
         if chosen == "foreach":
             _step_list(batch, decay, nan_guard)
         elif chosen == "single":
             for row in batch:
-                _step_tensor(row, decay, nan_guard)
+                step_tensor_(*row, decay, nan_guard)
         else:
             within |= _step_compiled(batch, decay, nan_guard, max_norm, asked=form == "compiled")
     if max_norm is not None:
@@ -128,11 +155,11 @@ def bound_norms_(tensors: Sequence[Tensor], max_norm: float) -> None:
         tensors: Real tensors of any shapes.
         max_norm: The bound, positive.
     """
-    for batch in _batches((tensor,) for tensor in tensors):
+    for batch in batches((tensor,) for tensor in tensors):
         group = [tensor for (tensor,) in batch]
-        norms = torch.stack(torch._foreach_norm(group, 2, dtype=_working_dtype(group[0])))
+        norms = torch.stack(torch._foreach_norm(group, 2, dtype=working_dtype(group[0].dtype)))
         larger = (norms > max_norm) & norms.isfinite()
-        if norms.device.type in _AT_HAND and not larger.any():
+        if norms.device.type in SYNCHRONOUS_DEVICES and not larger.any():
             continue
         # a multiplication by exactly 1 instead of a branch: a branch would have to wait for the device
         scales = torch.where(larger, max_norm / norms, 1.0)
@@ -145,34 +172,17 @@ def check_form(form: str) -> None:
         raise ValueError(f"form: {form!r} is not allowed; use one of {', '.join(map(repr, FORMS))}")
 
 
-def _step_tensor(row: _Row, decay: Scalar, nan_guard: bool) -> None:
-    weight, grad, sign, rate = row
-    wide = weight.to(_working_dtype(weight))
-    # sign(0) = 0 is as good as any sign, since a zero weight stays zero; copysign would be slower in this form
-    exponent = torch.sign(wide) if sign is None else sign.to(wide.dtype, copy=True)
-    exponent.mul_(grad.to(wide.dtype)).mul_(_like(rate, wide)).add_(_like(decay, wide))
-    if nan_guard:
-        exponent.nan_to_num_(nan=0.0)
-    exponent.clamp_(-EXPONENT_LIMIT, EXPONENT_LIMIT)
-    # expm1(e) = tanh(e/2) * (1 + exp(e)): as exact as torch.expm1, which takes twice the time on a CPU (not vectorised)
-    change = (exponent * 0.5).tanh_()
-    change.addcmul_(change, exponent.exp_())
-    wide.addcmul_(wide, change)
-    if wide is not weight:
-        weight.copy_(wide)
-
-
 def _step_list(rows: list[_Row], decay: Scalar, nan_guard: bool) -> None:
-    """Do what `_step_tensor` does, in the same order, for tensors of one device and type."""
+    """Do what `step_tensor_` does, in the same order, for tensors of one device and type."""
     weights, grads, signs, rates = map(list, zip(*rows, strict=True))
-    dtype = _working_dtype(weights[0])
+    dtype = working_dtype(weights[0].dtype)
     wide = [weight.to(dtype) for weight in weights]
     given = [sign.to(dtype, copy=True) for sign in signs if sign is not None]
     exponents = given or list(torch._foreach_sign(wide))
     torch._foreach_mul_(exponents, [grad.to(dtype) for grad in grads])
-    torch._foreach_mul_(exponents, _like_each(rates, wide))
+    torch._foreach_mul_(exponents, scalars_like(rates, wide))
     # given a tensor, only the overload with `alpha` leaves its value on the device
-    torch._foreach_add_(exponents, _like(decay, wide[0]), **({"alpha": 1} if isinstance(decay, Tensor) else {}))
+    torch._foreach_add_(exponents, scalar_like(decay, wide[0]), **({"alpha": 1} if isinstance(decay, Tensor) else {}))
     for exponent in exponents if nan_guard else ():  # there is no foreach form of nan_to_num
         exponent.nan_to_num_(nan=0.0)
     torch._foreach_clamp_min_(exponents, -EXPONENT_LIMIT)
@@ -189,83 +199,57 @@ def _step_list(rows: list[_Row], decay: Scalar, nan_guard: bool) -> None:
 def _step_compiled(
     rows: list[_Row], decay: Scalar, nan_guard: bool, max_norm: float | None, *, asked: bool
 ) -> set[int]:
-    """Do the same in one kernel a tensor, and as `_step_tensor` where that cannot be; what is within the bound."""
-    device, dtype = rows[0].weight.device, rows[0].weight.dtype
-    made = None
-    if dtype in TYPES:
-        made = kernel(
-            device,
-            dtype,
-            signed=rows[0].sign is not None,
-            summed=max_norm is not None and device.type in _AT_HAND,
-            threads=torch.get_num_threads() if device.type == "cpu" else 0,
-            nan_guard=nan_guard,
-        )
-    if isinstance(made, CannotCompile):
-        if asked:
-            raise made
-        warn(str(made))
-    like = rows[0].weight.new_empty((), dtype=_working_dtype(rows[0].weight))
+    """Do the same with one kernel call per tensor, or with `step_tensor_` where there is no kernel for it.
+
+    Returns:
+        The ids of weights whose norms are known to be within ``max_norm``.
+    """
+    summed = max_norm is not None and rows[0].weight.device.type in SYNCHRONOUS_DEVICES
+    compiled = _kernel_for(rows[0], nan_guard, summed, asked=asked)
+    like = rows[0].weight.new_empty((), dtype=working_dtype(rows[0].weight.dtype))
     scalars: dict[int, Tensor] = {}
     squares: dict[int, Tensor] = {}
     for row in rows:
-        views = flat(row.weight, row.grad, row.sign) if callable(made) else None
-        if views is None or not callable(made):
-            _step_tensor(row, decay, nan_guard)
+        views = None if compiled is None else flat(row.weight, row.grad, row.sign)
+        if compiled is None or views is None:
+            step_tensor_(*row, decay, nan_guard)
             continue
         for value in (row.rate, decay):
             if id(value) not in scalars:
-                scalars[id(value)] = _tensor(value, like)
-        total = made(*views, scalars[id(row.rate)], scalars[id(decay)])
+                scalars[id(value)] = tensor_like(value, like)
+        total = compiled(*views, scalars[id(row.rate)], scalars[id(decay)])
         if total is not None:
             squares[id(row.weight)] = total
-    # with a margin for the rounding of weights in half precision, which the sums do not see
+    # the margin of 10 % covers the rounding of weights in half precision, which the sums of squares do not include
     if squares and max_norm is not None and not (torch.stack(list(squares.values())) > 0.9 * max_norm**2).any():
         return set(squares)
     return set()
 
 
+def _kernel_for(row: _Row, nan_guard: bool, summed: bool, *, asked: bool) -> Kernel | None:
+    """Return the kernel for weights like this one; None where it cannot be had, an error if it was ``asked`` for."""
+    device, dtype = row.weight.device, row.weight.dtype
+    if dtype not in TYPES:
+        return None
+    made = kernel(
+        device,
+        dtype,
+        signed=row.sign is not None,
+        summed=summed,
+        threads=torch.get_num_threads() if device.type == "cpu" else 0,
+        nan_guard=nan_guard,
+    )
+    if not isinstance(made, CannotCompile):
+        return made
+    if asked:
+        raise made
+    warn(str(made))
+    return None
+
+
 def _choose(weights: Sequence[Tensor]) -> Form:
     if weights[0].device.type in _FOREACH_DEVICES:
         return "foreach"
-    many = weights[0].device.type == "cpu" and sum(weight.numel() for weight in weights) >= _COMPILED_FROM
+    many = weights[0].device.type == "cpu" and sum(weight.numel() for weight in weights) >= COMPILE_THRESHOLD
     # within a compiled step, the compiler fuses the single form by itself
     return "compiled" if many and not torch.compiler.is_compiling() else "single"
-
-
-def _working_dtype(tensor: Tensor) -> torch.dtype:
-    return WIDER.get(tensor.dtype, tensor.dtype)
-
-
-def _like(value: Scalar, tensor: Tensor) -> Scalar:
-    """Bring a tensor of one element to the device and type of ``tensor``; leave a number as it is."""
-    if isinstance(value, Tensor):
-        return value.reshape(()).to(tensor.device, tensor.dtype, non_blocking=True)
-    return value
-
-
-def _like_each(values: Sequence[Scalar], tensors: Sequence[Tensor]) -> Scalar | list[float] | list[Tensor]:
-    """Do what `_like` does for each tensor of a list; one value where it is the same for all."""
-    if all(value is values[0] for value in values):
-        return _like(values[0], tensors[0])
-    if not any(isinstance(value, Tensor) for value in values):
-        return list(values)  # pyright: ignore[reportReturnType]
-    return [_tensor(value, tensor) for value, tensor in zip(values, tensors, strict=True)]
-
-
-def _tensor(value: Scalar, like: Tensor) -> Tensor:
-    """Bring a number, too, to the device and type of ``like``."""
-    value = _like(value, like)
-    return value if isinstance(value, Tensor) else like.new_full((), value)
-
-
-def _is_zero(value: Scalar) -> bool:
-    return not isinstance(value, Tensor) and value == 0
-
-
-def _batches(rows: Iterable[_T]) -> list[list[_T]]:
-    """Split rows by device and type of their first tensor, keeping their order."""
-    batches: dict[tuple[torch.device, torch.dtype], list[_T]] = defaultdict(list)
-    for row in rows:
-        batches[row[0].device, row[0].dtype].append(row)
-    return list(batches.values())

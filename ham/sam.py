@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
+from .lists import batches, working_dtype
 from .optimizer import HAM
-from .rule import _batches, _working_dtype
 from .wrapper import OptimizerWrapper
 
 _GRADIENTS = ("perturbed", "first")
@@ -203,8 +203,8 @@ class SAM(OptimizerWrapper):
             rows = [(param, param.grad) for param in group["params"] if param.grad is not None]
             if any(grad.layout != torch.strided for _, grad in rows):
                 raise RuntimeError(f"a parameter in group {index} has a sparse gradient; SAM needs dense ones")
-            for batch in _batches(rows):
-                params, dtype = [param for param, _ in batch], _working_dtype(batch[0][0])
+            for batch in batches(rows):
+                params, dtype = [param for param, _ in batch], working_dtype(batch[0][0].dtype)
                 directions, reach = [grad.to(dtype) for _, grad in batch], None
                 if group.get(self._adaptive, self.defaults[self._adaptive]):
                     reach = list(torch._foreach_abs([param.to(dtype) for param in params]))
@@ -230,7 +230,7 @@ def _climb(ascents: list[_Ascent]) -> None:
 @contextmanager
 def _kept(tensors: Iterable[Tensor]) -> Iterator[None]:
     """Put tensors back to their present values at the end of a block, whatever happens in it."""
-    kept = _batches((tensor, tensor.detach().clone()) for tensor in tensors)
+    kept = batches((tensor, tensor.detach().clone()) for tensor in tensors)
     try:
         yield
     finally:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .rule import Scalar
+from .lists import Scalar
 
 DECAY = 0.99  # of the running mean
 PEAK = "ham_peak_lr"  # key of a parameter group

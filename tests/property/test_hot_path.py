@@ -44,7 +44,7 @@ class Watch(TorchDispatchMode):
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     """A watch that also hears of copies to the host, which on the CPU are no operation at all."""
     watch = Watch()
-    monkeypatch.setattr("ham.rule._AT_HAND", ())  # devices whose results the host has at once
+    monkeypatch.setattr("ham.rule.SYNCHRONOUS_DEVICES", ())  # as on an accelerator: reading a result stalls the host
     for name in COPIES:
         original = getattr(Tensor, name)
 

@@ -19,11 +19,11 @@ class NoHostSync(TorchDispatchMode):
     FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique")
 
     def __enter__(self):
-        self._at_hand, rule._AT_HAND = rule._AT_HAND, ()
+        self._at_hand, rule.SYNCHRONOUS_DEVICES = rule.SYNCHRONOUS_DEVICES, ()
         return super().__enter__()
 
     def __exit__(self, *exception):
-        rule._AT_HAND = self._at_hand
+        rule.SYNCHRONOUS_DEVICES = self._at_hand
         return super().__exit__(*exception)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

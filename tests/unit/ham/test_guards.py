@@ -21,7 +21,7 @@ INF, NAN = math.inf, math.nan
 @pytest.fixture(params=["host", "device"])
 def at_hand(request, monkeypatch):
     """Results that the host has at once, as on a CPU, and results that it would have to wait for."""
-    monkeypatch.setattr(rule, "_AT_HAND", ("cpu",) if request.param == "host" else ())
+    monkeypatch.setattr(rule, "SYNCHRONOUS_DEVICES", ("cpu",) if request.param == "host" else ())
 
 
 def test_norm_bound_scales_what_is_larger_and_leaves_the_rest_bit_equal(at_hand):

@@ -242,7 +242,7 @@ def test_every_form_gives_the_closed_form_in_every_layout(form, dtype, tolerance
 @FORMS
 @pytest.mark.parametrize("at_hand", [("cpu",), ()])
 def test_the_norm_bound_of_a_step_is_that_after_it(form, at_hand, monkeypatch):
-    monkeypatch.setattr(rule, "_AT_HAND", at_hand)  # devices whose results the host has at once
+    monkeypatch.setattr(rule, "SYNCHRONOUS_DEVICES", at_hand)
     for scales, last in (((1.0, 1.0, 1.0, 1.0), 1.0), ((1.0, 300.0, 1.0, 1.0), 1.0), ((1.0, 300.0, 1e30, 1.0), INF)):
         starts = [torch.linspace(-1, 2, 3000).view(50, 60) * scale for scale in scales]
         starts[3][0, 0] = last
@@ -299,16 +299,16 @@ def moved(form):
 def test_the_form_is_chosen_by_the_number_of_weights(monkeypatch):
     assert not torch.equal(moved("compiled"), moved("single"))  # in the last bits
     assert torch.equal(moved("auto"), moved("single"))
-    monkeypatch.setattr(rule, "_COMPILED_FROM", 3001)
+    monkeypatch.setattr(rule, "COMPILE_THRESHOLD", 3001)
     assert torch.equal(moved("auto"), moved("single"))
-    monkeypatch.setattr(rule, "_COMPILED_FROM", 3000)
+    monkeypatch.setattr(rule, "COMPILE_THRESHOLD", 3000)
     assert torch.equal(moved("auto"), moved("compiled"))
 
 
 def test_without_a_compiler_auto_goes_on_and_says_so_once(monkeypatch, caplog):
     # a kernel that no other test has compiled, and a cache that has none
     without = partial(hyperbolic_step_, lr=0.1, alpha=2.0, beta=0.5, nan_guard=False)
-    monkeypatch.setattr(rule, "_COMPILED_FROM", 1)
+    monkeypatch.setattr(rule, "COMPILE_THRESHOLD", 1)
     weight, expected = torch.full((2, 2), 2.0), torch.full((2, 2), 2.0)
     with torch._inductor.utils.fresh_cache(), torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
         for _ in range(2):
