@@ -81,3 +81,26 @@ def saved_and_loaded(state_dict):
     torch.save(state_dict, buffer)
     buffer.seek(0)
     return torch.load(buffer, weights_only=True)
+
+
+def make_params(dtype, seed=0):
+    """Two groups: a convolution, a matrix with exact zeros, a bias; a large matrix, a large vector, one unused."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape, scale):
+        return torch.nn.Parameter((torch.randn(*shape, generator=generator, dtype=torch.float64) * scale).to(dtype))
+
+    conv, matrix, bias = normal(4, 2, 3, 3, scale=0.05), normal(5, 4, scale=0.2), normal(5, scale=0.2)
+    with torch.no_grad():
+        matrix[1:3, ::2] = 0
+    large, vector, unused = normal(3, 4, scale=285.0), normal(6, scale=900.0), normal(3, 3, scale=1.0)
+    return [[conv, matrix, bias], [large, vector, unused]]
+
+
+def fill_grads(groups, step, scale=0.3):
+    """The same gradients for the same step: mostly small, one in ten a thousand times larger, zero at zero weights."""
+    generator = torch.Generator().manual_seed(1000 + step)
+    for p in [*groups[0], *groups[1][:-1]]:
+        grad = torch.randn(p.shape, generator=generator, dtype=torch.float64) * scale
+        grad = torch.where(torch.rand(p.shape, generator=generator) < 0.1, grad * 1e3, grad)
+        p.grad = (grad * (p.detach() != 0)).to(p.dtype)

@@ -9,11 +9,12 @@ from functools import partial
 import pytest
 import timm
 import torch
-from ham_twin import LiteralHam, fill_grads, make_params
+from ham_helpers import fill_grads, make_params
 from torch.optim import SGD
 
 from experiments.bench.published import PublishedHAM
 from ham import HAM, bound_norms_, rule
+from ham.reference import HAMReference
 
 INF, NAN = math.inf, math.nan
 
@@ -59,16 +60,16 @@ def published(seed=0, dtype=torch.float64, **options):
     return groups, PublishedHAM(base, alpha=200.0, beta=1e-3, **options)
 
 
-def test_the_two_twins_of_the_listing_agree():
+def test_the_listing_agrees_with_the_reference():
     groups, listing = published()
     others = make_params(torch.float64)
     base = SGD([{"params": group} for group in others], lr=0.05, momentum=0.9, weight_decay=5e-4)
-    twin = LiteralHam(base, [200.0] * 2, [1e-3] * 2)
+    reference = HAMReference(base, [200.0] * 2, [1e-3] * 2)
     for step in range(10):
         fill_grads(groups, step)
         fill_grads(others, step)
         listing.step()
-        twin.step()
+        reference.step()
     for group, other in zip(groups, others, strict=True):
         for p, q in zip(group, other, strict=True):
             torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)

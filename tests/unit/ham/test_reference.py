@@ -1,14 +1,15 @@
-"""HAM against its literal twin, step by step, and against numbers computed by hand."""
+"""HAM against its literal reference, step by step, and against numbers computed by hand."""
 
 import math
 
 import pytest
 import torch
-from ham_twin import LiteralHam, fill_grads, make_params
+from ham_helpers import fill_grads, make_params
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ham import HAM
+from ham.reference import HAMReference
 
 STEPS = 20
 BASES = {
@@ -20,39 +21,79 @@ BASES = {
 }
 
 
+ALPHAS, BETAS = [200.0, -30.0], [1e-3, 0.5]
+
+
+def cases(groups, before, lr):
+    """Which cases of the rule a step has met, from its gradients and the weights before and after it."""
+    met = set()
+    for params, starts, alpha, beta in zip(groups, before, ALPHAS, BETAS, strict=True):
+        for p, start in zip(params, starts, strict=True):
+            if p.grad is None:
+                met.add("no gradient")
+                continue
+            if torch.linalg.vector_norm(p).item() == pytest.approx(1000.0, rel=1e-5):
+                met.add("bounded")
+            if p.ndim >= 2:
+                exponents = lr * (alpha * p.sign() * p.grad + beta)
+                found = {
+                    "zero": p == 0,
+                    "crossed zero": p * start < 0,
+                    "clamped below": exponents > 5,
+                    "clamped above": exponents < -5,
+                }
+                met |= {case for case, entries in found.items() if entries.any()}
+    return met
+
+
 @pytest.mark.parametrize("sign", ["after", "before"])
 @pytest.mark.parametrize("form", ["single", "foreach"])
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-def test_every_step_equals_the_literal_twin(dtype, tolerance, base, form, sign):
+def test_every_step_equals_that_of_the_reference(dtype, tolerance, base, form, sign):
     cls, options = BASES[base]
     ours, theirs = make_params(dtype), make_params(dtype)
-    alphas, betas = [200.0, -30.0], [1e-3, 0.5]
-    groups = [{"params": g, "alpha": a, "beta": b} for g, a, b in zip(ours, alphas, betas, strict=True)]
+    groups = [{"params": g, "alpha": a, "beta": b} for g, a, b in zip(ours, ALPHAS, BETAS, strict=True)]
     optimizer = HAM(cls(groups, foreach=form == "foreach", **options), sign=sign, form=form)
     plain = cls([{"params": group} for group in theirs], foreach=False, **options)
-    twin = LiteralHam(plain, alphas, betas, sign=sign)
+    reference = HAMReference(plain, ALPHAS, BETAS, sign=sign)
     schedules = [CosineAnnealingLR(optimizer, STEPS), CosineAnnealingLR(plain, STEPS)]
 
-    zeros = ours[0][1].detach() == 0
+    zeros, met = ours[0][1].detach() == 0, set()
     for step in range(STEPS):
         fill_grads(ours, step)
         fill_grads(theirs, step)
+        before = [[p.detach().clone() for p in group] for group in theirs]
         optimizer.step()
-        twin.step()
+        reference.step()
+        met |= cases(theirs, before, plain.param_groups[0]["lr"])
         for schedule in schedules:
             schedule.step()
         for group, other in zip(ours, theirs, strict=True):
             for p, q in zip(group, other, strict=True):
                 torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance * 1e-2)
         assert (ours[0][1].detach()[zeros] == 0).all()
-    assert {event for event, count in twin.events.items() if count} == {
-        "zero",
-        "no gradient",
-        "crossed zero",
-        "clamped",
-        "bounded",
-    }
+    assert met == {"zero", "no gradient", "crossed zero", "clamped below", "clamped above", "bounded"}
+
+
+def test_gradients_that_are_not_finite_and_tensors_of_one_element_are_those_of_the_reference():
+    def make():
+        values = ([[1.0, -2.0, 0.0, 3.0]], [[-3200.0]], [-3200.0])
+        return [torch.nn.Parameter(torch.tensor(value, dtype=torch.float64)) for value in values]
+
+    ours, theirs = make(), make()
+    optimizer = HAM(SGD(ours, lr=0.1), alpha=2.0, beta=0.5)
+    reference = HAMReference(SGD(theirs, lr=0.1), [2.0], [0.5])
+    for gradient in ([1.0, -1.0, math.inf, 1.0], [math.nan, 1.0, 1.0, -math.inf]):
+        for params in (ours, theirs):
+            for p, grad in zip(params, (gradient, [1.0], [1.0]), strict=True):
+                p.grad = torch.tensor(grad, dtype=torch.float64).view_as(p)
+        optimizer.step()
+        reference.step()
+        for p, q in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-14, atol=0, equal_nan=True)
+    assert ours[0].isnan().any()
+    assert ours[0].isfinite().any()
 
 
 def test_hand_computed_step():
