@@ -1,4 +1,4 @@
-"""What HAM has to know of the optimizer it is around, and of the parameters it multiplies."""
+"""What HAM needs to know about its base optimizer and about the parameters it multiplies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.optim import SGD, Optimizer
 
 
 def rate_of(group: Mapping[str, Any]) -> Any:
-    """The rate of the step that was just taken: schedule-free bases warm up by themselves and note it apart."""
+    """Return the rate of the step just taken; schedule-free bases keep it, warm-up included, in ``scheduled_lr``."""
     return group.get("scheduled_lr", group["lr"])
 
 
@@ -21,8 +21,8 @@ def overwrites_gradients(base: Optimizer, group: Mapping[str, Any]) -> bool:
     """Whether a base step may write into ``.grad``, so that HAM needs a copy of it.
 
     Of torch's own optimizers only SGD does, and only in its foreach form with Nesterov momentum and no weight decay.
-    Others are not known, and a write need not show in the tensor's version (``p.grad.data.add_``): their gradients
-    are always copied.
+    Optimizers of other packages may do so too, and a write need not change the tensor's version counter
+    (``p.grad.data.add_``): their gradients are always copied.
     """
     if not type(base).__module__.startswith("torch.optim."):
         return True
@@ -31,12 +31,12 @@ def overwrites_gradients(base: Optimizer, group: Mapping[str, Any]) -> bool:
     decay, foreach = group["weight_decay"], group["foreach"]
     if not isinstance(decay, Tensor) and decay != 0:
         return False
-    # left to itself, SGD takes the foreach form on accelerators only
+    # with foreach=None, SGD chooses the foreach form on accelerators only
     return any(param.device.type != "cpu" for param in group["params"]) if foreach is None else bool(foreach)
 
 
 def check_tensor(param: Tensor, where: str) -> None:
-    """Raise where HAM cannot multiply a parameter; ``where`` names it."""
+    """Raise an error if HAM cannot multiply a parameter, which ``where`` names."""
     if param.is_complex():
         raise TypeError(f'{where} is complex; HAM needs real weights (switch it off for the group with "ham": False)')
     if param.grad is not None and param.grad.layout != torch.strided:
@@ -44,7 +44,7 @@ def check_tensor(param: Tensor, where: str) -> None:
 
 
 def check_number(name: str, value: object) -> None:
-    """Raise where an option is no finite number."""
+    """Raise an error if an option is not a finite number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: {value!r} is not a number")
     if not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Functions of `ham.geometry`, without the cancellation of their plain forms; real tensors, entry by entry."""
+"""Functions for `ham.geometry` without the cancellation of their plain forms; real tensors, entry by entry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def entropy(u: Tensor) -> Tensor:
-    """((1 + u) log(1 + u) - u) / u² for u ≥ -1, which is 1/2 at 0.
+    """Compute ((1 + u) log(1 + u) - u) / u² for u ≥ -1, which is 1/2 at 0.
 
     With y = u / (2 + u), log(1 + u) = 2 artanh(y) = 2 (y + y³/3 + y⁵/5 + ...), and the expression is
     (1 - y)/2 (1 + (y + y²) (1/3 + y²/5 + y⁴/7 + ...)), in which nothing cancels.
@@ -26,14 +26,14 @@ def entropy(u: Tensor) -> Tensor:
 
 
 def over_argument(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """function(x) / x for a function with derivative 1 at 0: 1 there, and where x has lost its digits."""
+    """Compute function(x) / x for a function with derivative 1 at 0: 1 at 0, and at subnormal x, which lack digits."""
     lost = x.abs() < torch.finfo(x.dtype).tiny
     safe = torch.where(lost, 1.0, x)
     return torch.where(lost, 1.0, function(safe) / safe)
 
 
 def sinh_rest(d: Tensor) -> Tensor:
-    """sinh(d) - d for |d| ≤ 1."""
+    """Compute sinh(d) - d for |d| ≤ 1."""
     square, series = d.square(), torch.ones_like(d)
     for k in range(8, 1, -1):
         series = 1 + series * square / (2 * k * (2 * k + 1))

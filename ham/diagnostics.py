@@ -1,17 +1,17 @@
-"""Is alpha right? Figures of HAM's step that show within a hundred steps whether alpha is too large or idle.
+"""Figures of HAM's step that show within a hundred steps whether alpha is too large or idle.
 
-In a loop of one's own::
+In a training loop::
 
     watch = Watch(optimizer, model.named_parameters())
     ...                                  # after optimizer.step(), while gradients and rate are still those of the step
     if step % 10 == 0:
         wandb.log(watch.look().metrics())   # plain numbers
     ...
-    print(watch.verdict)                    # "too large", "idle" or "fine", of all looks so far
+    print(watch.verdict)                    # "too large", "idle" or "fine", by all looks so far
 
-A look changes nothing. On a CPU it costs three steps of HAM; it waits for the device once. Gradients are largest at
-the start, and what a too large alpha breaks there shows less later: look often in the first hundred steps, warm-up not
-counted.
+A look changes nothing. On a CPU it costs as much as three steps of HAM; it waits for the device once. Gradients are
+largest at the start, and the damage that a too large alpha does there shows less later: look often in the first hundred
+steps after the warm-up.
 """
 
 from __future__ import annotations
@@ -33,23 +33,24 @@ from .wrapper import OptimizerWrapper
 Verdict = Literal["too large", "idle", "fine"]
 
 LARGE = 0.5  # an exponent that changes a weight by about half in one step
-# thresholds of the verdict, set by hand between what was worse and what was not in small networks: docs/alpha.md
+# thresholds of the verdict, set by hand to separate runs that HAM made worse in small networks: docs/alpha.md
 TOO_LARGE = 0.2  # mean relative step of a layer
 IDLE = 0.05  # speed
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What HAM's last step did to a layer, or to all of them: means over the weights that are not zero.
+    """Measures of HAM's last step in one layer, or in all layers: means over the nonzero weights.
 
     Attributes:
-        relative_step: Mean abs(expm1(e)), e the clamped exponent: the part of a weight that HAM adds or takes.
-        large: Share of exponents beyond `LARGE`, either way.
-        clamped: Share of exponents beyond the clamp at 5, either way.
-        speed: Mean abs(alpha * w). By its flow HAM makes a weight faster by 1 + alpha * abs(w) than plain gradient
-            descent; under momentum m of the base the addition counts 1 - m times as much. No rate is in it.
-        flips: Share of weights whose sign changed since the last look, of those that were not zero at either; 0 at the
-            first.
+        relative_step: Mean of abs(expm1(e)) with the clamped exponent e: the fraction of a weight that HAM adds or
+            removes.
+        large: Fraction of exponents with a magnitude above `LARGE`.
+        clamped: Fraction of exponents with a magnitude above the clamp at 5.
+        speed: Mean of abs(alpha * w). By its flow, HAM moves a weight 1 + alpha * abs(w) times as fast as gradient
+            descent; if the base has momentum m, the addition counts 1 - m times as much. Independent of the rate.
+        flips: Fraction of weights whose sign changed since the last look, among those that were nonzero at both; 0 at
+            the first look.
     """
 
     relative_step: float
@@ -61,11 +62,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Look:
-    """One look at HAM's step.
+    """Figures of one step of HAM.
 
     Attributes:
-        overall: All weights together.
-        layers: By parameter name.
+        overall: Figures of all weights together.
+        layers: Figures of each layer, by parameter name.
     """
 
     overall: Figures
@@ -73,17 +74,17 @@ class Look:
 
     @property
     def worst(self) -> str:
-        """The layer with the largest relative step."""
+        """Name of the layer with the largest relative step."""
         return max(self.layers, key=lambda name: self.layers[name].relative_step)
 
     def metrics(self, *, layers: bool = False) -> dict[str, float]:
-        """Plain numbers to log.
+        """Return the figures as plain numbers to log.
 
         Args:
-            layers: Add those of each layer, as ``ham/<figure>/<parameter>``.
+            layers: Add the figures of each layer, as ``ham/<figure>/<parameter>``.
 
         Returns:
-            ``ham/<figure>`` of all weights, and ``ham/worst_relative_step``, the largest of a layer.
+            ``ham/<figure>`` for all weights, and ``ham/worst_relative_step``, the largest of any layer.
         """
         named = {"": self.overall, **({f"/{name}": one for name, one in self.layers.items()} if layers else {})}
         figures = {f"ham/{f.name}{name}": getattr(one, f.name) for name, one in named.items() for f in fields(one)}
@@ -91,14 +92,15 @@ class Look:
 
 
 class Watch:
-    """Looks at HAM's steps.
+    """Measure HAM's steps and judge by them whether alpha suits the network.
 
     Args:
         optimizer: A `HAM`, or a wrapper around one.
-        named: Names and parameters, as of ``model.named_parameters()``; one that is missing is called after its place.
+        named: Names and parameters, as from ``model.named_parameters()``. A parameter that is missing is named by its
+            group and its place among the group's weights.
 
     Raises:
-        ValueError: if there is no HAM.
+        ValueError: if ``optimizer`` contains no HAM.
     """
 
     def __init__(self, optimizer: Optimizer, named: Iterable[tuple[str, Tensor]] = ()):
@@ -114,10 +116,10 @@ class Watch:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Whether alpha suits this network, by all looks so far; None before the first.
+        """Whether alpha suits this network, by all looks so far; None before the first look.
 
-        "too large": in some look some layer's mean relative step was beyond `TOO_LARGE`. "idle": the speed of all
-        weights together was never beyond `IDLE`, so that training is the base optimizer's but for the decay.
+        "too large": in some look, the mean relative step of some layer was above `TOO_LARGE`. "idle": the speed of all
+        weights together never reached `IDLE`, so that but for the decay the base optimizer alone does the training.
         """
         if self._largest > TOO_LARGE:
             return "too large"
@@ -125,12 +127,12 @@ class Watch:
 
     @torch.no_grad()
     def look(self) -> Look | None:
-        """Look at the step just taken; ranks of one run see the same.
+        """Measure the step just taken; all ranks of a run get the same figures.
 
-        Where the base writes into gradients (Nesterov SGD in its foreach form), the figures are of what it wrote.
+        If the base writes into gradients (Nesterov SGD in its foreach form), the figures use the gradients it wrote.
 
         Returns:
-            The figures; None where HAM has moved nothing, as before the first step.
+            The figures; None if HAM has moved nothing, as before the first step.
         """
         rows = list(self._rows())
         if not rows:
@@ -144,16 +146,16 @@ class Watch:
         return seen
 
     def forget_signs(self) -> None:
-        """Count flips from the next look on, as where weights were set from outside."""
+        """Forget the signs of the last look, so that weights set from outside do not count as flips."""
         self._signs.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """What verdict and flips depend on: a byte a weight, and three numbers."""
+        """Return the state that verdict and flips depend on: one byte per weight, and three numbers."""
         signs = {place: self._signs[param] for place, param in enumerate(self._params()) if param in self._signs}
         return {"signs": signs, "largest": self._largest, "fastest": self._fastest, "looks": self._looks}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo `state_dict`."""
+        """Load the state that `state_dict` returned."""
         params = list(self._params())
         self._signs = {params[place]: sign.to(params[place].device) for place, sign in state["signs"].items()}
         self._largest, self._fastest, self._looks = state["largest"], state["fastest"], state["looks"]
@@ -175,7 +177,7 @@ class Watch:
                 yield _Row(name, weight, lr, alpha[index] if isinstance(alpha, list) else alpha, beta)
 
     def _sums(self, row: _Row) -> Tensor:
-        """Sums over the entries that are not zero, as `_figures` takes them."""
+        """Sum each figure over the nonzero entries, in the order that `_figures` expects."""
         dtype = torch.promote_types(row.weight.dtype, torch.float32)
         weight, grad = row.weight.to(dtype), row.weight.grad.to(dtype)  # pyright: ignore[reportOptionalMemberAccess]
         sign = torch.sign(weight)
@@ -197,7 +199,7 @@ class Watch:
 
 
 class _Row(NamedTuple):
-    """A tensor that HAM has multiplied, with the numbers it did it with."""
+    """A tensor that HAM has multiplied, with the rate and constants of that step."""
 
     name: str
     weight: Tensor

@@ -1,7 +1,7 @@
-"""The geometry that HAM moves in, beside those of gradient descent and of the product m ⊙ w.
+"""The geometry in which HAM moves weights, with those of gradient descent and of the product m ⊙ w.
 
-Each moves a weight θ by a Riemannian gradient flow ``dθ = -G(θ) ∇f dt`` whose inverse metric ``G`` acts entry by
-entry and so is the inverse second derivative of a convex potential ``R``:
+Each geometry moves a weight θ by a Riemannian gradient flow ``dθ = -G(θ) ∇f dt``. Its inverse metric ``G`` acts entry
+by entry and is therefore the inverse second derivative of a convex potential ``R``:
 
 =================  ====================  ======================================  ===============================
 geometry           inverse metric G      mirror map R'                           potential R
@@ -11,20 +11,20 @@ geometry           inverse metric G      mirror map R'                          
 `Ham` (α)          1 + α |θ|             sign(θ) log(1 + α |θ|) / α              ((1 + α|θ|) log(1 + α|θ|) - α|θ|) / α²
 =================  ====================  ======================================  ===============================
 
-Hence ``dR'(θ) = -∇f dt``: a flow over a linear model moves R'(θ) within the span of its inputs, and of all weights that
-fit the data it ends at the one nearest to its start in the Bregman divergence of R.
+Hence ``dR'(θ) = -∇f dt``: a flow over a linear model moves R'(θ) within the span of its inputs. Among all weights that
+fit the data, it ends at those nearest to its start in the Bregman divergence of R.
 
-``R(θ) / R(1)`` goes from θ² to |θ|: of `Ham` from α → 0 to α → ∞ (by terms of 1 / log α), of `Product` from γ → ∞ to
-γ → 0. At θ = 0 the G of `Ham` is 1 for every α, that of the product is γ.
+``R(θ) / R(1)`` interpolates between θ² and |θ|: that of `Ham` from α → 0 to α → ∞ (with corrections of order
+1 / log α), that of `Product` from γ → ∞ to γ → 0. At θ = 0, G is 1 for `Ham` with any α, and γ for `Product`.
 
 Sources: the product's potential and inverse metric are those of Woodworth et al., COLT 2020, and of Jacobs & Burkholz,
 ICLR 2025 (arXiv 2408.09966), here for γ = m² - w²; the flow of HAM is that of Jacobs, Gadhikar, Rubio-Madrigal,
-Burkholz, ICLR 2026 (arXiv 2506.02630), derived here from `hyperbolic_step_`. What follows from a flow is derived in
-the docstrings.
+Burkholz, ICLR 2026 (arXiv 2506.02630), derived here from `hyperbolic_step_`. The docstrings derive what follows from
+a flow.
 
-All functions take real tensors of any shape, act entry by entry (a sum over entries is the potential of a tensor), and
-compute bfloat16 and float16 in float32. They are accurate to some units of rounding, also near zero, for α = 0, and for
-neighbouring arguments. Constants are numbers or tensors that broadcast against θ.
+All functions take real tensors of any shape, act entry by entry (the potential of a tensor is the sum over its
+entries), and compute bfloat16 and float16 in float32. They are accurate to some units of rounding, also near zero, for
+α = 0, and for nearly equal arguments. Constants are numbers or tensors that broadcast against θ.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["Euclidean", "Geometry", "Ham", "Product"]
 
 
 def _wide(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Compute bfloat16 and float16 in float32 and round the result once; the first argument says the type."""
+    """Make a method compute bfloat16 and float16 in float32 and round its result once, to the type of ``theta``."""
 
     @wraps(function)
     def computed(self: Geometry, theta: Tensor, *others: Tensor) -> Tensor:
@@ -57,48 +57,51 @@ def _wide(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 class Geometry(ABC):
-    """An inverse metric that acts entry by entry, with what follows from it."""
+    """An inverse metric that acts entry by entry, with its potential, maps and flow."""
 
     @abstractmethod
     def inverse_metric(self, theta: Tensor) -> Tensor:
-        """G(θ), the factor that gradients are multiplied with."""
+        """Return G(θ), the factor that multiplies gradients."""
 
     @abstractmethod
     def potential(self, theta: Tensor) -> Tensor:
-        """The mirror potential R(θ): convex, 0 with a derivative of 0 at θ = 0, second derivative 1 / G."""
+        """Return the mirror potential R(θ), which is convex with R(0) = R'(0) = 0 and R'' = 1 / G."""
 
     @abstractmethod
     def mirror_map(self, theta: Tensor) -> Tensor:
-        """R'(θ), the coordinates in which the flow is driven by the plain gradient."""
+        """Return R'(θ), the coordinates in which the flow follows the plain gradient."""
 
     @abstractmethod
     def inverse_map(self, dual: Tensor) -> Tensor:
-        """The θ whose `mirror_map` is ``dual``."""
+        """Return the θ whose `mirror_map` is ``dual``."""
 
     @abstractmethod
     def bregman(self, theta: Tensor, start: Tensor) -> Tensor:
-        """R(θ) - R(start) - R'(start) (θ - start): at least 0, and 0 where both are equal."""
+        """Return R(θ) - R(start) - R'(start) (θ - start), which is positive except at θ = start, where it is 0."""
 
     def metric(self, theta: Tensor) -> Tensor:
-        """1 / G(θ), the second derivative of the potential."""
+        """Return 1 / G(θ), the second derivative of the potential."""
         return 1 / self.inverse_metric(theta)
 
     def normalised_potential(self, theta: Tensor) -> Tensor:
-        """R(θ) / R(1): comparable between geometries, between θ² and |θ|."""
+        """Return R(θ) / R(1), which can be compared between geometries; it lies between θ² and |θ|."""
         return self.potential(theta) / self.potential(torch.ones_like(theta))
 
     def flow(self, theta: Tensor, grad: Tensor, beta: Scalar = 0.0) -> Tensor:
-        """The flow's right-hand side, ``dθ/dt = -G(θ) ∇f - β θ``.
+        """Return the right-hand side of the flow, ``dθ/dt = -G(θ) ∇f - β θ``.
 
         Args:
-            theta: Where.
-            grad: ∇f there.
-            beta: Decay per unit of time (the product's is twice its factors' weight decay).
+            theta: The weights θ.
+            grad: The gradient ∇f at θ.
+            beta: Decay per unit of time (for the product, twice the weight decay of its factors).
         """
         return -self.inverse_metric(theta) * grad - beta * theta
 
     def mirror_step(self, theta: Tensor, grad: Tensor, lr: Scalar) -> Tensor:
-        """Mirror descent, ``R'(θ) <- R'(θ) - lr ∇f``: the flow at β = 0 with the gradient held for a time ``lr``."""
+        """Take a step of mirror descent, ``R'(θ) <- R'(θ) - lr ∇f``.
+
+        This is the flow at β = 0 over a time ``lr`` in which the gradient is held fixed.
+        """
         return self.inverse_map(self.mirror_map(theta) - lr * grad)
 
 
@@ -107,27 +110,27 @@ class Euclidean(Geometry):
     """Gradient descent: G = 1."""
 
     def inverse_metric(self, theta: Tensor) -> Tensor:
-        """1."""
+        """Return 1."""
         return torch.ones_like(theta)
 
     def potential(self, theta: Tensor) -> Tensor:
-        """θ² / 2."""
+        """Return θ² / 2."""
         return theta.square() / 2
 
     def mirror_map(self, theta: Tensor) -> Tensor:
-        """Θ itself."""
+        """Return θ."""
         return theta.clone()
 
     def inverse_map(self, dual: Tensor) -> Tensor:
-        """The argument itself."""
+        """Return ``dual``, which is θ."""
         return dual.clone()
 
     def bregman(self, theta: Tensor, start: Tensor) -> Tensor:
-        """Half the squared difference."""
+        """Return (θ - start)² / 2."""
         return (theta - start).square() / 2
 
     def step(self, theta: Tensor, grad: Tensor, lr: Scalar, beta: Scalar = 0.0) -> Tensor:
-        """``θ - lr (∇f + β θ)``, SGD with weight decay β."""
+        """Take a step of SGD with weight decay β, ``θ - lr (∇f + β θ)``."""
         return theta - lr * (grad + beta * theta)
 
 
@@ -135,14 +138,14 @@ class Euclidean(Geometry):
 class Ham(Geometry):
     """HAM around gradient descent: G = 1 + α |θ|.
 
-    A step with rate η is ``h = θ - η g`` and then ``h exp(-η (α sign(h) g + β))``, by its series
-    ``θ - η ((1 + α |θ|) g + β θ)`` up to terms of η², which is the flow.
+    A step with rate η computes ``h = θ - η g`` and then ``h exp(-η (α sign(h) g + β))``. Up to terms of order η² this
+    is ``θ - η ((1 + α |θ|) g + β θ)``, a step along the flow.
 
     Attributes:
         alpha: α, at least 0; 0 is gradient descent.
 
     Raises:
-        ValueError: where α is negative: G then is negative at large weights, and there is no potential.
+        ValueError: if α is negative, since G is then negative at large weights and has no convex potential.
     """
 
     alpha: Scalar
@@ -152,30 +155,30 @@ class Ham(Geometry):
 
     @_wide
     def inverse_metric(self, theta: Tensor) -> Tensor:
-        """1 + α |θ|."""
+        """Return 1 + α |θ|."""
         return 1 + _like(self.alpha, theta) * theta.abs()
 
     @_wide
     def potential(self, theta: Tensor) -> Tensor:
-        """((1 + α|θ|) log(1 + α|θ|) - α|θ|) / α²."""
+        """Return ((1 + α|θ|) log(1 + α|θ|) - α|θ|) / α²."""
         return theta.square() * entropy(_like(self.alpha, theta) * theta.abs())
 
     @_wide
     def mirror_map(self, theta: Tensor) -> Tensor:
-        """Sign(θ) log(1 + α|θ|) / α."""
+        """Return sign(θ) log(1 + α|θ|) / α."""
         return theta * over_argument(torch.log1p, _like(self.alpha, theta) * theta.abs())
 
     @_wide
     def inverse_map(self, dual: Tensor) -> Tensor:
-        """Sign(z) (exp(α|z|) - 1) / α."""
+        """Return sign(z) (exp(α|z|) - 1) / α for z = ``dual``."""
         return dual * over_argument(torch.expm1, _like(self.alpha, dual) * dual.abs())
 
     @_wide
     def bregman(self, theta: Tensor, start: Tensor) -> Tensor:
-        """The Bregman divergence.
+        """Return the Bregman divergence.
 
         For equal signs, with ``u = α (|θ| - |start|) / G(start)``, it is ``G(start) ((1 + u) log(1 + u) - u) / α²``.
-        For different ones it is the sum of that to 0, of R(θ) and of |θ R'(start)|, none of them negative.
+        For different signs it is the divergence of 0 from ``start``, plus R(θ), plus |θ R'(start)|, none negative.
         """
         alpha = _like(self.alpha, theta)
         length, scale = start.abs(), 1 + alpha * start.abs()
@@ -194,14 +197,14 @@ class Ham(Geometry):
         beta: Scalar = 0.0,
         sign: Literal["after", "before"] = "after",
     ) -> Tensor:
-        """A step of ``HAM(SGD)``: the gradient step, then `hyperbolic_step_`; not differentiable.
+        """Take a step of ``HAM(SGD)``, the gradient step and then `hyperbolic_step_`; not differentiable.
 
         Args:
             theta: The weights.
             grad: Their gradient.
-            lr: Learning rate, a number or a tensor of one element; the same for ``beta`` (and α, here).
+            lr: Learning rate; in this method it, ``beta`` and α are numbers or tensors of one element.
             beta: HAM's decay.
-            sign: Where the sign of a weight is taken, as for `ham.HAM`.
+            sign: Take the sign of a weight "after" or "before" the gradient step, as `ham.HAM` does.
         """
         moved = theta - lr * grad
         signs = [theta.sign()] if sign == "before" else None
@@ -214,14 +217,14 @@ class Product(Geometry):
     """Gradient descent on the factors of θ = m w: G = m² + w² = √(4θ² + γ²) with the gap γ = m² - w².
 
     ``dm = -(g w + λ m) dt`` and ``dw = -(g m + λ w) dt`` give ``dθ = -((m² + w²) g + 2λ θ) dt``, so β = 2λ, and
-    ``dγ = -2λ γ dt``: without weight decay λ the gap is an invariant, else G is that of the present gap.
+    ``dγ = -2λ γ dt``: without weight decay λ the gap is invariant, with it G changes as the gap does.
 
     Attributes:
-        gap: γ, at least 0 (its sign only says which factor is which). At 0, the balanced pair, G is 2 |θ| and a
-            weight of zero never moves; potential and maps need γ > 0.
+        gap: γ, at least 0 (its sign would only say which factor is which). At γ = 0, the balanced pair, G is 2 |θ| and
+            a weight of zero never moves; potential and maps need γ > 0.
 
     Raises:
-        ValueError: where γ is negative.
+        ValueError: if γ is negative.
     """
 
     gap: Scalar
@@ -231,37 +234,37 @@ class Product(Geometry):
 
     @_wide
     def inverse_metric(self, theta: Tensor) -> Tensor:
-        """√(4θ² + γ²)."""
+        """Return √(4θ² + γ²)."""
         return torch.hypot(2 * theta, _like(self.gap, theta).expand_as(theta))
 
     @_wide
     def potential(self, theta: Tensor) -> Tensor:
-        """Θ arcsinh(2θ/γ) / 2 - (√(4θ² + γ²) - γ) / 4."""
+        """Return θ arcsinh(2θ/γ) / 2 - (√(4θ² + γ²) - γ) / 4."""
         return theta * self.mirror_map(theta) - theta.square() / (self.inverse_metric(theta) + _like(self.gap, theta))
 
     @_wide
     def mirror_map(self, theta: Tensor) -> Tensor:
-        """arcsinh(2θ/γ) / 2."""
+        """Return arcsinh(2θ/γ) / 2."""
         return torch.asinh(2 * theta / _like(self.gap, theta)) / 2
 
     @_wide
     def inverse_map(self, dual: Tensor) -> Tensor:
-        """Γ sinh(2z) / 2."""
+        """Return γ sinh(2z) / 2 for z = ``dual``."""
         return _like(self.gap, dual) * torch.sinh(2 * dual) / 2
 
     @_wide
     def bregman(self, theta: Tensor, start: Tensor) -> Tensor:
-        """The Bregman divergence.
+        """Return the Bregman divergence.
 
         With ``a = 2θ/γ``, ``b = 2 start/γ`` and ``d = arcsinh(a) - arcsinh(b)`` it is
-        ``γ (a d - √(1 + a²) + √(1 + b²)) / 4``, or, without a difference of near numbers where d is small,
-        ``γ (√(1 + a²) (cosh d - 1) - a (sinh d - d)) / 4``.
+        ``γ (a d - √(1 + a²) + √(1 + b²)) / 4``. Where d is small, the equal form
+        ``γ (√(1 + a²) (cosh d - 1) - a (sinh d - d)) / 4`` avoids differences of nearly equal numbers.
         """
         gap = _like(self.gap, theta)
         a, b, difference = 2 * theta / gap, 2 * start / gap, 2 * (theta - start) / gap
         root_a, root_b = torch.hypot(a, torch.ones_like(a)), torch.hypot(b, torch.ones_like(b))
         same = a * b > 0
-        # sinh(d) = a √(1 + b²) - b √(1 + a²); for equal signs a difference, so its conjugate divides instead
+        # sinh(d) = a √(1 + b²) - b √(1 + a²); for equal signs this cancels, so it is expanded by its conjugate
         conjugate = torch.where(same, difference * (a + b) / torch.where(same, a * root_b + b * root_a, 1.0), 0.0)
         d = torch.asinh(torch.where(same, conjugate, a * root_b - b * root_a))
         near = root_a * 2 * torch.sinh(d / 2).square() - a * sinh_rest(d.clamp(-1, 1))
@@ -269,9 +272,9 @@ class Product(Geometry):
         return gap * torch.where(d.abs() < 1, near, far) / 4
 
     def step(self, theta: Tensor, grad: Tensor, lr: Scalar, beta: Scalar = 0.0) -> Tensor:
-        """The product after a step of SGD on both factors, with weight decay λ = β / 2.
+        """Return the product after a step of SGD on both factors with weight decay λ = β / 2.
 
-        ``θ - lr (G g + 2λ θ) + lr² (g w + λ m) (g m + λ w)``; the gap becomes ``γ ((1 - lr λ)² - lr² g²)``.
+        It is ``θ - lr (G g + 2λ θ) + lr² (g w + λ m) (g m + λ w)``; the gap becomes ``γ ((1 - lr λ)² - lr² g²)``.
         """
         metric, decay = self.inverse_metric(theta), beta / 2
         second = (grad.square() + decay * decay) * theta + decay * grad * metric

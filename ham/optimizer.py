@@ -1,4 +1,4 @@
-"""HAM, Hyperbolic Aware Minimization: any torch optimizer followed by a multiplicative step."""
+"""The optimizer HAM: any torch optimizer followed by the multiplicative step of `ham.rule`."""
 
 from __future__ import annotations
 
@@ -19,85 +19,67 @@ _SIGNS = ("after", "before")
 
 
 class _Given(NamedTuple):
-    """A parameter group with the gradients that the base optimizer is given."""
+    """A parameter group with the gradients that the base optimizer gets."""
 
     group: dict[str, Any]
     params: list[Tensor]
     grads: list[Tensor]
 
     def seeing(self, grads: Mapping[Tensor, Tensor]) -> _Given:
-        """The same group with other gradients, of the parameters that have one."""
+        """Return the same group with other gradients, for the parameters that have one in ``grads``."""
         params = [param for param in self.params if param in grads]
         return _Given(self.group, params, [grads[param] for param in params])
 
 
 class HAM(OptimizerWrapper):
-    """Hyperbolic Aware Minimization around a base optimizer.
+    """Take the step of a base optimizer, then multiply the weights: Hyperbolic Aware Minimization (HAM).
 
     Source: Jacobs, Gadhikar, Rubio-Madrigal, Burkholz, "Hyperbolic Aware Minimization: Implicit
     Bias for Sparsity", ICLR 2026
-    (arXiv 2506.02630). After the base step, the weights of tensors with two or more dimensions are multiplied::
+    (arXiv 2506.02630). After the base step, every tensor with two or more dimensions is multiplied::
 
         w <- w * exp(clamp(lr * (-alpha * sign(w) * g - beta), -5, 5))
 
-    with the raw gradient ``g`` that the base was given (as it is when ``step`` begins: clipped or masked if you did
-    so; without momentum and weight decay) and the group's current ``lr``, so that HAM follows warm-up and schedule.
-    Exact zeros stay zero: a sparse network whose pruned weights the base does not move stays sparse. For small rates
-    this follows ``dw = -(1 + alpha |w|) g dt - beta w dt``: large weights learn faster, and alpha sets where large
-    begins.
+    The gradient ``g`` is the raw one, as it is when ``step`` begins: clipped or masked if you did so, without momentum
+    and weight decay. ``lr`` is the group's current rate, so HAM follows warm-up and schedule. Exact zeros stay zero, so
+    a sparse network stays sparse if the base does not move its pruned weights. For small rates the weights follow
+    ``dw = -(1 + alpha |w|) g dt - beta w dt``: large weights learn faster, one of magnitude 1 / alpha twice as fast.
 
-    ``alpha`` and ``beta`` live in the parameter groups: set them per group, change them in training (as a scheduler
-    does with ``lr``), find them in ``state_dict()``. Where the base has options of that name (RMSprop, ASGD), the
-    keys are ``ham_alpha`` and ``ham_beta``. A group with ``"ham": False`` is left to the base alone. alpha = beta = 0
-    is the base optimizer, bit for bit, as long as no tensor reaches ``max_weight_norm``.
+    ``alpha`` and ``beta`` live in the parameter groups: set them per group, change them during training as a scheduler
+    changes ``lr``, find them in ``state_dict()``. Where the base has options of that name (RMSprop, ASGD), the keys are
+    ``ham_alpha`` and ``ham_beta``. A group with ``"ham": False`` is left to the base alone. alpha = beta = 0 is the
+    base optimizer, bit for bit, as long as no tensor exceeds ``max_weight_norm``.
 
-    What has two or more dimensions counts as a weight, as in the listing: also the class token and position embedding
-    of a vision transformer, shaped (1, 1, width) and (1, tokens, width) (timm's ``cls_token`` and ``pos_embed``).
-    Whether the paper's ViT results include them is *unverified*. ``"ham": False`` for their group leaves them out.
+    With a closure, HAM uses the gradient of the closure's last call; under `SAM`, its option ``gradient`` says which
+    one. With a `GradScaler`, call ``scaler.unscale_`` or ``scaler.step`` as for any optimizer; a step with infinite
+    gradients is skipped whole. Around a schedule-free base only the interpolated weights y are multiplied, not its
+    iterate z; for z, put HAM inside ``schedulefree.ScheduleFreeWrapper``.
 
-    With a closure, the gradient is that of its last call. With a `GradScaler`, call ``scaler.unscale_`` or
-    ``scaler.step`` as for any optimizer; a step with infinite gradients is skipped whole. Under `SAM` it is the
-    gradient at the perturbed weights, or at the weights themselves, see there. Around a schedule-free base only the
-    interpolated weights y are multiplied, not its iterate z; for that, put HAM inside
-    ``schedulefree.ScheduleFreeWrapper``.
+    Main deviations from the published listing; docs/optimizer.md has all of them with their reasons:
 
-    Deviations from the published listing, and why:
-
-    - Its gradient-norm clip (20, over a group) runs after the update, on gradients about to be cleared: with or without
-      it, weights are equal bit for bit, unless gradients are kept from step to step. Left out; clip before ``step``.
-    - It tests weight, gradient, exponent and result of each tensor for NaN, each time waiting for the device, prints,
-      and leaves the whole tensor without HAM's step and norm bound. The base has written the NaN into the weights by
-      then, so the tests protect nothing. An infinite gradient passes them all; the bound then multiplies the tensor by
-      1000 / inf: all its weights become zero, infinite ones NaN. Here an entry whose exponent is NaN is skipped, on the
-      device, and a tensor whose norm is not finite is not scaled: a NaN or infinite gradient does to its own entry what
-      the base makes of it, and HAM spreads it nowhere.
-    - Its wrapper loses momentum and learning rate when a checkpoint is loaded, keeps alpha and beta outside the
-      checkpoint and returns no loss from closures: see `OptimizerWrapper`.
-    - It moves tensors of one element: the thresholds of soft-threshold methods, shaped (1, 1), are not weights, and
-      its norm bound throws their start (-3200) to -1000 in the first step. Left alone here, unless ``scalars``.
-    - ``w + w * expm1(e)`` stands for ``w * exp(e)``: the same product with less rounding (see `ham.rule`).
-    - HAM can be switched off per group: factors of a product m*w already have the geometry that HAM emulates.
-    - The gradient stays raw with bases that overwrite it, as Nesterov SGD can (foreach form, no weight decay).
-    - With a base that maximizes, the gradient's sign is turned for HAM too; the listing would work against the base.
+    - Its gradient-norm clip runs after the update, on gradients about to be cleared: left out. Clip before ``step``.
+    - An entry whose exponent is NaN is skipped, and a tensor whose norm is not finite is not scaled, both without
+      waiting for the device. The listing tests whole tensors, waits, and can set all weights of a tensor to zero.
+    - Tensors of one element are left to the base, unless ``scalars``: thresholds of shape (1, 1) are not weights.
 
     Args:
         base: The optimizer that takes the first half of the step. Its parameters and gradients are real and dense.
         alpha: Strength of the sign-aware part; any finite number (the paper's experiments reach from -200 to 200).
         beta: Decay per unit of learning rate, decoupled, at least 0.
         sign: Take the sign of a weight "after" the base step (HYP*, the published listing) or "before" it (HYP, which
-            keeps one more tensor per parameter during the step). They differ where a weight crosses, or leaves, zero.
+            keeps one more tensor per parameter during the step). The two differ where a weight crosses or leaves zero.
         max_weight_norm: Largest Euclidean norm of a tensor after the step, for every tensor with a gradient,
             one-dimensional ones included; None for no bound. A tensor whose norm is not finite is left as it is.
-        scalars: Treat tensors of one element as any other.
-        scale_free: Take alpha for c, the strength relative to each tensor's own gradients (see `ham.scale_free`): the
-            suite's extension, not the paper's HAM. A group's own option, as alpha is.
+        scalars: Treat tensors of one element like any other tensor.
+        scale_free: Interpret alpha as c, the strength relative to each tensor's own gradients (see `ham.scale_free`):
+            this suite's extension, not the paper's HAM. Can be set per group, as alpha can.
         form: Form of the multiplicative step, "single", "foreach", "compiled" or "auto"; see `hyperbolic_step_`.
 
     Raises:
-        TypeError: for a base that is no optimizer, an option of the wrong type, or (in ``step``) complex parameters.
-        ValueError: for an option out of range, a base that has no learning rate, is differentiable, or contains HAM
+        TypeError: if the base is no optimizer, an option has the wrong type, or (in ``step``) a parameter is complex.
+        ValueError: if an option is out of range, or the base has no learning rate, is differentiable, or contains HAM
             already.
-        RuntimeError: in ``step``, for sparse gradients, or where ``form="compiled"`` cannot be had.
+        RuntimeError: in ``step``, if a gradient is sparse, or if ``form="compiled"`` is not available.
     """
 
     _options = ("sign", "max_weight_norm", "scalars", "form")
@@ -139,7 +121,7 @@ class HAM(OptimizerWrapper):
         self._alpha, self._beta, *_ = self.group_defaults
 
     def check_group(self, group: Mapping[str, Any]) -> None:
-        """Check alpha, beta, the switches and what HAM needs of the base's options."""
+        """Check alpha, beta, the switches and those options of the base that HAM depends on."""
         check_number(self._alpha, group[self._alpha])
         check_number(self._beta, group[self._beta])
         if group[self._beta] < 0:
@@ -157,13 +139,13 @@ class HAM(OptimizerWrapper):
             )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group; a scale-free one takes its rate for the peak until it sees a larger one."""
+        """Add a parameter group; if it is scale-free, its rate is the peak rate until a larger one is seen."""
         super().add_param_group(param_group)
         if param_group["scale_free"]:
             follow_peak(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a checkpoint, see `OptimizerWrapper.load_state_dict`, with the running means as they were saved."""
+        """Load a checkpoint as `OptimizerWrapper.load_state_dict` does, keeping the type of saved running means."""
         super().load_state_dict(state_dict)
         restore(self, state_dict)
 
@@ -180,15 +162,15 @@ class HAM(OptimizerWrapper):
 
         Args:
             closure: Reevaluates the model and returns the loss; the base calls it.
-            grads: Gradient by parameter that the multiplicative step takes in place of ``.grad``; a parameter that
-                has only one of them is left to the base.
+            grads: Gradient by parameter, which the multiplicative step uses in place of ``.grad``. A parameter that
+                has only one of the two is left to the base.
 
         Returns:
-            What the base returns: the loss where there is a closure.
+            The return value of the base: the loss if there is a closure.
 
         Raises:
-            RuntimeError: for a sparse gradient.
-            TypeError: for a complex parameter.
+            RuntimeError: if a gradient is sparse.
+            TypeError: if a parameter is complex.
         """
         signs = self._signs() if self.sign == "before" else None
         if closure is None:
@@ -208,14 +190,14 @@ class HAM(OptimizerWrapper):
         return loss
 
     def strengths(self, group: Mapping[str, Any], weights: Sequence[Tensor]) -> tuple[Scalar | list[Tensor], Scalar]:
-        """Alpha and beta as the last step took them.
+        """Return alpha and beta as the last step used them.
 
         Args:
             group: One of the parameter groups.
             weights: Tensors of the group that the last step multiplied.
 
         Returns:
-            Alpha, one for each of the tensors where the group is scale-free and negative under ``maximize``; beta.
+            Alpha, negated under ``maximize``, and a list with one value per tensor if the group is scale-free; beta.
         """
         alpha = group.get(self._alpha, self.defaults[self._alpha])
         alpha = -alpha if group.get("maximize") else alpha
@@ -224,7 +206,7 @@ class HAM(OptimizerWrapper):
         return alpha, group.get(self._beta, self.defaults[self._beta])
 
     def multiplies(self, param: Tensor) -> bool:
-        """Whether a step multiplies this tensor, if its group is not switched off and it has a gradient."""
+        """Whether a step multiplies this tensor, provided that its group has HAM on and it has a gradient."""
         return param.ndim >= 2 and self._takes(param)
 
     def _takes(self, param: Tensor) -> bool:
@@ -232,7 +214,7 @@ class HAM(OptimizerWrapper):
 
     @torch.no_grad()
     def _signs(self) -> dict[Tensor, Tensor]:
-        """Signs of the weights that the step may multiply."""
+        """Return the signs of all weights that the step may multiply."""
         return {
             param: torch.sign(param)
             for group in self.param_groups
@@ -243,7 +225,7 @@ class HAM(OptimizerWrapper):
 
     @torch.no_grad()
     def _collect(self) -> list[_Given]:
-        """Take the gradients as they stand now, before the base can change them."""
+        """Collect the gradients as they are now, before the base can change them."""
         given = []
         for index, group in enumerate(self.param_groups):
             if not group.get("ham", True):

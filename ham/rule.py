@@ -36,9 +36,9 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 # on a CPU the foreach kernels loop over the tensors and stream all temporaries through memory: up to twice as slow
 _FOREACH_DEVICES = ("cuda", "xpu")
-# number of weights from which on the compiler's time, some seconds, is saved again within about a thousand steps
+# with this many weights, a compiled kernel saves within about a thousand steps the seconds that compiling takes
 COMPILE_THRESHOLD = 2**22
-# devices on which reading a result never stalls the host, so that a branch on a value is free
+# devices that compute while the host waits anyway, so that a branch on a result costs nothing
 SYNCHRONOUS_DEVICES = ("cpu",)
 
 
@@ -94,31 +94,31 @@ def hyperbolic_step_(
 ) -> None:
     """Multiply weights, in place, by ``exp(clamp(lr * (-alpha * sign * grad - beta), -5, 5))``.
 
-    An entry whose exponent is not a number (a gradient that is, or an infinite one at a zero weight) is left as it
-    is, so HAM never turns a finite weight into NaN. The published listing leaves out the whole tensor then, after a
-    test that waits for the device.
+    An entry whose exponent is NaN (its gradient is NaN, or infinite at a zero weight) is left as it is, so HAM never
+    turns a finite weight into NaN. The published listing skips the whole tensor instead, after a test that waits for
+    the device.
 
     Args:
         weights: Real tensors of any shapes; changed in place.
-        grads: Gradient for each weight, of the same shape.
+        grads: Gradient of each tensor in ``weights``, of the same shape.
         lr: Learning rate, a number or a tensor of one element.
-        alpha: Strength of the sign-aware part, any finite number; the same types, or a sequence with one for each
-            weight. 1 / alpha is a weight's magnitude.
-        beta: Strength of the decay, at least 0; the types of ``lr``.
-        signs: Sign of each weight (-1, 0 or 1) where it is not the present one (the variant HYP takes it before the
-            base step).
-        max_norm: Largest Euclidean norm of each weight after the step, see `bound_norms_`; None for no bound. On a CPU
-            the compiled form finds in the same pass that there is nothing to scale.
-        form: "single", one tensor at a time; "foreach", ``torch._foreach_*`` over a list; "compiled", one kernel of
-            `torch.compile`, which serves a weight with gaps or overlaps in memory, of a tensor subclass, or whose
-            gradient has another type in the single form. "auto": foreach on accelerators; elsewhere compiled from
-            four million weights of one type on, where it can be had (else one warning is logged), and single below,
-            where compiling takes longer than it saves.
-        nan_guard: False lets exponents that are not numbers reach the weights: there to measure what the guard costs.
+        alpha: Strength of the sign-aware part, any finite number; of the types of ``lr``, or a sequence with one value
+            per tensor. 1 / alpha has the unit of a weight.
+        beta: Strength of the decay, at least 0; of the types of ``lr``.
+        signs: Signs (-1, 0 or 1) to use in place of those of the present weights. The variant HYP passes the signs
+            from before the base step.
+        max_norm: Largest Euclidean norm of each tensor after the step, see `bound_norms_`; None for no bound. On a CPU
+            the compiled form computes the norms in the same pass.
+        form: "single": one tensor at a time. "foreach": ``torch._foreach_*`` over a list. "compiled": one kernel of
+            `torch.compile`; it leaves to the single form weights with gaps or overlaps in memory, tensor subclasses,
+            and weights whose gradient has another type. "auto": foreach on accelerators; on a CPU compiled from four
+            million weights of one type on, if there is a compiler (else one warning is logged); single for fewer, where
+            compiling takes longer than it saves.
+        nan_guard: False lets NaN exponents reach the weights, to measure what the guard costs.
 
     Raises:
-        ValueError: for another form.
-        RuntimeError: where "compiled" is asked for and cannot be had: without a C++ compiler, or Triton on a GPU.
+        ValueError: if ``form`` is unknown.
+        RuntimeError: if "compiled" is asked for but not available: without a C++ compiler, or without Triton on a GPU.
     """
     check_form(form)
     count = len(weights)
@@ -131,7 +131,7 @@ def hyperbolic_step_(
         if not (is_zero(each) and is_zero(beta))  # exactly the base optimizer, also at infinite weights
     ]
     decay = -(lr * beta)
-    within: set[int] = set()  # weights that are known to be within the bound
+    within: set[int] = set()  # ids of weights that are known to be within the bound
     for batch in batches(rows):
         chosen = _choose([row.weight for row in batch]) if form == "auto" else form
         if chosen == "foreach":
@@ -147,9 +147,9 @@ def hyperbolic_step_(
 
 @torch.no_grad()
 def bound_norms_(tensors: Sequence[Tensor], max_norm: float) -> None:
-    """Scale each tensor, in place, to Euclidean norm ``max_norm`` where its norm is larger.
+    """Scale each tensor, in place, to Euclidean norm ``max_norm`` if its norm is larger.
 
-    A tensor within the bound keeps its bits, and so does one whose norm is not finite.
+    A tensor within the bound is not changed by a bit, nor is one whose norm is not finite.
 
     Args:
         tensors: Real tensors of any shapes.
@@ -167,13 +167,13 @@ def bound_norms_(tensors: Sequence[Tensor], max_norm: float) -> None:
 
 
 def check_form(form: str) -> None:
-    """Raise a ValueError where ``form`` is none."""
+    """Raise a ValueError if ``form`` is unknown."""
     if form not in FORMS:
         raise ValueError(f"form: {form!r} is not allowed; use one of {', '.join(map(repr, FORMS))}")
 
 
 def _step_list(rows: list[_Row], decay: Scalar, nan_guard: bool) -> None:
-    """Do what `step_tensor_` does, in the same order, for tensors of one device and type."""
+    """Do what `step_tensor_` does, with the same operations in the same order, for tensors of one device and type."""
     weights, grads, signs, rates = map(list, zip(*rows, strict=True))
     dtype = working_dtype(weights[0].dtype)
     wide = [weight.to(dtype) for weight in weights]
@@ -181,7 +181,7 @@ def _step_list(rows: list[_Row], decay: Scalar, nan_guard: bool) -> None:
     exponents = given or list(torch._foreach_sign(wide))
     torch._foreach_mul_(exponents, [grad.to(dtype) for grad in grads])
     torch._foreach_mul_(exponents, scalars_like(rates, wide))
-    # given a tensor, only the overload with `alpha` leaves its value on the device
+    # if decay is a tensor, only the overload with `alpha` leaves its value on the device
     torch._foreach_add_(exponents, scalar_like(decay, wide[0]), **({"alpha": 1} if isinstance(decay, Tensor) else {}))
     for exponent in exponents if nan_guard else ():  # there is no foreach form of nan_to_num
         exponent.nan_to_num_(nan=0.0)
@@ -251,5 +251,5 @@ def _choose(weights: Sequence[Tensor]) -> Form:
     if weights[0].device.type in _FOREACH_DEVICES:
         return "foreach"
     many = weights[0].device.type == "cpu" and sum(weight.numel() for weight in weights) >= COMPILE_THRESHOLD
-    # within a compiled step, the compiler fuses the single form by itself
+    # if the whole step is being compiled, the compiler fuses the single form by itself
     return "compiled" if many and not torch.compiler.is_compiling() else "single"

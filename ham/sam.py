@@ -1,4 +1,4 @@
-"""SAM, sharpness-aware minimization: a step with the gradient at the worst weights nearby."""
+"""SAM, sharpness-aware minimization, around any torch optimizer."""
 
 # pyright: reportPrivateImportUsage=false
 # torch does not list its foreach kernels as exported; its own optimizers and many others use them
@@ -23,7 +23,7 @@ _TINY = 1e-12  # added to the norm, so that a gradient of zero perturbs nothing
 
 
 class _Ascent(NamedTuple):
-    """Parameters of one group, device and type, with the way up: T g, and T where it is not one."""
+    """Parameters of one group, device and type, with their directions of ascent T g, and T if it is not 1."""
 
     params: list[Tensor]
     directions: list[Tensor]
@@ -32,7 +32,7 @@ class _Ascent(NamedTuple):
 
 
 class SAM(OptimizerWrapper):
-    """Sharpness-aware minimization around a base optimizer, `HAM` included.
+    """Let a base optimizer, `HAM` included, step with the gradient at the worst weights nearby.
 
     Sources: Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving
     Generalization", ICLR 2021 (arXiv 2010.01412), and the authors' code (google-research/sam). Adaptive form: Kwon,
@@ -45,53 +45,39 @@ class SAM(OptimizerWrapper):
         the base takes its step at w with h
 
     `step` needs the closure and calls it twice. Both calls draw the same random numbers (dropout) from torch's default
-    generators, as in the authors' code; PyTorch ports draw anew. The network's buffers, such as batch statistics, are
-    afterwards what the first pass made them, as in the authors' code, if the network is given as ``model``: without it
-    they count every batch twice. Weights come back as a copy, so ranks with perturbations of their own stay equal, and
-    they come back from an error in the closure too. Gradients that the closure masks or clips are masked or clipped in
-    both passes; a weight whose gradient is zero stays where it is.
+    generators. If the network is given as ``model``, its buffers, such as batch statistics, keep the values of the
+    first pass; without it they count every batch twice. Weights are restored from a copy, also after an error in the
+    closure. A closure that masks or clips gradients does so in both passes; a weight whose gradient is zero is not
+    perturbed.
 
     ``rho`` and ``adaptive`` live in the parameter groups and are saved with them, as HAM's alpha is (``sam_rho``,
-    ``sam_adaptive`` where the base has an option ``rho``, as Adadelta has). A group with rho 0 is not perturbed and no
-    part of the norm. Where no group is perturbed there is no second pass: rho = 0 is the base, bit for bit.
+    ``sam_adaptive`` where the base has an option ``rho``, as Adadelta has). A group with rho 0 is not perturbed and not
+    part of the norm. If no group is perturbed, there is no second pass: rho = 0 is the base, bit for bit.
 
-    Deviations, and what is left open:
+    Main deviations and open questions; docs/optimizer.md has all of them:
 
-    - The authors' code keeps weight decay in the loss, so it perturbs with it. Here, as in the other PyTorch versions,
-      decay is the base's and no part of the perturbation. A closure may add it to the loss.
-    - A gradient of zero perturbs nothing, by 1e-12 in the norm, where the authors' code divides 0 by 0 (ASAM's adds
-      1e-16, davda54/sam 1e-12). An entry that is not finite makes the whole gradient of the second pass so, and the
-      base does with it what it does.
-    - ASAM's authors take T = 1 for biases, the normalisation's included (everything without "weight" in its name); so
-      rho = 0.5 on CIFAR-10 and 1 on CIFAR-100 there are not davda54/sam's, which scales all tensors, by |w| alone
-      (eta = 0), and needs 2. An optimizer knows no names: put biases into a group of their own with
-      ``"adaptive": False`` to do as the authors do.
-    - eta is 0.01 by default in ASAM's class and 0 in its example.
-    - With a base that maximizes, the perturbation goes down instead of up.
+    - Weight decay is the base's and not part of the perturbation, where the authors' code has it in the loss.
+    - A zero gradient perturbs nothing, where the authors' code divides 0 by 0: 1e-12 is added to the norm.
     - How SAM and HAM go together is not published: ``gradient`` says which gradient HAM sees, *unverified*.
 
-    Several ranks: gradients that ranks have averaged give one perturbation for all. The first paper's code perturbs
-    each accelerator by the gradient of its own images (m-sharpness); with DDP, run forward and backward of the first
-    call alone under ``no_sync()``.
-
-    A `GradScaler` cannot be used (its ``step`` takes no closure, and one that slips through as a positional argument
-    leaves the second gradient scaled): use bfloat16, whose range needs no scaling.
+    A `GradScaler` cannot be used: its ``step`` takes no closure, and a closure that slips through as a positional
+    argument leaves the second gradient scaled. Use bfloat16, whose range needs no scaling.
 
     Args:
         base: The optimizer that takes the step. Its gradients are dense.
         rho: Radius of the perturbation, at least 0. 0.05 is what the first paper's code shows for CIFAR-10; the
             adaptive form needs about ten times as much.
-        adaptive: Measure the perturbation of each weight by its magnitude.
-        eta: What the adaptive form adds to a magnitude, at least 0.
-        gradient: What HAM sees where it is the base: "perturbed", the gradient at w + e, as its base optimizer does,
+        adaptive: Measure the perturbation of each weight relative to its magnitude.
+        eta: Number that the adaptive form adds to each magnitude, at least 0.
+        gradient: Gradient that HAM sees if it is the base: "perturbed", the one at w + e that its base optimizer gets,
             or "first", the one at w (which costs a copy of the gradients).
-        model: The network, also wrapped, whose buffers are kept.
+        model: The network, possibly wrapped, whose buffers are kept.
 
     Raises:
-        TypeError: for a base that is no optimizer, or an option of the wrong type.
-        ValueError: for an option out of range, a base that contains SAM already or calls closures itself (L-BFGS),
-            ``gradient="first"`` without HAM, or (in ``step``) a missing closure.
-        RuntimeError: in ``step``, for sparse gradients.
+        TypeError: if the base is no optimizer, or an option has the wrong type.
+        ValueError: if an option is out of range, the base contains SAM already or calls closures itself (L-BFGS),
+            ``gradient="first"`` is given without HAM, or (in ``step``) the closure is missing.
+        RuntimeError: in ``step``, if a gradient is sparse.
     """
 
     _options = ("eta", "gradient")
@@ -134,7 +120,7 @@ class SAM(OptimizerWrapper):
 
     @property
     def needs_closure(self) -> bool:
-        """Always: the batch is evaluated twice."""
+        """True, since each step evaluates the batch twice."""
         return True
 
     def check_group(self, group: Mapping[str, Any]) -> None:
@@ -144,18 +130,18 @@ class SAM(OptimizerWrapper):
             raise TypeError(f"{self._adaptive}: {group[self._adaptive]!r} is not True or False")
 
     def step(self, closure: Callable[[], float] | None = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Evaluate the batch, perturb the weights, evaluate it again, and let the base step from the weights.
+        """Evaluate the batch at the weights and at the perturbed weights, then let the base step from the weights.
 
         Args:
             closure: Runs forward and backward for one batch, all its micro-batches included, and returns the loss.
-                Called twice with gradients enabled; gradients are cleared in between.
+                It is called twice with gradients enabled; gradients are cleared in between.
 
         Returns:
-            The loss at the weights themselves, of the first call.
+            The loss of the first call, at the unperturbed weights.
 
         Raises:
-            ValueError: without a closure.
-            RuntimeError: for a sparse gradient.
+            ValueError: if there is no closure.
+            RuntimeError: if a gradient is sparse.
         """
         if closure is None:
             raise ValueError(
@@ -176,7 +162,7 @@ class SAM(OptimizerWrapper):
             del ascents
             self.zero_grad()
             draws.again()
-            # autocast casts a weight once as long as it is on, and does not notice that the weight has moved since
+            # autocast caches the cast of a weight and does not notice that the weight has changed since
             torch.clear_autocast_cache()
             evaluate()
         if isinstance(self.base, HAM) and seen is not None:
@@ -190,7 +176,7 @@ class SAM(OptimizerWrapper):
             yield from group["params"]
 
     def _gradients(self) -> dict[Tensor, Tensor]:
-        # copies: with gradients as views of DDP's buckets the second pass would write into them
+        # copies, since the second pass would write into gradients that are views of DDP's buckets
         return {param: param.grad.clone() for param in self._parameters() if param.grad is not None}
 
     @torch.no_grad()
@@ -216,7 +202,7 @@ class SAM(OptimizerWrapper):
 
 @torch.no_grad()
 def _climb(ascents: list[_Ascent]) -> None:
-    """Move the parameters by e."""
+    """Add the perturbation e to the parameters."""
     norms = [norm for ascent in ascents for norm in torch._foreach_norm(ascent.directions)]
     norm = torch.linalg.vector_norm(torch.stack([norm.to(norms[0]) for norm in norms]))
     for ascent in ascents:
@@ -229,7 +215,7 @@ def _climb(ascents: list[_Ascent]) -> None:
 
 @contextmanager
 def _kept(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Put tensors back to their present values at the end of a block, whatever happens in it."""
+    """Restore tensors to their present values at the end of a block, also after an error."""
     kept = batches((tensor, tensor.detach().clone()) for tensor in tensors)
     try:
         yield
@@ -240,7 +226,7 @@ def _kept(tensors: Iterable[Tensor]) -> Iterator[None]:
 
 
 class _Draws:
-    """The random state of torch at its creation, to draw the same numbers again."""
+    """Remembers torch's random state at its creation, so that the same numbers can be drawn again."""
 
     def __init__(self, tensors: Iterable[Tensor]):
         self._host = torch.get_rng_state()

@@ -1,13 +1,14 @@
 """A scale-free alpha: the suite's extension of HAM, not the paper's rule.
 
-The multiplicative step is ``exp(-lr * alpha * sign(w) * g)``, so what alpha does depends on the size of the gradients:
-one that suits a large network is idle or ruinous in a small one. Here alpha is set for each tensor anew at each step,
+The multiplicative step is ``exp(-lr * alpha * sign(w) * g)``, so the effect of alpha depends on the size of the
+gradients: an alpha that suits a large network is idle or ruinous in a small one. Here each tensor gets a new alpha at
+each step,
 
     alpha_l = c / (peak * r_l),
 
 where ``peak`` is the largest learning rate and ``r_l`` the running mean of the root mean square of the tensor's
-gradient over the weights that exist. A typical weight's exponent is then ``c * lr / peak``, whatever the network, the
-loss and the peak rate, and the schedule still scales it.
+gradient over its active (nonzero) weights. The exponent of a typical weight is then ``c * lr / peak``, whatever the
+network, the loss and the peak rate, and the schedule still scales it.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ KEYS = (MEAN, WEIGHT)
 
 
 def follow_peak(group: MutableMapping[str, Any]) -> Scalar:
-    """Raise the group's peak rate, kept under ``ham_peak_lr``, to the largest rate known of it.
+    """Raise a group's peak rate, kept under ``ham_peak_lr``, to its largest known rate.
 
-    Known are its present ``lr`` and what torch's and timm's schedulers write when they are made: ``initial_lr``, the
-    rate that a warm-up ends at, and ``max_lr``, the top of a cycle.
+    Its known rates are the present ``lr`` and the entries that torch's and timm's schedulers write when they are built:
+    ``initial_lr``, the rate at the end of a warm-up, and ``max_lr``, the top of a cycle.
 
     Args:
         group: A parameter group; changed.
 
     Returns:
-        The peak: a number, or a tensor where a rate is one, which no host waits for.
+        The peak: a number, or a tensor if a rate is one, so that the host need not wait for its value.
     """
     peak = group.get(PEAK, 0.0)
     for key in ("lr", "initial_lr", "max_lr"):
@@ -55,15 +56,15 @@ def follow_peak(group: MutableMapping[str, Any]) -> Scalar:
 
 @torch.no_grad()
 def follow_scale(state: MutableMapping[str, Any], weight: Tensor, grad: Tensor) -> None:
-    """Bring the running mean up to date with one more gradient.
+    """Update a tensor's running mean with one more gradient.
 
-    It lives in the state of the parameter: two numbers on the device, float32 (float64 for such weights), a sum of
-    decay .99 and the sum of its weights, so that their quotient has no bias towards the initial zero. A root mean
-    square that is not finite is passed over.
+    The parameter's state holds two numbers on the device, in float32 (float64 for float64 weights): a sum with decay
+    0.99 and the sum of its coefficients, so that their quotient has no bias towards the initial zero. A root mean
+    square that is not finite is skipped.
 
     Args:
-        state: The base optimizer's state of the parameter; written to.
-        weight: The tensor, after the base step. Its nonzero entries are the ones counted.
+        state: The base optimizer's state of the parameter; changed.
+        weight: The tensor after the base step. Only its nonzero entries count.
         grad: Its gradient.
     """
     rms = root_mean_square(weight, grad)
@@ -75,15 +76,15 @@ def follow_scale(state: MutableMapping[str, Any], weight: Tensor, grad: Tensor) 
 
 
 def strength(state: Mapping[str, Any], c: Scalar, peak: Scalar) -> Tensor:
-    """Alpha of a tensor, c / (peak * running mean).
+    """Return the alpha of a tensor, c / (peak * running mean).
 
     Args:
         state: The base optimizer's state of the parameter, after `follow_scale`.
-        c: The exponent of an entry whose gradient is as large as usual in its tensor, at the peak rate.
+        c: The exponent, at the peak rate, of an entry whose gradient has the typical size in its tensor.
         peak: The largest learning rate.
 
     Returns:
-        A tensor of one element; 0 where all gradients so far were zero, or the peak is.
+        A tensor of one element; 0 if all gradients so far were zero, or if the peak is zero.
     """
     mean = state[MEAN] / state[WEIGHT]
     scale = mean * (peak.to(mean.device, mean.dtype) if isinstance(peak, Tensor) else peak)
@@ -91,16 +92,16 @@ def strength(state: Mapping[str, Any], c: Scalar, peak: Scalar) -> Tensor:
 
 
 def root_mean_square(weight: Tensor, grad: Tensor) -> Tensor:
-    """Root mean square of a gradient over the entries whose weight is not zero; 0 where all are. One element."""
-    exists = weight != 0
+    """Return the root mean square of a gradient over the nonzero weights, 0 if there are none, as one element."""
+    active = weight != 0
     norm = torch.linalg.vector_norm(
-        torch.where(exists, grad, 0.0), dtype=torch.promote_types(grad.dtype, torch.float32)
+        torch.where(active, grad, 0.0), dtype=torch.promote_types(grad.dtype, torch.float32)
     )
-    return norm / exists.sum().clamp_min(1).to(norm.dtype).sqrt()
+    return norm / active.sum().clamp_min(1).to(norm.dtype).sqrt()
 
 
 def restore(optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
-    """Take the running means from a checkpoint as they are: torch casts all state to the type of its parameter."""
+    """Load the running means of a checkpoint in their own type; torch casts all state to the type of its parameter."""
     params = [param for group in optimizer.param_groups for param in group["params"]]
     numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
     for param, number in zip(params, numbers, strict=True):

@@ -1,10 +1,9 @@
-"""The one right way to wrap a torch optimizer.
+"""A wrapper around a torch optimizer that schedulers, gradient scalers and checkpoints take for an optimizer.
 
-`OptimizerWrapper` is an `Optimizer` to schedulers, gradient scalers and checkpoints, but owns neither parameter
-groups nor state: both are properties that reach through to the wrapped optimizer. Two simpler constructions lose
-checkpoints without an error. Attributes that share the base's list and dict come apart in `load_state_dict`, which
-binds new ones; read-only delegation fails since `Optimizer.__setstate__` writes into the ``__dict__`` that the
-properties shadow.
+`OptimizerWrapper` owns neither parameter groups nor state: both are properties that read and write those of the wrapped
+optimizer. Two simpler constructions lose checkpoints without an error. Attributes that share the base's list and dict
+diverge from them in `load_state_dict`, which binds new objects. Read-only delegation fails because
+`Optimizer.__setstate__` writes into the ``__dict__`` that the properties shadow.
 """
 
 from __future__ import annotations
@@ -18,33 +17,33 @@ from torch.optim import Optimizer
 
 
 class _Nobody:
-    """Takes the base's place while `Optimizer.__init__` clears groups and state, so that the base keeps both."""
+    """Stands in for the base while `Optimizer.__init__` clears groups and state, so that the base keeps both."""
 
     def add_param_group(self, group: dict[str, Any]) -> None:
         """Ignore the group: the base has it already."""
 
 
 class OptimizerWrapper(Optimizer):
-    """An optimizer around another one; by itself it does what the base does.
+    """Wrap an optimizer; subclasses add to its step, this class adds nothing.
 
-    Learning rate, momentum and state live in the base and are seen through ``param_groups`` and ``state``, both
-    readable and writable. A checkpoint of the wrapper loads into the plain base (which ignores the extra group keys)
-    and one of the plain base into the wrapper (whose own keys stay as they are). Step hooks and checkpoint hooks of
-    wrapper and base are called once each; hooks registered for *all* optimizers are called twice a step, since two
-    optimizers step. Attributes of the base are not forwarded, ``_step_supports_amp_scaling`` least of all: with it a
-    `GradScaler` would leave the skipping of a step with infinite gradients to the base alone. Use ``wrapper.base``
-    for them. Only `train` and `eval` are passed on, since loops call them where an optimizer has them.
+    Learning rate, momentum and state live in the base; the wrapper's ``param_groups`` and ``state`` read and write
+    them. A checkpoint of the wrapper loads into the plain base (which ignores the extra group keys), and one of the
+    plain base loads into the wrapper (whose own keys stay as they are). Step hooks and checkpoint hooks of wrapper and
+    base are called once each; hooks registered for *all* optimizers are called twice per step, since two optimizers
+    step. Attributes of the base are not forwarded, use ``wrapper.base``. This holds above all for
+    ``_step_supports_amp_scaling``, with which a `GradScaler` would leave the skipping of a step with infinite gradients
+    to the base alone. Only `train` and `eval` are forwarded, since loops call them where an optimizer has them.
 
     Args:
-        base: The optimizer to wrap, new or already warm.
-        group_defaults: The wrapper's own options of a parameter group; a group that has the key keeps its value.
+        base: The optimizer to wrap; it may have taken steps already.
+        group_defaults: Defaults of the wrapper's own options per parameter group; a group's own value is kept.
 
     Attributes:
         base: The wrapped optimizer.
-        group_defaults: As given.
+        group_defaults: The defaults, as given.
 
     Raises:
-        TypeError: where ``base`` is not a `torch.optim.Optimizer`.
+        TypeError: if ``base`` is not a `torch.optim.Optimizer`.
     """
 
     base: Optimizer
@@ -59,7 +58,7 @@ class OptimizerWrapper(Optimizer):
             )
         self.group_defaults = dict(group_defaults or {})
         self.base = _Nobody()  # pyright: ignore[reportAttributeAccessIssue]
-        # schedulers look into `defaults` for what the base can do (momentum or betas)
+        # schedulers read from `defaults` whether the base has momentum or betas
         super().__init__(base.param_groups, {**base.defaults, **self.group_defaults})
         self.base = base
 
@@ -83,23 +82,23 @@ class OptimizerWrapper(Optimizer):
 
     @property
     def needs_closure(self) -> bool:
-        """Whether `step` must be given a closure, since something inside evaluates the batch more than once (SAM)."""
+        """Whether `step` needs a closure, because a wrapped optimizer evaluates the batch more than once (SAM)."""
         return getattr(self.base, "needs_closure", False)
 
     def check_group(self, group: Mapping[str, Any]) -> None:
-        """Check the wrapper's own options of a parameter group; raise where one is wrong.
+        """Check the wrapper's own options of a parameter group; raise an error if one is wrong.
 
         Args:
             group: The group with all defaults filled in, except that ``params`` may be any iterable.
         """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group to the base, with the wrapper's own options filled in.
+        """Add a parameter group to the base, filling in defaults of the wrapper's own options.
 
         Args:
-            param_group: As for `torch.optim.Optimizer.add_param_group`.
+            param_group: The group, as for `torch.optim.Optimizer.add_param_group`.
         """
-        if isinstance(param_group, dict):  # the base says what is wrong with anything else
+        if isinstance(param_group, dict):  # the base raises the error for anything else
             self.check_group({**self.defaults, **param_group})
             for key, value in self.group_defaults.items():
                 param_group.setdefault(key, value)
@@ -112,26 +111,26 @@ class OptimizerWrapper(Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Let the base take its step.
+        """Take the step of the base.
 
         Args:
-            closure: Reevaluates the model and returns the loss; the base decides when it is called.
+            closure: Reevaluates the model and returns the loss; the base decides when to call it.
 
         Returns:
-            What the base returns: the loss where there is a closure.
+            The return value of the base: the loss if there is a closure.
         """
         return self.base.step() if closure is None else self.base.step(closure)
 
     def train(self) -> None:
-        """Put a base that has modes (a schedule-free one) into its training mode; any other stays as it is."""
+        """Switch a base that has modes (a schedule-free one) to training mode; leave any other as it is."""
         _set_mode(self.base, "train")
 
     def eval(self) -> None:
-        """Put a base that has modes (a schedule-free one) into its evaluation mode; any other stays as it is."""
+        """Switch a base that has modes (a schedule-free one) to evaluation mode; leave any other as it is."""
         _set_mode(self.base, "eval")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the base's state and groups, the wrapper's own options among them."""
+        """Return the base's state and groups, which include the wrapper's own options."""
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         state_dict = self.base.state_dict()
@@ -143,10 +142,10 @@ class OptimizerWrapper(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of such a wrapper, or of the plain base.
 
-        The base loads it in its own way (some, of other packages, override `load_state_dict`).
+        The base loads it by its own `load_state_dict`, which some optimizers of other packages override.
 
         Args:
-            state_dict: What `state_dict` returned; own options that it lacks keep their present values.
+            state_dict: The return value of `state_dict`; own options that it lacks keep their present values.
         """
         state_dict = state_dict.copy()
         for before in self._optimizer_load_state_dict_pre_hooks.values():
@@ -167,7 +166,7 @@ class OptimizerWrapper(Optimizer):
                 group.setdefault(key, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        # hooks stay behind, as with every torch optimizer; groups and state travel inside the base
+        # hooks are left out, as by every torch optimizer; groups and state are pickled with the base
         names = ("base", "defaults", "group_defaults", *self._options)
         return {name: self.__dict__[name] for name in names}
 
@@ -175,7 +174,7 @@ class OptimizerWrapper(Optimizer):
         rest = dict(state)
         routed = {key: rest.pop(key) for key in ("state", "param_groups") if key in rest}
         super().__setstate__(rest)
-        if routed:  # torch's own load_state_dict, called on the wrapper, ends here
+        if routed:  # torch's own load_state_dict, called on the wrapper, ends in this branch
             own = self._own_options()
             self.base.__setstate__(routed)
             self._restore_missing(own)

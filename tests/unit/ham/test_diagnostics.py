@@ -65,7 +65,7 @@ def test_all_weights_together_are_the_layers_by_their_sizes():
     assert all(type(value) is float for value in look.metrics(layers=True).values())
 
 
-def test_flips_count_since_the_last_look_among_weights_that_existed_at_both():
+def test_flips_count_since_the_last_look_among_weights_active_at_both():
     weight, optimizer = stepped([1.0, -2.0, 0.0, 3.0, 4.0], [0.0] * 5)
     watch = Watch(optimizer)
     watch.look()

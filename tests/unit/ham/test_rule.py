@@ -16,7 +16,7 @@ from ham_helpers import weights as flattened
 from ham import bound_norms_, hyperbolic_step_, rule
 
 INF, NAN = math.inf, math.nan
-# what torch compiles, it compiles once a process: all tests of the compiled form stand here
+# torch compiles a kernel once per process: all tests of the compiled form are in this file
 FORMS = pytest.mark.parametrize("form", ["single", "foreach", "compiled"])
 
 

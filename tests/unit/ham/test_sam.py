@@ -1,4 +1,4 @@
-"""SAM: what a step is, by hand and against a literal twin, and what it leaves as it was."""
+"""SAM: its step by hand and against a literal form, and the state that a step must restore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scale-free alpha: c / (peak rate * running mean of the gradient's root mean square over what exists)."""
+"""The scale-free alpha: c / (peak rate * running mean of the gradient's root mean square over active weights)."""
 
 import copy
 import io
@@ -19,7 +19,7 @@ GRADS = [[1.0, -2.0, 5.0, 0.5], [0.1, 0.3, 0.0, -0.2], [4.0, 1.0, -1.0, 2.0], [-
 
 
 def twin(values: list[float], c: float, beta: float) -> list[float]:
-    """The rule in plain numbers, over plain gradient descent, for four entries of which the third never exists."""
+    """The rule in plain numbers, after plain gradient descent, for four entries of which the third is pruned."""
     total = norm = peak = 0.0
     for lr, grads in zip(RATES, GRADS, strict=True):
         values = [w - lr * g if k != 2 else 0.0 for k, (w, g) in enumerate(zip(values, grads, strict=True))]
