@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-class _Nobody:
+class _Placeholder:
     """Stands in for the base while `Optimizer.__init__` clears groups and state, so that the base keeps both."""
 
     def add_param_group(self, group: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ class OptimizerWrapper(Optimizer):
                 f"base: {type(self).__name__} wraps a torch.optim.Optimizer instance, not {_describe(base)}"
             )
         self.group_defaults = dict(group_defaults or {})
-        self.base = _Nobody()  # pyright: ignore[reportAttributeAccessIssue]
+        self.base = _Placeholder()  # pyright: ignore[reportAttributeAccessIssue]
         # schedulers read from `defaults` whether the base has momentum or betas
         super().__init__(base.param_groups, {**base.defaults, **self.group_defaults})
         self.base = base
