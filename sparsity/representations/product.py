@@ -164,7 +164,7 @@ class Pair(Representation):
 
 
 @register_representation("product")
-class Product(Pair):
+class HadamardProduct(Pair):
     """θ = m ⊙ w from the model's own weights, with initialisation, penalty and reset as options.
 
     The overparameterisation whose geometry HAM keeps without its cost: gradient flow on (m, w) moves θ with the inverse
