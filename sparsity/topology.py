@@ -208,6 +208,13 @@ class Topology:
         self.expected_active(shapes, sparsity)
         self.expected_events(total_steps, sparsity)
 
+    def check_probe(self, probe: Probe) -> None:
+        """Refuse a probe that holds less than the method reads; called before anything starts.
+
+        Raises:
+            OptionError: with the option's name.
+        """
+
     def initial_masks(self, ctx: Context) -> MaskSet | None:
         """Masks at the start, or None for all ones."""
         return None

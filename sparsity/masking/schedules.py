@@ -55,6 +55,12 @@ def cosine_fraction(initial: float, step: int, end: int) -> float:
     return initial / 2 * (1 + math.cos(math.pi * step / end)) if step < end else 0.0
 
 
+def prunings(sparsity: float, fraction: float) -> int:
+    """Number of prunings of a fixed share of what is left to a target: ⌈log(1 − sparsity) / log(1 − fraction)⌉."""
+    # the small constant undoes rounding where the target is a power of 1 − fraction
+    return math.ceil(math.log(1 - sparsity) / math.log1p(-fraction) - 1e-9)
+
+
 def pruning_densities(sparsity: float, fraction: float) -> list[float]:
     """Density after each pruning of a fixed share of what is left: (1 − fraction)^k, the last one the target itself.
 
@@ -65,6 +71,7 @@ def pruning_densities(sparsity: float, fraction: float) -> list[float]:
     Returns:
         ⌈log(1 − sparsity) / log(1 − fraction)⌉ densities, descending; none for a sparsity of 0.
     """
-    # the small constant undoes rounding where the target is a power of 1 − fraction
-    prunings = math.ceil(math.log(1 - sparsity) / math.log(1 - fraction) - 1e-9)
-    return [*((1 - fraction) ** k for k in range(1, prunings)), *[1 - sparsity][: prunings > 0]]
+    count = prunings(sparsity, fraction)
+    if count == 0:
+        return []
+    return [*((1 - fraction) ** k for k in range(1, count)), 1 - sparsity]

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparsity.masking.budgets import Allocation
-from sparsity.masking.schedules import pruning_densities
-from sparsity.options import option
+from sparsity.masking.schedules import pruning_densities, prunings
+from sparsity.options import OptionError, option
 from sparsity.registry import register_topology
 from sparsity.topology import Context, Plan, Topology
 
 from .magnitude import magnitudes
+
+MOST_PRUNINGS = 1000
+"""Trainings that a run may consist of: more is a slip of the pen."""
 
 
 @register_topology("imp")
@@ -51,6 +54,16 @@ class IterativePruning(Topology):
         )
 
     options: Any  # of a subclass they are more
+
+    @classmethod
+    def check(cls, options: Any, sparsity: float) -> None:
+        """Each pruning costs a training."""
+        if (levels := prunings(sparsity, options.prune_fraction)) > MOST_PRUNINGS:
+            raise OptionError(
+                "prune_fraction",
+                f"{options.prune_fraction:g} is out of range: {sparsity:g} would take {levels:,} trainings, at most "
+                f"{MOST_PRUNINGS:,} are allowed",
+            )
 
     def plan(self, sparsity: float) -> Plan:
         """One level more than there are prunings."""
