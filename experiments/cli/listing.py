@@ -1,4 +1,4 @@
-"""What methods there are: as text for the terminal, and as the page docs/methods.md, from one description."""
+"""The list of methods, as text for the terminal and as the page docs/methods.md, from one description."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ListedMethod:
 
     Attributes:
         kind: ``topology`` or ``representation``.
-        name: Registered name.
+        name: Its registered name.
         cls: Its class.
     """
 
@@ -41,18 +41,18 @@ class ListedMethod:
 
     @property
     def head(self) -> tuple[str, ...]:
-        """Its row of the overview, see `HEAD`."""
+        """The method's row of the overview, see `HEAD`."""
         family = getattr(self.cls, "family", "")
         return (self.name, family, self.cls.title, str(len(fields(self.cls.Options))), self.cls.paper)
 
     @property
     def text(self) -> str:
-        """Paper, rule and deviations: the class's docstring."""
+        """The docstring of the class: paper, rule and deviations."""
         return inspect.cleandoc(self.cls.__doc__ or "")
 
     @property
     def facts(self) -> list[str]:
-        """What the class states about itself and its docstring need not."""
+        """Facts that the attributes of the class state, so that its docstring need not."""
         if self.kind == "representation":
             return ["weights can come back at zero" if self.cls.grad_at_zero else "refused with topologies that regrow"]
         stated = {
@@ -63,7 +63,7 @@ class ListedMethod:
         return [text for attribute, text in stated.items() if getattr(self.cls, attribute)]
 
     def options(self) -> list[tuple[str, ...]]:
-        """Name, type, default, range and meaning of each option."""
+        """Return name, type, default, range and meaning of each option."""
         return [
             (row["name"], row["type"], _default(row["default"]), row["allowed"], row["doc"])
             for row in describe_options(self.cls.Options)
@@ -71,13 +71,13 @@ class ListedMethod:
 
 
 def methods() -> list[ListedMethod]:
-    """All registered methods."""
+    """Return all registered methods."""
     tables = {"topology": registry.topologies(), "representation": registry.representations()}
     return [ListedMethod(kind, name, cls) for kind, table in tables.items() for name, cls in table.items()]
 
 
 def overview() -> str:
-    """One line a method."""
+    """Return the overview, with one line per method."""
     known = methods()
     widths = _widths([HEAD, *(method.head for method in known)])
     lines = []
@@ -90,11 +90,11 @@ def overview() -> str:
 
 
 def describe(name: str, figures: Sequence[Figure] = ()) -> str:
-    """Docstring, options and published figures of one method.
+    """Return docstring, options and published figures of one method, as text.
 
     Args:
         name: A topology or representation.
-        figures: The figures that others published of it.
+        figures: Published figures of the method.
 
     Raises:
         UserError: if there is no such method.
@@ -118,7 +118,7 @@ def describe(name: str, figures: Sequence[Figure] = ()) -> str:
 
 
 def figure_rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
-    """Published figures as text, see `FIGURES`: one line a row of a source, whatever its sparsities."""
+    """Return published figures as text, see `FIGURES`: all sparsities of a source's row share one line."""
     lines: dict[tuple[str, ...], list[str]] = {}
     for figure in figures:
         head = (figure.row, f"{figure.dataset}, {figure.model}")
@@ -133,10 +133,10 @@ def figure_rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
 
 
 def markdown(figures_of: Callable[[str], Sequence[Figure]]) -> str:
-    """The page docs/methods.md.
+    """Return the page docs/methods.md.
 
     Args:
-        figures_of: Name of a method to the figures that others published of it.
+        figures_of: Function from the name of a method to its published figures.
     """
     known = methods()
     parts = [_INTRODUCTION]
@@ -164,7 +164,7 @@ notes or reviews, not from the source itself. Epochs and layer densities are lef
 
 
 def _default(value: Any) -> str:
-    """As it is written in a configuration."""
+    """Return a default value as it is written in a configuration."""
     if value is MISSING:
         return "required"
     if value is None:
