@@ -77,18 +77,18 @@ def _print(report: Report) -> None:
 
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(_coloured(render(report, console.width)), soft_wrap=True)
+        console.print(_colored(render(report, console.width)), soft_wrap=True)
     else:
         print(render(report))
 
 
-def _coloured(text: str) -> Text:
+def _colored(text: str) -> Text:
     from rich.text import Text
 
-    coloured = Text(text)
-    coloured.highlight_regex(r"(?m)^(failed|lost|unknown):$|^The scheduler .*$", "red")
-    coloured.highlight_regex(r"(?m)^(running|pending|resumable|elsewhere):$", "bold")
-    return coloured
+    colored = Text(text)
+    colored.highlight_regex(r"(?m)^(failed|lost|unknown):$|^The scheduler .*$", "red")
+    colored.highlight_regex(r"(?m)^(running|pending|resumable|elsewhere):$", "bold")
+    return colored
 
 
 def _watch(directory: Path, every: float) -> None:
@@ -110,7 +110,7 @@ def _watch(directory: Path, every: float) -> None:
                 report = look(directory)
                 if console.is_terminal:
                     text = _fitting(report, console.width, console.height - 2)
-                    live.update(_coloured(f"{text}\n\n{time.strftime('%H:%M:%S')}, every {every:g} s"), refresh=True)
+                    live.update(_colored(f"{text}\n\n{time.strftime('%H:%M:%S')}, every {every:g} s"), refresh=True)
                 elif (text := render(report)) != before:
                     print(text, end="\n\n", flush=True)
                     before = text
