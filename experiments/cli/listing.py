@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 REGENERATE = "ham methods --markdown > docs/methods.md"
 
 KINDS = {
-    "topology": "topologies: which weights exist",
-    "representation": "representations: how an existing weight is parametrised",
+    "topology": "topologies: which weights are active",
+    "representation": "representations: how an active weight is parametrised",
 }
 HEAD = ("name", "family", "title", "options", "paper")
 FIGURES = ("row", "data", "sparsity %: top-1 %", "epochs", "layers", "source", "known", "to compare")
@@ -54,10 +54,10 @@ class ListedMethod:
     def facts(self) -> list[str]:
         """Facts that the attributes of the class state, so that its docstring need not."""
         if self.kind == "representation":
-            return ["weights can come back at zero" if self.cls.grad_at_zero else "refused with topologies that regrow"]
+            return ["weights can regrow at zero" if self.cls.grad_at_zero else "refused with topologies that regrow"]
         stated = {
-            "regrows": "weights can come back",
-            "needs_probe": "looks at data before training",
+            "regrows": "weights can regrow",
+            "needs_probe": "reads data before training",
             "repeats": "a run consists of several trainings",
         }
         return [text for attribute, text in stated.items() if getattr(self.cls, attribute)]
@@ -154,13 +154,13 @@ def markdown(figures_of: Callable[[str], Sequence[Figure]]) -> str:
 
 _INTRODUCTION = f"""# Methods
 
-What is registered, in the words of the code: this page is written by `{REGENERATE}` and
-a test says when it is out of date. `ham methods NAME` prints one of its sections.
+The registered methods, as the code describes them. This page is written by `{REGENERATE}`,
+and a test fails if it is out of date. `ham methods NAME` prints one of its sections.
 
-A row of a table is a topology, a representation and an optimizer; HAM goes around any optimizer
-(`optimizer.ham`), and SAM around that (`optimizer.sam`). Published figures are what the sources state, top-1 in per
-cent; none of them was computed here. "unconfirmed" ones are recalled from the literature, "second-hand" ones come from
-notes or reviews, not from the source itself. Epochs and layer densities are left empty where they are not stated."""
+A row of a table is a topology, a representation and an optimizer; HAM wraps any optimizer (`optimizer.ham`), and SAM
+wraps that (`optimizer.sam`). Published figures are those of the sources, top-1 in per cent; none of them was computed
+here. "unconfirmed" ones are recalled from the literature, "second-hand" ones come from notes or reviews, not from the
+source itself. Epochs and layer densities are left empty where they are not stated."""
 
 
 def _default(value: Any) -> str:
