@@ -193,6 +193,21 @@ class Topology:
             OptionError: with the option's name.
         """
 
+    def check_run(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float, total_steps: int) -> None:
+        """Refuse a run in which the method could not do what it states; called before anything starts.
+
+        Args:
+            shapes: Shape of every prunable weight by name.
+            sparsity: Target share of zeros.
+            total_steps: Steps of one training.
+
+        Raises:
+            OptionError: with the option's name.
+            Infeasible: if the network cannot have that sparsity.
+        """
+        self.expected_active(shapes, sparsity)
+        self.expected_events(total_steps, sparsity)
+
     def initial_masks(self, ctx: Context) -> MaskSet | None:
         """Masks at the start, or None for all ones."""
         return None

@@ -26,6 +26,11 @@ class Arrays:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of an image."""
+        return 1 if self.train_images.ndim == 3 else self.train_images.shape[1]
+
     @cached_property
     def content_hash(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 of dtypes, shapes and bytes.
