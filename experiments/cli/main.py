@@ -17,7 +17,8 @@ from experiments.errors import SuiteError, UserError
 from . import bench, read, theory
 
 if TYPE_CHECKING:
-    from experiments.config.resolve import Loaded, Spec
+    from experiments.config.resolve import Loaded
+    from experiments.config.schema import Spec
     from experiments.config.sweep import Sweep
 
 app = typer.Typer(

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity, identity
-from experiments.config.resolve import Spec, from_mapping, with_threshold_decay
+from experiments.config.resolve import from_mapping, with_threshold_decay
+from experiments.config.schema import Spec
 from experiments.config.sweep import Cell
 from experiments.config.yaml_text import dump
 from experiments.errors import RunFailure, UserError

@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from experiments.config.resolve import Spec, from_mapping
+from experiments.config.resolve import from_mapping
+from experiments.config.schema import Spec
 from experiments.config.sweep import Sweep, manifest
 from experiments.errors import Interrupted, RunFailure
 from experiments.ranks import distributed

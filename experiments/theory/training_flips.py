@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from experiments.config.resolve import Spec, load, resolve
-from experiments.config.schema import Section
+from experiments.config.resolve import load, resolve
+from experiments.config.schema import Section, Spec
 from experiments.ranks.distributed import ALONE
 from experiments.run.final import carry_out
 from experiments.run.numerics import switches

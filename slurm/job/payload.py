@@ -22,7 +22,7 @@ from .crashes import in_vain, last_words
 from .signals import Signals
 
 if TYPE_CHECKING:
-    from experiments.config.resolve import Spec
+    from experiments.config.schema import Spec
 
 log = logging.getLogger(__name__)
 
