@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from . import registry
 from .engine import moments
-from .engine.sparse_opt import AVERAGES
+from .engine.settings import RunSettings
 from .engine.sparse_training import SparseTraining
 from .options import build_options
 from .probe import Probe
@@ -89,8 +89,15 @@ def attach(
         raise ValueError(f"sparsity is the share of zeros, in [0, 1): got {sparsity}")
     if total_steps < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
         raise ValueError("total_steps and steps_per_epoch must be at least 1")
-    if sparse_opt is not None and sparse_opt not in AVERAGES:
-        raise ValueError(f"sparse_opt={sparse_opt!r} is not one of {', '.join(AVERAGES)}")
+    settings = RunSettings(
+        sparsity=sparsity,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch or total_steps,
+        seed=seed,
+        clip_grad_norm=clip_grad_norm,
+        sparse_opt=sparse_opt,
+        agree=agree,
+    )
     cls = registry.topology(topology)
     representation = of(model)
     reason = registry.refusal(topology, representation.name if representation else "plain")
@@ -115,16 +122,4 @@ def attach(
         raise ValueError(f"representation {representation.name!r} acts once an epoch: give steps_per_epoch")
     if chosen.plan(sparsity).levels > 1 and total_steps % (steps_per_epoch or total_steps):
         raise ValueError(f"topology {topology!r} trains several times: total_steps must be whole epochs")
-    return SparseTraining(
-        chosen,
-        representation,
-        optimizer,
-        sparsity=sparsity,
-        total_steps=total_steps,
-        steps_per_epoch=steps_per_epoch or total_steps,
-        seed=seed,
-        clip_grad_norm=clip_grad_norm,
-        sparse_opt=sparse_opt,
-        probe=probe,
-        agree=agree,
-    )
+    return SparseTraining(chosen, representation, optimizer, settings, probe)
