@@ -7,7 +7,7 @@ sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.9, total_steps=ste
 sparse.finalize()
 """
 
-from .attach import attach, represent
+from .attach import attach, prepare, represent
 from .engine.sparse_training import SparseTraining
 from .masking import distributions
 from .masks import MaskSet
@@ -29,6 +29,7 @@ __all__ = [
     "attach",
     "distributions",
     "option",
+    "prepare",
     "register_representation",
     "register_topology",
     "represent",

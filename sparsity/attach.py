@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,20 +12,24 @@ from . import registry
 from .engine import moments
 from .engine.settings import RunSettings
 from .engine.sparse_training import SparseTraining
-from .options import build_options
+from .options import build_options, check_options
 from .probe import Probe
 from .representation import Representation, of
 from .targets import unwrapped
+from .topology import Topology
 
 
-def represent(model: nn.Module, name: str = "plain", *, seed: int = 0, **options: Any) -> Representation:
+def represent(
+    model: nn.Module, name: str = "plain", *, seed: int = 0, options: Any = None, **values: Any
+) -> Representation:
     """Parametrise every prunable weight of a model. Call it before DDP, `torch.compile` and the optimizer.
 
     Args:
         model: The network; its layers' weights are replaced in place, its initial θ stays (to rounding).
         name: A registered representation, see ``registry.representations()``.
         seed: Seed of initial factors that are drawn, where an option asks for that.
-        **options: The representation's own options.
+        options: The representation's `Options` as one object; or
+        **values: its options one by one.
 
     Returns:
         The representation; its `param_groups` are what the optimizer takes.
@@ -38,7 +42,7 @@ def represent(model: nn.Module, name: str = "plain", *, seed: int = 0, **options
     if of(model) is not None:
         raise ValueError("the model is represented already; represent() is called once, on the plain network")
     cls = registry.representation(name)
-    representation = cls(build_options(cls.Options, options))
+    representation = cls(_options(cls, options, values))
     representation.install(model, seed)
     return representation
 
@@ -57,7 +61,8 @@ def attach(
     batch_size: int | None = None,
     probe: Probe | None = None,
     agree: Callable[[Tensor], Tensor] | None = None,
-    **options: Any,
+    options: Any = None,
+    **values: Any,
 ) -> SparseTraining:
     """Make a model's training sparse. Call it last: after `represent`, DDP or compile, and the optimizer.
 
@@ -68,27 +73,25 @@ def attach(
         sparsity: Share of zeros over all prunable weights, in [0, 1).
         total_steps: Length of training in steps; schedules are shares of it. A topology that trains several times takes
             as many steps each time, see `SparseTraining.total_steps` and `next_level`.
-        steps_per_epoch: Steps an epoch, for hooks that run once an epoch; by default all of training is one.
+        steps_per_epoch: Steps per epoch, for hooks that run once per epoch; by default all of training is one.
         seed: Seed of everything random in masks.
         clip_grad_norm: Bound on the norm of the masked gradient (under SAM of each pass), or None.
-        sparse_opt: ``"layer"`` or ``"network"``: scale gradients of sparse neurons, see `sparsity.sparse_opt`.
-        batch_size: Images a step; only for options that are given at another batch size (``batch_reference``).
+        sparse_opt: ``"layer"`` or ``"network"``: scale gradients of sparse neurons, see `sparsity.engine.sparse_opt`.
+        batch_size: Images per step; only for options that are given at another batch size (``batch_reference``).
         probe: Data and loss, for topologies that score weights before training; needed by those alone.
         agree: Called with each gradient that a topology reads, returns its mean over ranks; only where ranks come to
             `step` with gradients of their own, as under SAM with a perturbation for each rank.
-        **options: The topology's own options.
+        options: The topology's `Options` as one object; or
+        **values: its options one by one.
 
     Returns:
         The object whose `step()` replaces `optimizer.step()`.
 
     Raises:
         UnknownMethodError, OptionError: for a wrong name or option.
+        Infeasible: if the network cannot have that sparsity.
         ValueError: for a sparsity out of range, an illegal combination, or an optimizer that lacks a parameter.
     """
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity is the share of zeros, in [0, 1): got {sparsity}")
-    if total_steps < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
-        raise ValueError("total_steps and steps_per_epoch must be at least 1")
     settings = RunSettings(
         sparsity=sparsity,
         total_steps=total_steps,
@@ -98,11 +101,6 @@ def attach(
         sparse_opt=sparse_opt,
         agree=agree,
     )
-    cls = registry.topology(topology)
-    representation = of(model)
-    reason = registry.refusal(topology, representation.name if representation else "plain")
-    if reason is not None:
-        raise ValueError(reason)
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in owned]
     if missing:
@@ -111,15 +109,72 @@ def attach(
             "represent(), from its param_groups()"
         )
     moments.check_supported(optimizer)
-    given = build_options(cls.Options, options)
+    found = of(model)
+    reason = registry.refusal(topology, found.name if found else "plain")  # before the network is touched
+    if reason is not None:
+        raise ValueError(reason)
+    representation = found or represent(unwrapped(model), "plain")
+    chosen = prepare(
+        topology,
+        representation,
+        sparsity=sparsity,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=batch_size,
+        probe=probe,
+        options=options,
+        **values,
+    )
+    return SparseTraining(chosen, representation, optimizer, settings, probe)
+
+
+def prepare(
+    topology: str,
+    representation: Representation,
+    *,
+    sparsity: float,
+    total_steps: int,
+    steps_per_epoch: int | None = None,
+    batch_size: int | None = None,
+    probe: Probe | None = None,
+    options: Any = None,
+    **values: Any,
+) -> Topology:
+    """Build a topology for a represented network; refuse, before anything starts, what could not be carried out.
+
+    The weights' shapes alone count, so the network may stand on the meta device. For arguments and errors see `attach`.
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity is the share of zeros, in [0, 1): got {sparsity}")
+    if total_steps < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
+        raise ValueError("total_steps and steps_per_epoch must be at least 1")
+    cls = registry.topology(topology)
+    reason = registry.refusal(topology, representation.name)
+    if reason is not None:
+        raise ValueError(reason)
+    given = _options(cls, options, values)
     if sparsity > 0:
         cls.check(given, sparsity)
-    chosen = cls(cls.in_steps(given, batch_size=batch_size, steps_per_epoch=steps_per_epoch))
     if cls.needs_probe and probe is None and sparsity > 0:
         raise ValueError(f"topology {topology!r} scores weights before training: give probe=sparsity.Probe(...)")
-    representation = representation or represent(unwrapped(model), "plain")
     if representation.needs_epochs and steps_per_epoch is None:
         raise ValueError(f"representation {representation.name!r} acts once an epoch: give steps_per_epoch")
-    if chosen.plan(sparsity).levels > 1 and total_steps % (steps_per_epoch or total_steps):
+    chosen = cls(cls.in_steps(given, batch_size=batch_size, steps_per_epoch=steps_per_epoch))
+    levels = chosen.plan(sparsity).levels
+    if levels > 1 and total_steps % (steps_per_epoch or total_steps):
         raise ValueError(f"topology {topology!r} trains several times: total_steps must be whole epochs")
-    return SparseTraining(chosen, representation, optimizer, settings, probe)
+    shapes = {name: tuple(theta.shape) for name, theta in representation.weights()}
+    chosen.check_run(shapes, sparsity, total_steps * levels)
+    return chosen
+
+
+def _options(cls: Any, given: Any, values: Mapping[str, Any]) -> Any:
+    """The options of a method: an object that was built before, or made of single values."""
+    if given is None:
+        return build_options(cls.Options, values)
+    if values:
+        raise TypeError(f"give options= or {', '.join(values)}, not both")
+    if type(given) is not cls.Options:
+        raise TypeError(f"options of {cls.name!r} are a {cls.Options.__qualname__}, not a {type(given).__qualname__}")
+    check_options(given)
+    return given

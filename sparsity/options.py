@@ -101,6 +101,17 @@ def build_options(cls: type[T], values: Mapping[str, Any]) -> T:
     return cls(**checked)
 
 
+def check_options(options: Any) -> None:
+    """Check an options object that was not made by `build_options`.
+
+    Raises:
+        OptionError: for a value of the wrong type or out of range.
+    """
+    hints = typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        _check(field.name, getattr(options, field.name), hints[field.name], field.metadata)
+
+
 def _check(key: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if value is None and type(None) in kinds:

@@ -218,6 +218,21 @@ class Topology(Stateful):
         named = getattr(self.options, "dense_layers", None)
         return () if named is None else named(shapes)
 
+    def check_run(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float, total_steps: int) -> None:
+        """Refuse a run in which the method could not do what it states; called before training starts.
+
+        Args:
+            shapes: Shape of every prunable weight by name.
+            sparsity: Target fraction of zeros.
+            total_steps: Steps of all trainings of the run together.
+
+        Raises:
+            OptionError: with the option's name.
+            Infeasible: if the network cannot have that sparsity.
+        """
+        self.expected_active(shapes, sparsity)
+        self.expected_events(total_steps, sparsity)
+
     def initial_masks(self, ctx: Context) -> MaskSet | None:
         """Return the masks at the start, or None if all weights are active; a layer that is left out is dense."""
         return None

@@ -191,17 +191,23 @@ def _content_hash(spec: Spec) -> str:
 
 
 def _expand(loaded: Loaded) -> Sweep:
+    from experiments.config.grid import at
     from experiments.config.sweep import expand
+    from experiments.run.check import check_all
 
-    return expand(loaded, content_hash=_content_hash)
+    table = expand(loaded, content_hash=_content_hash)
+    check_all((f"{loaded.config}: row {cell.row!r}{at(cell.column)}", cell.spec) for cell in table.runs)
+    return table
 
 
 def _single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:
     from experiments.config.identity import identity
     from experiments.config.resolve import resolve
     from experiments.config.sweep import slug
+    from experiments.run.check import check_all
 
     spec = resolve(loaded)
+    check_all([(loaded.config, spec)])
     hashed = identity(spec, _content_hash(spec))
     return spec, hashed, out / f"{slug(spec.label or loaded.path.stem)}-{hashed}-s{spec.seed}"
 

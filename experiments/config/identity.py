@@ -8,6 +8,7 @@ orphans no finished run, a changed default reuses none.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -44,8 +45,8 @@ def identity(spec: Spec, content_hash: str | None = None) -> str:
 
 def calibration_identity(spec: Spec) -> str:
     """Identity of a specification before its threshold decay is filled in: the key of a calibration file's entry."""
-    values = {THRESHOLD_DECAY: CALIBRATED}
-    return identity(spec.model_copy(update={"representation": spec.representation.model_copy(update=values)}))
+    options = dataclasses.replace(spec.representation.options, **{THRESHOLD_DECAY: CALIBRATED})
+    return identity(spec.model_copy(update={"representation": spec.representation.with_options(options)}))
 
 
 def _canonical(section: BaseModel, above: str) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from typing import Any
 from experiments.errors import UserError, nearest
 
 from .problems import Problem, unknown_key
+from .schema import MethodSpec, RepresentationSpec, Spec, TopologySpec
 from .yaml_text import shown
 
-KINDS = ("topology", "representation")
-_OWN_KEYS = {"topology": ("name", "sparsity"), "representation": ("name",)}
+KINDS: dict[str, type[MethodSpec]] = {"topology": TopologySpec, "representation": RepresentationSpec}
 _LIBRARIES = ("torchvision", "timm")
 
 
@@ -56,62 +56,8 @@ def import_modules(names: Sequence[str], folders: Sequence[Path], place: str | N
             raise UserError(f"imports: {text}", place) from error
 
 
-def complete(tree: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """Fill in the options of both methods and check every name that is looked up in a registry.
-
-    Args:
-        tree: The configuration; parts of the wrong shape are passed over, the typed check reports them.
-
-    Returns:
-        A copy with all options, and the problems found.
-    """
-    result: dict[str, Any] = dict(tree)
-    problems = []
-    for kind in KINDS:
-        section = tree.get(kind)
-        if isinstance(section, Mapping) and isinstance(section.get("name"), str):
-            result[kind], found = _complete_method(kind, section)
-            problems += found
-    if not problems:
-        problems = _combination(result)
-    return result, problems + _unknown_names(tree)
-
-
-def _complete_method(kind: str, section: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    from sparsity.options import OptionError, build_options
-    from sparsity.registry import UnknownMethodError
-
-    own = _OWN_KEYS[kind]
-    try:
-        options = method_class(kind, section["name"]).Options
-    except UnknownMethodError as error:
-        return dict(section), [Problem((kind, "name"), error.reason)]
-    allowed = [*own, *(field.name for field in dataclasses.fields(options))]
-    unknown = [key for key in section if key not in allowed]
-    if unknown:
-        of = f" of {kind} {section['name']!r}"
-        return dict(section), [Problem((kind, key), unknown_key(key, allowed, of)) for key in unknown]
-    given = {key: value for key, value in section.items() if key not in own}
-    try:
-        built = build_options(options, given)
-    except OptionError as error:
-        return dict(section), [Problem((kind, error.key), error.reason)]
-    except ValueError as error:  # an Options class that checks its fields against each other
-        return dict(section), [Problem((kind,), str(error))]
-    return {**{key: section[key] for key in own if key in section}, **dataclasses.asdict(built)}, []
-
-
-def _combination(tree: Mapping[str, Any]) -> list[Problem]:
-    from sparsity.registry import refusal
-
-    names = [tree[kind].get("name") if isinstance(tree.get(kind), Mapping) else None for kind in KINDS]
-    if not all(isinstance(name, str) for name in names):
-        return []
-    reason = refusal(str(names[0]), str(names[1]))
-    return [Problem(("topology", "name"), reason)] if reason else []
-
-
-def _unknown_names(tree: Mapping[str, Any]) -> list[Problem]:
+def unknown_names(tree: Mapping[str, Any]) -> list[Problem]:
+    """Find names of data sets and networks that nothing is registered under."""
     from experiments.data import DATASETS
     from experiments.models.zoo import MODELS
 
@@ -131,6 +77,82 @@ def _unknown_names(tree: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
+def with_methods(spec: Spec) -> tuple[Spec, list[Problem]]:
+    """Build the options of topology and representation, once, and check them with each other.
+
+    A sparsity that neither aims at becomes 0, and times given at another batch size become steps of this run, so that
+    equal runs have equal specifications.
+
+    Returns:
+        The specification with both `Options` objects, and the problems found.
+    """
+    from sparsity.options import OptionError
+    from sparsity.registry import refusal
+
+    built: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for kind in KINDS:
+        section = getattr(spec, kind)
+        built[kind], found = _build(kind, section.name, section.model_extra or {})
+        problems += found
+    if problems:
+        return spec, problems
+    topology, representation = spec.topology, spec.representation
+    reason = refusal(topology.name, representation.name)
+    if reason is not None:
+        return spec, [Problem(("topology", "name"), reason)]
+    classes = [method_class(kind, getattr(spec, kind).name) for kind in KINDS]
+    sparsity = topology.sparsity if any(cls.uses_sparsity for cls in classes) else 0.0
+    try:
+        built["topology"] = classes[0].in_steps(built["topology"], batch_size=spec.data.batch_size)
+        if sparsity > 0:
+            classes[0].check(built["topology"], sparsity)
+    except OptionError as error:
+        problems.append(Problem(("topology", error.key), error.reason))
+    try:
+        classes[1].check(built["representation"], spec.optimizer.lr)
+    except OptionError as error:
+        problems.append(Problem(("representation", error.key), error.reason))
+    sections = {
+        "topology": topology.with_options(built["topology"], sparsity=sparsity),
+        "representation": representation.with_options(built["representation"]),
+    }
+    return spec.model_copy(update=sections), problems
+
+
+def problems_of_parts(tree: Mapping[str, Any]) -> list[Problem]:
+    """Find what is wrong with the methods of a configuration that is not well typed elsewhere."""
+    problems = []
+    for kind, model in KINDS.items():
+        section = tree.get(kind)
+        if isinstance(section, Mapping) and isinstance(name := section.get("name"), str):
+            given = {key: value for key, value in section.items() if key not in model.model_fields}
+            problems += _build(kind, name, given)[1]
+    return problems
+
+
+def _build(kind: str, name: str, given: Mapping[str, Any]) -> tuple[Any, list[Problem]]:
+    """The options of a method from the keys beside its name, or what is wrong with them."""
+    from sparsity.options import OptionError, build_options
+    from sparsity.registry import UnknownMethodError
+
+    try:
+        options = method_class(kind, name).Options
+    except UnknownMethodError as error:
+        return None, [Problem((kind, "name"), error.reason)]
+    allowed = [*KINDS[kind].model_fields, *(field.name for field in dataclasses.fields(options))]
+    unknown = [key for key in given if key not in allowed]
+    if unknown:
+        of = f" of {kind} {name!r}"
+        return None, [Problem((kind, key), unknown_key(key, allowed, of)) for key in unknown]
+    try:
+        return build_options(options, given), []
+    except OptionError as error:
+        return None, [Problem((kind, error.key), error.reason)]
+    except ValueError as error:  # an Options class that checks its fields against each other
+        return None, [Problem((kind,), str(error))]
+
+
 def method_class(kind: str, name: str) -> Any:
     """The registered class of a topology or representation.
 
@@ -140,30 +162,6 @@ def method_class(kind: str, name: str) -> Any:
     from sparsity import registry
 
     return registry.topology(name) if kind == "topology" else registry.representation(name)
-
-
-def aims_at_sparsity(tree: Mapping[str, Any]) -> bool:
-    """Whether the topology or the representation of a configuration uses ``topology.sparsity``."""
-    return any(method_class(kind, tree[kind]["name"]).uses_sparsity for kind in KINDS)
-
-
-def settle(topology: Mapping[str, Any], batch_size: int) -> tuple[dict[str, Any], list[Problem]]:
-    """Put times of a complete topology section that are given at another batch size into steps of this run.
-
-    Returns:
-        The section, and what is wrong with its options at its sparsity and batch size.
-    """
-    from sparsity.options import OptionError, build_options
-
-    cls = method_class("topology", topology["name"])
-    given = {key: value for key, value in topology.items() if key not in _OWN_KEYS["topology"]}
-    try:
-        options = cls.in_steps(build_options(cls.Options, given), batch_size=batch_size)
-        if topology["sparsity"] > 0:
-            cls.check(options, topology["sparsity"])
-    except OptionError as error:
-        return dict(topology), [Problem(("topology", error.key), error.reason)]
-    return {**topology, **dataclasses.asdict(options)}, []
 
 
 def neutral_options(kind: str, name: str) -> dict[str, Any]:

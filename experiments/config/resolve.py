@@ -6,6 +6,7 @@ that equal runs have equal specifications.
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,11 +85,17 @@ def resolve(loaded: Loaded, tree: Located | None = None, *, calibrate: bool = Tr
     """
     tree = loaded.tree if tree is None else tree
     spec = _build(tree, (loaded.path.parent, Path()), context)
-    if calibrate and spec.representation.options.get(THRESHOLD_DECAY) == CALIBRATED:
+    options = spec.representation.options
+    if calibrate and getattr(options, THRESHOLD_DECAY, None) == CALIBRATED:
         number = _calibrated(loaded, tree, spec, context)
-        representation = spec.representation.model_copy(update={THRESHOLD_DECAY: number})
-        spec = spec.model_copy(update={"representation": representation})
+        spec = with_threshold_decay(spec, number)
     return spec
+
+
+def with_threshold_decay(spec: Spec, number: float) -> Spec:
+    """A specification with another decay of STR's thresholds."""
+    options = dataclasses.replace(spec.representation.options, **{THRESHOLD_DECAY: number})
+    return spec.model_copy(update={"representation": spec.representation.with_options(options)})
 
 
 def from_mapping(mapping: Mapping[str, Any]) -> Spec:
@@ -110,15 +117,11 @@ def _build(tree: Mapping[str, Any], folders: Sequence[Path], context: str) -> Sp
     imports = tree.get("imports")
     if not any(problem.path[:1] == ("imports",) for problem in problems) and isinstance(imports, list):
         methods.import_modules(imports, folders, place_of(tree, ("imports",)))
-    completed, found = methods.complete(tree)
-    problems += found
-    if spec is None or problems:
-        raise complain(problems, tree, context)
-    if not methods.aims_at_sparsity(completed):
-        completed["topology"]["sparsity"] = 0.0
-    completed["topology"], problems = methods.settle(completed["topology"], spec.data.batch_size)
-    spec = Spec.model_validate(completed)
-    problems += contradictions(spec)
+    problems += methods.unknown_names(tree)
+    if spec is None:
+        raise complain([*problems, *methods.problems_of_parts(tree)], tree, context)
+    spec, found = methods.with_methods(spec)
+    problems += found or contradictions(spec)
     if problems:
         raise complain(problems, tree, context)
     return spec

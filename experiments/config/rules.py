@@ -11,7 +11,7 @@ from .schema import ScheduleSpec, Spec
 
 def contradictions(spec: Spec) -> list[Problem]:
     """Find all keys that are valid alone and not together."""
-    return [*_optimizer(spec), *_representation(spec), *_schedule(spec.schedule), *_rest(spec)]
+    return [*_optimizer(spec), *_schedule(spec.schedule), *_rest(spec)]
 
 
 def _optimizer(spec: Spec) -> Iterator[Problem]:
@@ -45,18 +45,6 @@ def _acts_before_steps(name: str) -> bool:
     from sparsity import Representation, registry
 
     return registry.representation(name).before_step is not Representation.before_step
-
-
-def _representation(spec: Spec) -> Iterator[Problem]:
-    from sparsity.options import OptionError, build_options
-
-    from .methods import method_class
-
-    cls = method_class("representation", spec.representation.name)
-    try:
-        cls.check(build_options(cls.Options, spec.representation.options), spec.optimizer.lr)
-    except OptionError as error:
-        yield Problem(("representation", error.key), error.reason)
 
 
 def _schedule(schedule: ScheduleSpec) -> Iterator[Problem]:

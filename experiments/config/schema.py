@@ -6,10 +6,11 @@ the code did before it existed, ``Field(json_schema_extra={"neutral": value})``:
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 
 def _module_name(text: str) -> str:
@@ -77,10 +78,20 @@ class MethodSpec(Section):
 
     name: str
 
+    _options: Any = PrivateAttr(None)
+
     @property
-    def options(self) -> dict[str, Any]:
-        """The method's own options; all of them in a resolved specification."""
-        return dict(self.model_extra or {})
+    def options(self) -> Any:
+        """The method's own options in a resolved specification: an instance of its `Options`."""
+        assert self._options is not None, "options are built when a configuration is resolved"
+        return self._options
+
+    def with_options(self, options: Any, **fields: Any) -> Self:
+        """A copy that holds these options, as the object they are and as keys beside the section's own."""
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        section = type(self).model_construct(**{**own, **fields}, **dataclasses.asdict(options))
+        section._options = options
+        return section
 
 
 class TopologySpec(MethodSpec):

@@ -13,7 +13,7 @@ from experiments.errors import UserError, nearest
 from . import cifar, fashion_mnist, synthetic
 from .arrays import Arrays
 from .imagenet import ImageNet
-from .source import ArraySource, Data, DataSettings, Placement, Source
+from .source import ArraySource, Data, DataSettings, Outline, Placement, Source
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +26,13 @@ __all__ = [
     "Arrays",
     "Data",
     "DataSettings",
+    "Outline",
     "Placement",
     "Source",
     "build",
     "content_hash",
     "find",
+    "outline",
 ]
 
 DATASETS: dict[str, Source] = {
@@ -66,6 +68,18 @@ def content_hash(name: str, root: str | None) -> str:
         UserError: if the data set is unknown or cannot be loaded.
     """
     return find(name).content_hash(root)
+
+
+def outline(spec: DataSettings) -> Outline:
+    """Describe the data of a run without placing them.
+
+    Args:
+        spec: The section ``data`` of its configuration.
+
+    Raises:
+        UserError: naming the key that has to change; whatever `build` would refuse.
+    """
+    return find(spec.name).outline(spec)
 
 
 def build(

@@ -26,6 +26,11 @@ class Arrays:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
 
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return 1 if self.train_images.ndim == 3 else self.train_images.shape[1]
+
     @cached_property
     def content_hash(self) -> str:
         """First 16 hexadecimal digits of SHA-256 over dtypes, shapes and bytes.

@@ -172,14 +172,13 @@ def make_bundle(
     def part(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Part:
         return make_part(images, labels, mean=mean, std=std, device=device, channels_last=channels_last)
 
-    channels = 1 if arrays.train_images.ndim == 3 else arrays.train_images.shape[1]
     augment = None
     if pad is not None:
-        black = normalised(torch.zeros(1, channels, 1, 1), mean, std).flatten()
+        black = normalised(torch.zeros(1, arrays.channels, 1, 1), mean, std).flatten()
         augment = CropFlip(len(arrays.train_labels), pad, black, seed)
     return DataBundle(
         num_classes=num_classes,
-        in_channels=channels,
+        in_channels=arrays.channels,
         image_size=arrays.train_images.shape[-1],
         content_hash=arrays.content_hash,
         sampler=SeekableSampler(len(train), batch_size, seed, shard),
@@ -189,6 +188,19 @@ def make_bundle(
         positions=torch.from_numpy(train),
         augment=augment,
     )
+
+
+def steps_per_epoch(
+    labels: NDArray[np.int64], num_classes: int, *, validation: int, train_limit: int | None, batch_size: int
+) -> int:
+    """Number of training batches in an epoch of a training part; see `split` for the arguments.
+
+    Raises:
+        UserError: if the split is impossible or not even one batch fits into the training part.
+    """
+    train, _ = split(labels, num_classes, validation, train_limit)
+    check_batch(batch_size, len(train))
+    return SeekableSampler(len(train), batch_size, 0, WHOLE).steps_per_epoch
 
 
 def check_batch(batch_size: int, images: int) -> None:

@@ -7,7 +7,7 @@ comes from there. `val` is the test part, as everywhere in the literature; a val
 from __future__ import annotations
 
 from .folder import scan
-from .source import Data, DataSettings, Placement
+from .source import Data, DataSettings, Outline, Placement, lengths
 
 IMAGE_SIZE = 224
 # Of the training images, on the scale 0 to 1, as torchvision's reference code states them.
@@ -20,6 +20,14 @@ class ImageNet:
     def content_hash(self, root: str | None) -> str:
         """Hash of names and some sizes, see `ImageFolder.content_hash`."""
         return scan(root).content_hash
+
+    def outline(self, spec: DataSettings) -> Outline:
+        """See `Source`."""
+        from .bundle import steps_per_epoch
+
+        folder = scan(spec.root)
+        steps = steps_per_epoch(folder.train.labels, len(folder.classes), **lengths(spec))
+        return Outline(len(folder.classes), 3, spec.image_size or IMAGE_SIZE, steps)
 
     def open(self, spec: DataSettings, placement: Placement) -> Data:
         """See `Source`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from experiments.errors import UserError
 
@@ -62,6 +62,11 @@ class DataSettings(Protocol):
     def workers(self) -> int:
         """Processes a rank that read images; 0 reads in the training process."""
         ...
+
+
+def lengths(spec: DataSettings) -> dict[str, Any]:
+    """What the length of an epoch depends on."""
+    return {"validation": spec.validation, "train_limit": spec.train_limit, "batch_size": spec.batch_size}
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,23 @@ class Data(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a run's data without placing them: form of an image, classes, length of an epoch.
+
+    Attributes:
+        num_classes: Number of classes.
+        in_channels: Channels of an image.
+        image_size: Height and width of an image in pixels.
+        steps_per_epoch: Number of training batches in an epoch.
+    """
+
+    num_classes: int
+    in_channels: int
+    image_size: int
+    steps_per_epoch: int
+
+
 class Source(Protocol):
     """A data set by its name, before any of it is read."""
 
@@ -140,6 +162,14 @@ class Source(Protocol):
 
         Raises:
             UserError: if the files are not there or not right.
+        """
+        ...
+
+    def outline(self, spec: DataSettings) -> Outline:
+        """Describe the data of a run, split as it asks, without placing them.
+
+        Raises:
+            UserError: naming the key that has to change; whatever `open` would refuse.
         """
         ...
 
@@ -175,10 +205,15 @@ class ArraySource:
         """See `Source`."""
         return self.load(root).content_hash
 
-    def open(self, spec: DataSettings, placement: Placement) -> Data:
+    def outline(self, spec: DataSettings) -> Outline:
         """See `Source`."""
-        from .bundle import make_bundle
+        from .bundle import steps_per_epoch
 
+        arrays = self._arrays(spec)
+        steps = steps_per_epoch(arrays.train_labels, self.num_classes, **lengths(spec))
+        return Outline(self.num_classes, arrays.channels, arrays.train_images.shape[-1], steps)
+
+    def _arrays(self, spec: DataSettings) -> Arrays:
         arrays = self.load(spec.root)
         own = arrays.train_images.shape[-1]
         if spec.image_size not in (None, own):
@@ -186,8 +221,14 @@ class ArraySource:
                 f"{spec.image_size} is out of range: the images of {spec.name} have {own} pixels; write null",
                 where="data.image_size",
             )
+        return arrays
+
+    def open(self, spec: DataSettings, placement: Placement) -> Data:
+        """See `Source`."""
+        from .bundle import make_bundle
+
         return make_bundle(
-            arrays,
+            self._arrays(spec),
             num_classes=self.num_classes,
             mean=self.mean,
             std=self.std,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity, identity
-from experiments.config.resolve import Spec, from_mapping
+from experiments.config.resolve import Spec, from_mapping, with_threshold_decay
 from experiments.config.sweep import Cell
 from experiments.config.yaml_text import dump
 from experiments.errors import RunFailure, UserError
@@ -32,7 +32,7 @@ def needed(cells: list[Cell], known: dict[str, float]) -> list[Cell]:
     """One cell for each setting that asks for a calibrated decay and has none."""
     found: dict[str, Cell] = {}
     for cell in cells:
-        if cell.spec.representation.options.get(THRESHOLD_DECAY) != CALIBRATED:
+        if getattr(cell.spec.representation.options, THRESHOLD_DECAY, None) != CALIBRATED:
             continue
         key = calibration_identity(cell.spec)
         if key not in known:
@@ -95,8 +95,8 @@ def _search(mapping: dict[str, Any], folder: Path, *, progress: Any, stop: Any) 
 
 
 def _trial(spec: Spec, decay: float) -> Spec:
+    spec = with_threshold_decay(spec, decay)
     update = {
-        "representation": spec.representation.model_copy(update={THRESHOLD_DECAY: decay}),
         "tracking": spec.tracking.model_copy(update={"wandb": "disabled"}),
         "checks": spec.checks.model_copy(update={"events": {}}),
         # nothing is chosen by accuracy here, and the test part must not even be read

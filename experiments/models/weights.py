@@ -50,7 +50,23 @@ def load(model: nn.Module, path: str) -> None:
     Raises:
         UserError: if it is no such file, or naming the first tensor that does not fit.
     """
-    found, wanted = _read(path), model.state_dict()
+    model.load_state_dict(check(model.state_dict(), path))
+
+
+def check(wanted: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Read the weights of a file and make sure that they fit a network.
+
+    Args:
+        wanted: The network's state_dict; only names and shapes count, so it may be of the meta device.
+        path: The file.
+
+    Returns:
+        The weights of the file.
+
+    Raises:
+        UserError: if it is no such file, or naming the first tensor that does not fit.
+    """
+    found = _read(path)
     for name, tensor in wanted.items():
         if name not in found:
             raise UserError(f"{path} does not fit the network: it lacks {name}{nearest(name, list(found))}", where=KEY)
@@ -60,7 +76,7 @@ def load(model: nn.Module, path: str) -> None:
     for name in found:
         if name not in wanted:
             raise UserError(f"{path} does not fit the network, which has no {name}{nearest(name, list(wanted))}", KEY)
-    model.load_state_dict(found)
+    return found
 
 
 def _read(path: str) -> dict[str, Tensor]:

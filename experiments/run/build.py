@@ -25,7 +25,7 @@ from experiments.seeding import derived_seed
 from ham import HAM, SAM
 from sparsity.engine.flops import layer_macs
 from sparsity.engine.sparse_training import SparseTraining
-from sparsity.options import Infeasible
+from sparsity.options import Infeasible, OptionError
 
 from .average import Average
 from .probe import make_probe
@@ -107,7 +107,7 @@ def build(spec: Spec, world: World = ALONE) -> RunObjects:
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model = model.to(device=device, memory_format=layout)  # pyright: ignore[reportCallIssue]
     representation = sparsity.represent(
-        model, spec.representation.name, seed=derived_seed(spec.seed, "factors"), **spec.representation.options
+        model, spec.representation.name, seed=derived_seed(spec.seed, "factors"), options=spec.representation.options
     )
     decay = spec.optimizer.ema_decay
     average = Average(model, representation, decay) if decay is not None else None
@@ -134,7 +134,9 @@ def build(spec: Spec, world: World = ALONE) -> RunObjects:
 
 def _attach(spec: Spec, model: nn.Module, optimizer: Optimizer, **settings: Any) -> SparseTraining:
     try:
-        return sparsity.attach(spec.topology.name, model, optimizer, **settings, **spec.topology.options)
+        return sparsity.attach(spec.topology.name, model, optimizer, **settings, options=spec.topology.options)
+    except OptionError as error:
+        raise UserError(error.reason, where=f"topology.{error.key}") from error
     except Infeasible as error:
         raise UserError(str(error), where="topology") from error
 

@@ -145,8 +145,9 @@ def check_events(sparse: SparseTraining, records: list[dict[str, Any]], spec: Sp
 def _terms(spec: Spec) -> dict[str, Any]:
     """What a table must say about how the run was meant, where it is not the usual."""
     terms: dict[str, Any] = {}
-    if spec.topology.sparsity > 0 and spec.topology.options.get("dense", "none") != "none":
-        terms |= {"dense_layers": spec.topology.options["dense"], "rebudget": spec.topology.options["rebudget"]}
+    options = spec.topology.options
+    if spec.topology.sparsity > 0 and getattr(options, "dense", "none") != "none":
+        terms |= {"dense_layers": options.dense, "rebudget": options.rebudget}
     if spec.model.weights is not None:
         terms["initial_weights"] = weights.content_hash(spec.model.weights)
     return terms

@@ -13,13 +13,13 @@ from torch.nn.functional import cross_entropy
 import sparsity
 from experiments import data as datasets
 from experiments.config.resolve import Spec
-from experiments.data import Data
+from experiments.data import Data, Outline
 from experiments.ranks.distributed import World, lost_ranks_named
 from experiments.seeding import derived_seed
 from sparsity import registry
 
 
-def make_probe(spec: Spec, data: Data, device: torch.device, world: World) -> sparsity.Probe | None:
+def make_probe(spec: Spec, data: Data | Outline, device: torch.device, world: World) -> sparsity.Probe | None:
     """The probe of a run, or None where its topology needs none.
 
     Batches are those of training, augmentation included, in an order of their own, so that the scores of a seed do not

@@ -68,7 +68,9 @@ class GraNet(MaskUpdates):
             """Require a ramp of positive length."""
             super().__post_init__()
             if self.ramp_end <= self.ramp_start:
-                raise ValueError(f"ramp_end, {self.ramp_end:g}, must be > ramp_start, {self.ramp_start:g}")
+                raise OptionError(
+                    "ramp_end", f"{self.ramp_end:g} is out of range: must be > ramp_start, {self.ramp_start:g}"
+                )
 
     options: Options
 
@@ -85,16 +87,21 @@ class GraNet(MaskUpdates):
                 f"{options.initial_sparsity:g} is out of range: must be <= the target, {sparsity:g}",
             )
 
+    def check_run(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float, total_steps: int) -> None:
+        """There must be an update within the ramp, or nothing is ever pruned."""
+        super().check_run(shapes, sparsity, total_steps)
+        if sparsity > 0 and self._ramp(total_steps)[1] == 0:
+            raise OptionError(
+                "update_every",
+                f"{self.options.update_every} steps are too long: the ramp ends after ramp_end = "
+                f"{self.options.ramp_end:g} of {total_steps} steps, so granet would never prune",
+            )
+
     def initial_masks(self, ctx: Context) -> MaskSet | None:
         """Draw random masks of the initial sparsity, if there is one."""
         self._check_units()
         if ctx.sparsity == 0:
             return None
-        if self._ramp(ctx.total_steps)[1] == 0:
-            raise ValueError(
-                f"topology 'granet' never prunes: update_every is {self.options.update_every} steps, but the ramp ends "
-                f"after {self.options.ramp_end:g} of {ctx.total_steps} steps"
-            )
         start = self.options.initial_sparsity
         return None if start == 0 else random_masks(ctx, self.options, start)
 

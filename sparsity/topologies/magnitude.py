@@ -9,7 +9,7 @@ from sparsity.masking.budgets import Allocation
 from sparsity.masking.schedules import cubic
 from sparsity.masking.scores import magnitudes
 from sparsity.masks import MaskSet
-from sparsity.options import option
+from sparsity.options import OptionError, option
 from sparsity.registry import register_topology
 from sparsity.topology import Context, Topology
 
@@ -48,7 +48,7 @@ class GMP(Topology):
 
         def __post_init__(self) -> None:
             if self.start >= self.end:
-                raise ValueError(f"start ({self.start:g}) must be before end ({self.end:g})")
+                raise OptionError("end", f"{self.end:g} is out of range: must be > start, {self.start:g}")
 
     options: Options
 

@@ -41,7 +41,7 @@ def test_config_validates_and_builds(path):
         shape["image_size"] = spec.data.image_size or shape["image_size"]
         with torch.device("meta"):
             model = zoo.build(spec.model.name, options=spec.model.options, init=spec.model.init, **shape)
-            representation = sparsity.represent(model, spec.representation.name, **spec.representation.options)
+            representation = sparsity.represent(model, spec.representation.name, options=spec.representation.options)
             groups = representation.param_groups(
                 spec.optimizer.weight_decay, weight_decay_on=spec.optimizer.weight_decay_on
             )
@@ -103,10 +103,10 @@ def test_the_recipe_of_rigl():
     # as many images an update as in the authors' setting, which the comment gives, and as many updates
     theirs = resolve(load("recipes/rigl_resnet50", ["data.batch_size=4096", "topology.update_every=100"]))
     for one in (spec, theirs):
-        assert one.topology.options["update_every"] * one.data.batch_size == 409_600
+        assert one.topology.options.update_every * one.data.batch_size == 409_600
     steps = 102 * (1_281_167 // 4096)
     assert steps == pytest.approx(32_000, rel=0.01)
-    assert spec.topology.options["end"] * 32_000 == 25_000
+    assert spec.topology.options.end * 32_000 == 25_000
 
 
 def test_the_recipes_of_itop_and_granet():
@@ -117,8 +117,8 @@ def test_the_recipes_of_itop_and_granet():
         assert (spec.optimizer.weight_decay_on, spec.loss.label_smoothing) == ("weights", 0.1)
         assert [at(spec, epoch) for epoch in (5, 30, 60, 90)] == pytest.approx([0.1, 0.01, 1e-3, 1e-4])
         options = spec.topology.options
-        assert (options["update_every"], options["drop_fraction"], options["allocation"]) == (4000, 0.5, "erk")
-    assert (options["initial_sparsity"], options["ramp_start"], options["ramp_end"]) == (0.5, 0.0, 0.3)
+        assert (options.update_every, options.drop_fraction, options.allocation) == (4000, 0.5, "erk")
+    assert (options.initial_sparsity, options.ramp_start, options.ramp_end) == (0.5, 0.0, 0.3)
 
 
 PAPER = sorted((ROOT / "configs" / "paper").glob("*.yaml"))

@@ -49,7 +49,7 @@ def test_solved_stored_and_used(ham: Ham, tmp_path: Path) -> None:
 
     specs = {cell.row: cell.spec for cell in expand(load(str(path))).cells}
     for entry in entries:
-        assert specs[entry["of"]["row"]].representation.options["threshold_decay"] == entry["threshold_decay"]
+        assert specs[entry["of"]["row"]].representation.options.threshold_decay == entry["threshold_decay"]
 
     assert ham("sweep", path, "--out", tmp_path / "runs", "--jobs", 2).code == 0
     for entry, slug in zip(entries, ("str-0.7-", "str-ham-0.7-"), strict=True):

@@ -3,6 +3,7 @@
 # ruff: noqa: E501 - a message or an odd value stands on one line, as users see it
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import re
 import subprocess
@@ -352,7 +353,7 @@ def test_messages(override: str, message: str):
         (["topology.name=rigl", "representation.name=str"], "topology.name: topology 'rigl' regrows weights at zero, where representation 'str' has no gradient"),
         (["topology.name=rigl", "topology.drop_fraction=2"], "topology.drop_fraction: 2.0 is out of range: must be <= 1"),
         (["topology.name=rigl", "topology.update_every=1.5"], "topology.update_every: 1.5 is not of type int"),
-        (["topology.name=rigl", "topology.drop=1"], "topology.drop: unknown key of topology 'rigl'; allowed: name, sparsity, dense, rebudget, distribution, update_every, "),
+        (["topology.name=rigl", "topology.drop=1"], "topology.drop: unknown key of topology 'rigl'; allowed: name, sparsity, dense, rebudget, allocation, update_every, "),
         (["representation.name=sign_in", "representation.reset=1"], "representation.reset: unknown key of representation 'sign_in'; allowed: name, "),
     ],
 )  # fmt: skip
@@ -400,18 +401,18 @@ def test_a_resolved_method_has_all_its_options():
         "topology.name=rigl", "topology.sparsity=0.9", "topology.drop_fraction=1", "representation.name=sign_in"
     )
     dumped = spec.model_dump()
-    times = ["update_every", "unit", "batch_reference", "fraction", "end"]
+    times = ["update_every", "unit", "batch_reference", "drop_fraction", "end"]
     later = ["average", "also_step", "at_start"]
     assert list(dumped["topology"]) == ["name", "sparsity", "dense", "rebudget", "allocation", *times, *later]
-    assert spec.topology.options["drop_fraction"] == 1.0
-    assert type(spec.topology.options["drop_fraction"]) is float
+    assert spec.topology.options.drop_fraction == 1.0
+    assert type(spec.topology.options.drop_fraction) is float
     assert "reset_every" in dumped["representation"]
 
 
 def test_times_at_another_batch_size_become_steps_of_this_run():
     options = ["topology.name=rigl", "topology.sparsity=0.9", "data.batch_size=512"]
     given = build(*options, "topology.update_every=100", "topology.batch_reference=4096")
-    assert (given.topology.options["update_every"], given.topology.options["batch_reference"]) == (800, None)
+    assert (given.topology.options.update_every, given.topology.options.batch_reference) == (800, None)
     # the same run as one that says 800, and what is recorded is read back as it is
     assert given == build(*options, "topology.update_every=800")
     assert from_mapping(given.model_dump()) == given
@@ -450,7 +451,7 @@ def test_a_method_of_ones_own_is_imported_from_the_config_folder(here, monkeypat
     write("sub/c.yaml", "imports: [own_method_a]\ntopology: {name: own_a, high: 5}\n")
     before = list(sys.path)
     spec = build(config="sub/c.yaml")
-    assert spec.topology.options == {"low": 1, "high": 5}
+    assert dataclasses.asdict(spec.topology.options) == {"low": 1, "high": 5}
     # appended, and there to stay for the processes that inherit it
     assert sys.path == [*before, str(here / "sub"), str(here)]
     assert build(config="sub/c.yaml") == spec
@@ -488,7 +489,7 @@ def test_calibrated_thresholds(here):
     write("c.yaml", "topology.sparsity: 0.9\nrepresentation: {name: str, threshold_decay: calibrated}\n")
     loaded = load("c")
     before = resolve(loaded, calibrate=False)
-    assert before.representation.options["threshold_decay"] == "calibrated"
+    assert before.representation.options.threshold_decay == "calibrated"
     message = refused(config="c")
     assert message.startswith(
         "c.yaml:2: representation.threshold_decay: not calibrated for dense + str at topology.sparsity=0.9 with these"
@@ -498,16 +499,16 @@ def test_calibrated_thresholds(here):
     assert calibration_path(loaded.path) == Path("c.calibration.yaml")
     calibration_path(loaded.path).write_text(dump([{"identity": entry, "threshold_decay": 1, "note": "x"}]))
     spec = resolve(load("c", ["seed=3", "label=x", "tracking.wandb=offline"]))
-    assert spec.representation.options["threshold_decay"] == 1.0
+    assert spec.representation.options.threshold_decay == 1.0
     assert spec.topology.sparsity == 0.9
     # another sparsity or length is another calibration
     assert uncalibrated("c", "topology.sparsity=0.8") != entry
     assert uncalibrated("c", "schedule.epochs=9") != entry
     # a file that extends the calibrated one needs none of its own, and its own goes first
     write("child.yaml", "extends: c\n")
-    assert build(config="child").representation.options["threshold_decay"] == 1.0
+    assert build(config="child").representation.options.threshold_decay == 1.0
     write("child.calibration.yaml", dump([{"identity": entry, "threshold_decay": 0.25}]))
-    assert build(config="child").representation.options["threshold_decay"] == 0.25
+    assert build(config="child").representation.options.threshold_decay == 0.25
 
 
 @pytest.mark.parametrize(

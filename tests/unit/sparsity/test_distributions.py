@@ -327,8 +327,8 @@ def test_resnet50_without_a_new_budget(resnet50, which: str, density, flops):
     allocation=st.sampled_from(("global", *EXACT)),
     share=st.floats(0, 1),
 )
-def test_a_criterion_selects_as_many_as_it_states(shapes, sparsity, which, rebudget, criterion, share):
-    options = Allocation(dense=which, rebudget=rebudget, allocation=criterion)
+def test_an_allocation_selects_as_many_as_it_states(shapes, sparsity, which, rebudget, allocation, share):
+    options = Allocation(dense=which, rebudget=rebudget, allocation=allocation)
     generator = torch.Generator().manual_seed(0)
     scores = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
     try:

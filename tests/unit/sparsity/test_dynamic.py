@@ -490,9 +490,7 @@ def test_the_ramp_is_cubic_and_ends_at_the_target():
 
 
 def test_a_ramp_without_an_update_is_refused():
-    with pytest.raises(
-        ValueError, match="'granet' never prunes: update_every is 4000 steps, but the ramp ends after 0.3"
-    ):
+    with pytest.raises(OptionError, match="update_every: 4000 steps are too long: the ramp ends after ramp_end = 0.3"):
         Toy("granet", 8)
 
 

@@ -312,7 +312,7 @@ def test_metrics_are_asked_for_at_the_end_of_an_epoch_and_only_where_needed(name
 
 def test_pilots_penalty_stands_in_for_decay_of_the_factors():
     rep = sparsity.represent(two_layers(), "pilot")
-    assert [g["weight_decay"] for g in rep.param_groups(0.3, decay="all")] == [0, 0, 0.3]
+    assert [g["weight_decay"] for g in rep.param_groups(0.3, weight_decay_on="all")] == [0, 0, 0.3]
     rep = sparsity.represent(two_layers(), "pilot", decay_factors=True)
     assert [g["weight_decay"] for g in rep.param_groups(0.3)] == [0.3, 0.3, 0]
     assert [g["weight_decay"] for g in sparsity.represent(two_layers(), "spred").param_groups(0.3)] == [0.3, 0.3, 0]

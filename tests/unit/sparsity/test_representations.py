@@ -93,7 +93,7 @@ def test_which_groups_ham_may_touch():
 
 
 def test_refuses_an_unknown_way_to_decay():
-    with pytest.raises(ValueError, match="decay='none' is not one of weights, all"):
+    with pytest.raises(ValueError, match="weight_decay_on='none' is not one of weights, all"):
         sparsity.represent(net()).param_groups(weight_decay_on="none")
 
 

@@ -1,0 +1,92 @@
+"""Whether a run can be carried out, found out before anything starts: what is refused here never reaches a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+import sparsity
+from experiments import data as datasets
+from experiments.config.schema import Spec
+from experiments.data import Outline
+from experiments.data.bundle import check_divisible
+from experiments.errors import UserError
+from experiments.models import weights, zoo
+from experiments.ranks.distributed import ALONE
+from sparsity.options import Infeasible, OptionError
+
+from .probe import make_probe
+
+
+def check(spec: Spec, data: Outline) -> None:
+    """Construct network, representation and topology of a run on the meta device; no image and no weight is made.
+
+    What depends on the machine that trains is left out: devices, ranks, memory.
+
+    Args:
+        spec: The resolved specification.
+        data: Its data, `experiments.data.outline`.
+
+    Raises:
+        UserError: naming the key that has to change.
+    """
+    check_divisible(spec.data.batch_size, 1, spec.runtime.accumulate)
+    with torch.device("meta"):
+        network = zoo.build(
+            spec.model.name,
+            options=spec.model.options,
+            init=spec.model.init,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            image_size=data.image_size,
+        )
+    if spec.model.weights is not None:
+        weights.check(network.state_dict(), spec.model.weights)
+    with torch.device("meta"):
+        try:
+            representation = sparsity.represent(network, spec.representation.name, options=spec.representation.options)
+        except ValueError as error:  # nothing to prune, tied weights
+            raise UserError(str(error), where="model.name") from error
+    try:
+        sparsity.prepare(
+            spec.topology.name,
+            representation,
+            sparsity=spec.topology.sparsity,
+            total_steps=spec.schedule.epochs * data.steps_per_epoch,
+            steps_per_epoch=data.steps_per_epoch,
+            probe=make_probe(spec, data, torch.device("cpu"), ALONE),
+            options=spec.topology.options,
+        )
+    except OptionError as error:
+        raise UserError(error.reason, where=f"topology.{error.key}") from error
+    except Infeasible as error:
+        raise UserError(str(error), where="topology") from error
+
+
+def check_all(specs: Iterable[tuple[str, Spec]]) -> None:
+    """Check specifications, each kind of run once: seeds and labels make no difference.
+
+    Args:
+        specs: What is checked, for messages, and the specification.
+
+    Raises:
+        UserError: with one line for every kind of run that cannot be carried out.
+    """
+    outlines: dict[str, Outline] = {}
+    seen: set[str] = set()
+    problems = []
+    for context, spec in specs:
+        kind = spec.model_copy(update={"seed": 0, "label": None}).model_dump_json()
+        if kind in seen:
+            continue
+        seen.add(kind)
+        section = spec.data.model_dump_json()
+        try:
+            if section not in outlines:
+                outlines[section] = datasets.outline(spec.data)
+            check(spec, outlines[section])
+        except UserError as error:
+            problems.append(f"{context}: {error}")
+    if problems:
+        raise UserError("\n".join(problems))
