@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .masking.budgets import LayerBudgets, random_masks
-from .masking.rounding import ceil_count, floor_count
+from .masking.rounding import ceil_count, floor_count, share_out
 from .masking.schedules import annealed_fraction, cosine_fraction, cubic
 from .masking.selection import top_k, top_k_of_all
 from .masks import MaskSet
@@ -36,6 +36,7 @@ __all__ = [
     "keep_largest",
     "random_masks",
     "random_scores",
+    "share_out",
     "top_k",
     "top_k_of_all",
 ]

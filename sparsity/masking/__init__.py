@@ -1,7 +1,7 @@
 """How many weights a layer keeps, and which ones: budgets, scores, selection and schedules for topologies."""
 
 from .budgets import Allocation, DenseLayers, LayerBudgets, random_masks
-from .rounding import ceil_count, floor_count
+from .rounding import ceil_count, floor_count, share_out
 from .schedules import annealed_fraction, cosine_fraction, cubic, pruning_densities
 from .scores import magnitudes
 from .selection import top_k, top_k_of_all
@@ -18,6 +18,7 @@ __all__ = [
     "magnitudes",
     "pruning_densities",
     "random_masks",
+    "share_out",
     "top_k",
     "top_k_of_all",
 ]

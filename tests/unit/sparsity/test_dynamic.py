@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import sparsity
 from sparsity import MaskSet, OptionError, registry
+from sparsity.dynamic import share_out
 from sparsity.topologies.set import keep_of_each_sign
-from sparsity.topologies.snfs import share_out
 
 
 def row(*values: float) -> Tensor:
