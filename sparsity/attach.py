@@ -70,7 +70,7 @@ def attach(
         topology: A registered topology, see ``registry.topologies()``.
         model: The network, represented or plain, also wrapped.
         optimizer: Any entry-wise optimizer over all its parameters, HAM included.
-        sparsity: Share of zeros over all prunable weights, in [0, 1).
+        sparsity: Fraction of zeros over all prunable weights, in [0, 1).
         total_steps: Length of training in steps; schedules are shares of it. A topology that trains several times takes
             as many steps each time, see `SparseTraining.total_steps` and `next_level`.
         steps_per_epoch: Steps per epoch, for hooks that run once per epoch; by default all of training is one.

@@ -7,14 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsity.dynamic import (
-    MaskUpdates,
-    UpdateOptions,
-    cosine_fraction,
-    grow_largest,
-    keep_largest,
-    random_scores,
-)
+from sparsity.dynamic import MaskUpdates, UpdateOptions, cosine_fraction, grow_largest, keep_largest, random_scores
 from sparsity.masks import MaskSet
 from sparsity.options import option
 from sparsity.registry import register_topology

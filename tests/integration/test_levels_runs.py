@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from commands import Ham, command
 from ranks import stop_at, train_on
-from results.progress.progress import progress
+from results.progress.advance import progress
 from small_runs import (
     STEPS_PER_EPOCH,
     assert_same_run,
