@@ -165,6 +165,8 @@ def prepare(
         raise ValueError(f"topology {topology!r} trains several times: total_steps must be whole epochs")
     shapes = {name: tuple(theta.shape) for name, theta in representation.weights()}
     chosen.check_run(shapes, sparsity, total_steps * levels)
+    if cls.needs_probe and probe is not None and sparsity > 0:
+        chosen.check_probe(probe)
     return chosen
 
 

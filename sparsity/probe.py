@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from .options import Infeasible
+from .options import Infeasible, OptionError
 
 Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -33,6 +33,8 @@ class Probe:
         num_classes: Number of classes.
         parts: Number of equal parts that a batch is split into, as a training step does with micro-batches and ranks.
         agree: Called with each tensor of scores; returns the same values on every rank.
+        size: Number of batches of one pass, if known beforehand.
+        rarest: Number of images of the rarest class that one pass is sure to hold, if known beforehand.
     """
 
     batches: Callable[[], Iterator[Batch]]
@@ -41,6 +43,22 @@ class Probe:
     num_classes: int
     parts: int = 1
     agree: Callable[[Tensor], Tensor] = _itself
+    size: int | None = None
+    rarest: int | None = None
+
+    def check(self, batches: int | None = None, per_class: int | None = None) -> None:
+        """Refuse, before anything is read, to read more than one pass holds, as far as its size is known.
+
+        Raises:
+            OptionError: for ``batches`` or ``per_class``.
+        """
+        if batches is not None and self.size is not None and batches > self.size:
+            raise OptionError("batches", f"{batches} is out of range: the training data have {self.size} batches")
+        if per_class is not None and self.rarest is not None and per_class > self.rarest:
+            raise OptionError(
+                "per_class",
+                f"{per_class} is out of range: the batches of one epoch are sure to have {self.rarest} of each class",
+            )
 
     def micro_batches(self, number: int) -> Iterator[Batch]:
         """Yield the first `number` batches, in parts.

@@ -233,6 +233,13 @@ class Topology(Stateful):
         self.expected_active(shapes, sparsity)
         self.expected_events(total_steps, sparsity)
 
+    def check_probe(self, probe: Probe) -> None:
+        """Refuse a probe that holds less than the method reads; called before training starts.
+
+        Raises:
+            OptionError: with the option's name.
+        """
+
     def initial_masks(self, ctx: Context) -> MaskSet | None:
         """Return the masks at the start, or None if all weights are active; a layer that is left out is dense."""
         return None

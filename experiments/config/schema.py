@@ -111,7 +111,7 @@ class HamSpec(Section):
     """Hyperbolic Aware Minimization around the optimizer; the defaults are those of `ham.HAM`."""
 
     alpha: float = 200.0
-    beta: float = 1.0e-3
+    beta: Annotated[float, Field(ge=0)] = 1.0e-3
     sign: Literal["after", "before"] = "after"
     max_weight_norm: Annotated[float, Field(gt=0)] | None = 1000.0
     scalars: bool = False

@@ -190,17 +190,23 @@ def make_bundle(
     )
 
 
-def steps_per_epoch(
+def epoch_of(
     labels: NDArray[np.int64], num_classes: int, *, validation: int, train_limit: int | None, batch_size: int
-) -> int:
-    """Number of training batches in an epoch of a training part; see `split` for the arguments.
+) -> tuple[int, int]:
+    """Describe an epoch of a training part; see `split` for the arguments.
+
+    Returns:
+        Number of batches, and how many images of the rarest class they are sure to hold: a last batch that is not full
+        is left out.
 
     Raises:
         UserError: if the split is impossible or not even one batch fits into the training part.
     """
     train, _ = split(labels, num_classes, validation, train_limit)
     check_batch(batch_size, len(train))
-    return SeekableSampler(len(train), batch_size, 0, WHOLE).steps_per_epoch
+    steps = SeekableSampler(len(train), batch_size, 0, WHOLE).steps_per_epoch
+    rarest = int(np.bincount(labels[train], minlength=num_classes).min())
+    return steps, max(0, rarest - (len(train) - steps * batch_size))
 
 
 def check_batch(batch_size: int, images: int) -> None:

@@ -23,11 +23,11 @@ class ImageNet:
 
     def outline(self, spec: DataSettings) -> Outline:
         """See `Source`."""
-        from .bundle import steps_per_epoch
+        from .bundle import epoch_of
 
         folder = scan(spec.root)
-        steps = steps_per_epoch(folder.train.labels, len(folder.classes), **lengths(spec))
-        return Outline(len(folder.classes), 3, spec.image_size or IMAGE_SIZE, steps)
+        epoch = epoch_of(folder.train.labels, len(folder.classes), **lengths(spec))
+        return Outline(len(folder.classes), 3, spec.image_size or IMAGE_SIZE, *epoch)
 
     def open(self, spec: DataSettings, placement: Placement) -> Data:
         """See `Source`."""

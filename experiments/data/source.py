@@ -146,12 +146,14 @@ class Outline:
         in_channels: Channels of an image.
         image_size: Height and width of an image in pixels.
         steps_per_epoch: Number of training batches in an epoch.
+        rarest: Images of the rarest class that the batches of an epoch are sure to hold.
     """
 
     num_classes: int
     in_channels: int
     image_size: int
     steps_per_epoch: int
+    rarest: int
 
 
 class Source(Protocol):
@@ -207,11 +209,16 @@ class ArraySource:
 
     def outline(self, spec: DataSettings) -> Outline:
         """See `Source`."""
-        from .bundle import steps_per_epoch
+        from .bundle import epoch_of
 
         arrays = self._arrays(spec)
-        steps = steps_per_epoch(arrays.train_labels, self.num_classes, **lengths(spec))
-        return Outline(self.num_classes, arrays.channels, arrays.train_images.shape[-1], steps)
+        size = arrays.train_images.shape[-1]
+        return Outline(
+            self.num_classes,
+            arrays.channels,
+            size,
+            *epoch_of(arrays.train_labels, self.num_classes, **lengths(spec)),
+        )
 
     def _arrays(self, spec: DataSettings) -> Arrays:
         arrays = self.load(spec.root)

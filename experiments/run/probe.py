@@ -41,6 +41,8 @@ def make_probe(spec: Spec, data: Data | Outline, device: torch.device, world: Wo
         data.num_classes,
         parts=spec.runtime.accumulate * world.size,
         agree=_agreement(world),
+        size=data.steps_per_epoch,
+        rarest=getattr(data, "rarest", None),
     )
 
 

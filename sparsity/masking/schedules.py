@@ -61,6 +61,12 @@ def annealed_fraction(initial: float, final: float, step: int, end: int) -> floa
     return final + cosine_fraction(initial - final, step, end)
 
 
+def prunings(sparsity: float, fraction: float) -> int:
+    """Count the prunings of a fixed fraction that reach a target: ⌈log(1 − sparsity) / log(1 − fraction)⌉."""
+    # the small constant undoes binary rounding if the target is a power of 1 − fraction
+    return math.ceil(math.log(1 - sparsity) / math.log1p(-fraction) - 1e-9)
+
+
 def pruning_densities(sparsity: float, fraction: float) -> list[float]:
     """Return the density after each pruning of a fixed fraction: (1 − fraction)^k, and after the last one the target.
 
@@ -71,8 +77,7 @@ def pruning_densities(sparsity: float, fraction: float) -> list[float]:
     Returns:
         ⌈log(1 − sparsity) / log(1 − fraction)⌉ densities, descending; none for a sparsity of 0.
     """
-    # the small constant undoes binary rounding if the target is a power of 1 − fraction
-    prunings = math.ceil(math.log(1 - sparsity) / math.log(1 - fraction) - 1e-9)
-    if prunings <= 0:
+    count = prunings(sparsity, fraction)
+    if count == 0:
         return []
-    return [*((1 - fraction) ** k for k in range(1, prunings)), 1 - sparsity]
+    return [*((1 - fraction) ** k for k in range(1, count)), 1 - sparsity]

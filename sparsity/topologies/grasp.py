@@ -44,6 +44,11 @@ class GraSP(ScoredAtStart):
 
     options: Options
 
+    def check_probe(self, probe: Probe) -> None:
+        """Require as many batches, or images of each class, as are scored."""
+        per_class = self.options.per_class
+        probe.check(batches=self.options.batches if per_class is None else None, per_class=per_class)
+
     def scores(self, ctx: Context, probe: Probe) -> scores.Scores:
         """Compute θ · (H g)."""
         options, seed = self.options, ctx.generator("scores").initial_seed()

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sparsity.masking.budgets import Allocation
-from sparsity.masking.schedules import pruning_densities
+from sparsity.masking.schedules import pruning_densities, prunings
 from sparsity.masking.scores import magnitudes
-from sparsity.options import option
+from sparsity.options import OptionError, option
 from sparsity.registry import register_topology
 from sparsity.topology import Context, Plan, Topology
+
+MOST_PRUNINGS = 1000  # trainings of one run; more are certainly a mistake
 
 
 @register_topology("imp")
@@ -50,6 +52,16 @@ class IterativePruning(Topology):
         )
 
     options: Any  # a subclass may have more options
+
+    @classmethod
+    def check(cls, options: Any, sparsity: float) -> None:
+        """Refuse a fraction that needs more than 1,000 trainings."""
+        if (levels := prunings(sparsity, options.prune_fraction)) > MOST_PRUNINGS:
+            raise OptionError(
+                "prune_fraction",
+                f"{options.prune_fraction:g} is out of range: {sparsity:g} would take {levels:,} trainings, at most "
+                f"{MOST_PRUNINGS:,} are allowed",
+            )
 
     def plan(self, sparsity: float) -> Plan:
         """Plan one level more than there are prunings."""

@@ -38,6 +38,10 @@ class SNIP(ScoredAtStart):
 
     options: Options
 
+    def check_probe(self, probe: Probe) -> None:
+        """Require as many batches as are scored."""
+        probe.check(batches=self.options.batches)
+
     def scores(self, ctx: Context, probe: Probe) -> scores.Scores:
         """Compute |g · θ|."""
         parts, seed = probe.micro_batches(self.options.batches), ctx.generator("scores").initial_seed()
