@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from . import registry
 from .engine import moments
-from .engine.sparse_opt import AVERAGES
+from .engine.settings import RunSettings
 from .engine.sparse_training import SparseTraining
 from .options import build_options, check_options
 from .probe import Probe
@@ -70,7 +70,7 @@ def attach(
         topology: A registered topology, see ``registry.topologies()``.
         model: The network, represented or plain, also wrapped.
         optimizer: Any entry-wise optimizer over all its parameters, HAM included.
-        sparsity: Share of zeros over all prunable weights, in [0, 1).
+        sparsity: Fraction of zeros over all prunable weights, in [0, 1).
         total_steps: Length of training in steps; schedules are shares of it. A topology that trains several times takes
             as many steps each time, see `SparseTraining.total_steps` and `next_level`.
         steps_per_epoch: Steps per epoch, for hooks that run once per epoch; by default all of training is one.
@@ -92,8 +92,15 @@ def attach(
         Infeasible: if the network cannot have that sparsity.
         ValueError: for a sparsity out of range, an illegal combination, or an optimizer that lacks a parameter.
     """
-    if sparse_opt is not None and sparse_opt not in AVERAGES:
-        raise ValueError(f"sparse_opt={sparse_opt!r} is not one of {', '.join(AVERAGES)}")
+    settings = RunSettings(
+        sparsity=sparsity,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch or total_steps,
+        seed=seed,
+        clip_grad_norm=clip_grad_norm,
+        sparse_opt=sparse_opt,
+        agree=agree,
+    )
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in owned]
     if missing:
@@ -118,19 +125,7 @@ def attach(
         options=options,
         **values,
     )
-    return SparseTraining(
-        chosen,
-        representation,
-        optimizer,
-        sparsity=sparsity,
-        total_steps=total_steps,
-        steps_per_epoch=steps_per_epoch or total_steps,
-        seed=seed,
-        clip_grad_norm=clip_grad_norm,
-        sparse_opt=sparse_opt,
-        probe=probe,
-        agree=agree,
-    )
+    return SparseTraining(chosen, representation, optimizer, settings, probe)
 
 
 def prepare(

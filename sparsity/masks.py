@@ -1,4 +1,4 @@
-"""`MaskSet`: which weights exist. A value type; True means the weight exists (is active)."""
+"""`MaskSet`: which weights are active. A value type; True marks an active weight, False a pruned one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BITS = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
 
 
 class MaskSet(Mapping[str, Tensor]):
-    """Boolean masks by weight name; never changed after construction.
+    """Boolean masks by weight name; they do not change after construction.
 
     Args:
         masks: Weight name to a bool tensor of the weight's shape.
@@ -49,32 +49,32 @@ class MaskSet(Mapping[str, Tensor]):
 
     @classmethod
     def ones(cls, like: Mapping[str, Tensor]) -> MaskSet:
-        """All weights exist."""
+        """Make masks under which all weights are active."""
         return cls({name: torch.ones_like(tensor, dtype=torch.bool) for name, tensor in like.items()})
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Number of weights, existing or not, by name."""
+        """Number of weights by name, active and pruned."""
         return {name: mask.numel() for name, mask in self._masks.items()}
 
     def num_active(self) -> dict[str, int]:
-        """Number of existing weights by name (one host synchronisation)."""
+        """Count the active weights by name (one host synchronisation)."""
         if not self._masks:
             return {}
         counts = torch.stack([mask.sum() for mask in self._masks.values()]).tolist()
         return dict(zip(self._masks, counts, strict=True))
 
     def densities(self) -> dict[str, float]:
-        """Share of existing weights by name, in [0, 1]."""
-        return {name: kept / self._masks[name].numel() for name, kept in self.num_active().items()}
+        """Return the fraction of active weights by name, in [0, 1]."""
+        return {name: active / self._masks[name].numel() for name, active in self.num_active().items()}
 
     @property
     def density(self) -> float:
-        """Share of existing weights over all tensors, in [0, 1]."""
+        """Fraction of active weights over all tensors, in [0, 1]."""
         return sum(self.num_active().values()) / max(1, sum(self.sizes.values()))
 
     def digest(self) -> str:
-        """SHA-256 over names, shapes and bits: equal masks, and only they, have equal digests."""
+        """Hash names, shapes and bits (SHA-256): two sets of masks are equal if and only if their digests are."""
         sha = hashlib.sha256()
         for name, packed in self.state_dict().items():
             sha.update(f"{name}{packed['shape']}".encode())
@@ -82,12 +82,12 @@ class MaskSet(Mapping[str, Tensor]):
         return sha.hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """Packed masks on the CPU: eight weights a byte, most significant bit first."""
+        """Pack the masks on the CPU: eight weights per byte, most significant bit first."""
         return {name: {"shape": list(mask.shape), "bits": _pack(mask)} for name, mask in self._masks.items()}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], device: torch.device | str = "cpu") -> MaskSet:
-        """Undo `state_dict`, onto a device."""
+        """Unpack what `state_dict` returned, onto a device."""
         return cls({name: _unpack(item["bits"], item["shape"]).to(device) for name, item in state.items()})
 
 

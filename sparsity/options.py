@@ -24,7 +24,7 @@ class NoOptions:
 
 
 class Infeasible(ValueError):
-    """What a method is asked for cannot be had with this network, these data or these weights."""
+    """A request that cannot be met with this network, these data or these weights."""
 
 
 class OptionError(ValueError):

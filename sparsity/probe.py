@@ -1,4 +1,4 @@
-"""What a topology may look at before training: batches, the loss, the form of an input."""
+"""`Probe`: the batches, loss and input shape that a topology may score weights with before training."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ class Probe:
     """Data and loss for scores at initialisation.
 
     Attributes:
-        batches: Starts one pass over the training data; each call yields the same batches, on every rank, and disturbs
-            neither a random state nor the order of training. Pairs of images and labels on the network's device.
+        batches: Starts one pass over the training data and yields pairs of images and labels on the network's device.
+            Each call yields the same batches on every rank, and changes neither a random state nor the order of
+            training.
         loss: Mean loss of (logits, labels), as in training.
         input_shape: Shape of one input without the batch dimension.
         num_classes: Number of classes.
-        parts: Equal parts that a batch is computed in, as a training step does with micro-batches and ranks.
+        parts: Number of equal parts that a batch is split into, as a training step does with micro-batches and ranks.
         agree: Called with each tensor of scores; returns the same values on every rank.
-        size: Batches of one pass, if known beforehand.
-        rarest: Images of the rarest class that one pass is sure to hold, if known beforehand.
+        size: Number of batches of one pass, if known beforehand.
+        rarest: Number of images of the rarest class that one pass is sure to hold, if known beforehand.
     """
 
     batches: Callable[[], Iterator[Batch]]
@@ -46,7 +47,7 @@ class Probe:
     rarest: int | None = None
 
     def check(self, batches: int | None = None, per_class: int | None = None) -> None:
-        """Refuse, before anything is read, what one pass does not hold, as far as its size is known.
+        """Refuse, before anything is read, to read more than one pass holds, as far as its size is known.
 
         Raises:
             OptionError: for ``batches`` or ``per_class``.
@@ -60,10 +61,10 @@ class Probe:
             )
 
     def micro_batches(self, number: int) -> Iterator[Batch]:
-        """The first `number` batches, in parts.
+        """Yield the first `number` batches, in parts.
 
         Raises:
-            Infeasible: if the training data have fewer.
+            Infeasible: if the training data have fewer batches.
         """
         found = 0
         for images, labels in islice(self.batches(), number):
@@ -73,7 +74,7 @@ class Probe:
             raise Infeasible(f"batches: {number} batches are asked for, but the training data have {found}")
 
     def class_balanced(self, per_class: int) -> Iterator[Batch]:
-        """The first so many images of each class, in parts of the size that batches have.
+        """Yield the first `per_class` images of each class, in parts as large as those of a batch.
 
         Raises:
             Infeasible: if the batches of one pass have fewer of some class.
@@ -101,7 +102,7 @@ class Probe:
 
 @contextmanager
 def own_randomness(network: nn.Module, seed: int) -> Iterator[None]:
-    """Let what is random in a network, such as dropout, draw from a seed of its own; the global state comes back."""
+    """Let dropout and the like draw from a seed of their own; the global random state is restored afterwards."""
     device = next(network.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The representation protocol: how an existing weight θ is parametrised by the tensors that are trained.
+"""The representation protocol: how a weight θ is computed from the tensors that are trained.
 
 A representation installs itself with `torch.nn.utils.parametrize`, so the network keeps its code, DDP sees ordinary
 leaf parameters and `torch.compile` sees no hooks. Masks, scores and growth always act on θ.
@@ -16,28 +16,31 @@ from torch.nn.utils import parametrize
 
 from .options import NoOptions
 from .slots import Slot
+from .state import Stateful
 from .targets import Target, targets
 from .topology import Context
 
 _MARK = "_sparsity_representation"
 
 
-class Representation:
-    """Base class; itself the algebra of the plain weight.
+class Representation(Stateful):
+    """Base class. By itself it is the plain weight: θ is trained directly.
 
-    A subclass states the algebra on tensors and, where it needs them, the hooks. All tensors of one weight that have
-    θ's shape are masked together.
+    A subclass overrides the algebra, and the hooks if it needs them. The trained tensors of a weight that have θ's
+    shape are masked together.
 
     Class attributes:
         name: Registered name (set by the decorator).
         title: Name in tables.
         paper: Citation, or an empty string.
-        grad_at_zero: Whether a weight parked at θ = 0 has a gradient and so can move again.
-        uses_sparsity: Whether the representation itself aims at the run's sparsity.
-        needs_epochs: Whether its hooks change the trained tensors once an epoch.
+        grad_at_zero: Whether a weight at θ = 0 has a gradient, so that it can move when it becomes active.
+        uses_sparsity: Whether the representation itself makes zeros to reach the target sparsity.
+        needs_epochs: Whether its hooks change the trained tensors once per epoch.
         needs_metrics: Metrics of an epoch that `after_epoch` reads, such as ``train_accuracy``.
         factor_names: Names of the trained tensors, in order.
-        ham_factors: Which of them HAM may act on by default.
+        ham_factors: Which of them HAM acts on by default.
+        state: Names of the attributes that checkpoints hold, see `Stateful`; trained tensors are the model's.
+        Options: The method's options: a frozen dataclass of `option` fields.
     """
 
     name: ClassVar[str] = ""
@@ -55,57 +58,60 @@ class Representation:
     def __init__(self, options: Any):
         self.options = options
         self.slots: dict[str, Slot] = {}
-        # what random initial factors are drawn from; there during `install` alone
+        # random initial factors are drawn from it; None except during `install`
         self.initial: torch.Generator | None = None
 
     # ---- the algebra ------------------------------------------------------------------------------------------------
 
     def factorise(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Trained tensors whose `materialise` is (to rounding) the given initial weight."""
+        """Return trained tensors whose `materialise` is the given weight, up to rounding."""
         return (weight,)
 
     def materialise(self, *factors: Tensor) -> Tensor:
-        """θ as a differentiable function of the trained tensors; same shape as θ."""
+        """Compute θ from the trained tensors, differentiably; the first of them has θ's shape."""
         return factors[0]
 
     def grad(self, *factors: nn.Parameter) -> Tensor | None:
-        """dL/dθ from the gradients of the trained tensors, or None before a backward pass."""
+        """Compute dL/dθ from the gradients of the trained tensors; None before a backward pass."""
         return factors[0].grad
 
     def zero_pruned(self, factors: tuple[nn.Parameter, ...], pruned: Tensor) -> None:
-        """Set, in place, the entries where `pruned` is True to θ = 0 such that dL/dθ still reaches them."""
+        """Set, in place, the entries where `pruned` is True to θ = 0, where `grad` still gives their dL/dθ."""
         factors[0].masked_fill_(pruned, 0.0)
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
 
     def before_step(self, ctx: Context) -> None:
-        """Gradients are those of the loss, dense, and the optimizer is about to move; may change the trained tensors.
+        """Change the trained tensors before the optimizer moves, if necessary; gradients are dense and the loss's own.
 
-        Called once a step that moves weights. What does not exist is parked again after the step.
+        Called once per step that moves weights. Pruned weights are set to zero again after the step.
         """
 
     def penalty_grad(self, *factors: nn.Parameter) -> tuple[Tensor, ...] | None:
-        """Gradient, by each trained tensor, of what is minimised besides the loss, or None.
+        """Return the gradient of a penalty with respect to each trained tensor, or None if there is no penalty.
 
-        The engine adds it once the topology has read dL/dθ, and masks the sum; it is no part of the loss.
+        The engine adds it after the topology has read dL/dθ, and masks the sum; the loss does not contain the penalty.
         """
         return None
 
     def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
-        """Number of weights that its own cut leaves; None where it makes none. Asked if the topology has no target."""
+        """Return the number of active weights after its own pruning; None if it sets no masks.
+
+        Called if the topology leaves the target to the representation.
+        """
         return None
 
     def expected_events(self, epochs: int, sparsity: float) -> dict[str, int]:
-        """Number of events by kind that a run records.
+        """Return the number of events by kind that a complete run records.
 
         Args:
-            epochs: Length of training.
-            sparsity: What it must reach by itself, `Context.sparsity_left`.
+            epochs: Length of training in epochs.
+            sparsity: Target that the representation must reach, `Context.sparsity_left`.
         """
         return {}
 
     def after_epoch(self, ctx: Context, metrics: Mapping[str, float]) -> None:
-        """An epoch ended; may rewrite the trained tensors without changing θ, or cut weights.
+        """Act at the end of an epoch: change the trained tensors without changing θ, or prune weights.
 
         Args:
             ctx: The run.
@@ -116,18 +122,18 @@ class Representation:
 
     @classmethod
     def check(cls, options: Any, lr: float) -> None:
-        """Refuse options that do not go with a peak learning rate.
+        """Refuse options that are impossible at this peak learning rate.
 
         Raises:
             OptionError: with the option's name.
         """
 
     def decay_of(self, factor: str, weight_decay: float) -> float:
-        """Weight decay of one kind of trained tensor."""
+        """Return the weight decay of one kind of trained tensor."""
         return weight_decay
 
     def install(self, model: nn.Module, seed: int = 0) -> None:
-        """Replace each prunable weight of `model` by the trained tensors (nothing to do for the plain weight)."""
+        """Replace each prunable weight of `model` by the trained tensors; a plain weight stays as it is."""
         self.initial = torch.Generator().manual_seed(seed)
         for target in targets(model):
             if type(self).materialise is not Representation.materialise:
@@ -135,7 +141,7 @@ class Representation:
             self._add(target)
         self.initial = None
         self._model = model
-        # in a tuple, so that nn.Module takes it for no submodule; deepcopy takes it along, with the copied layers
+        # inside a tuple nn.Module does not register it as a submodule, and deepcopy copies it with the layers
         setattr(model, _MARK, (self,))
 
     @property
@@ -144,7 +150,7 @@ class Representation:
         return self._model
 
     def plain_copy(self) -> nn.Module:
-        """An independent copy of the network, with θ as its plain weights and all statistics as they are."""
+        """Return an independent copy of the network, with θ as its plain weights and the same statistics."""
         network = copy.deepcopy(self._model)
         held = of(network)
         assert held is not None
@@ -155,16 +161,16 @@ class Representation:
         self.slots[target.name] = Slot(target.name, target.module, self.factor_names)
 
     def param_groups(self, weight_decay: float = 0.0, *, weight_decay_on: str = "weights") -> list[dict[str, Any]]:
-        """Parameter groups for any `torch.optim` optimizer.
+        """Return parameter groups for any `torch.optim` optimizer.
 
         Args:
             weight_decay: Decay of the weights, per unit of learning rate.
-            weight_decay_on: ``"weights"`` decays weights alone; ``"all"`` also biases and normalisation (as AC/DC and
+            weight_decay_on: ``"weights"`` decays weights only; ``"all"`` also biases and normalisation (as AC/DC and
                 STR do).
 
         Returns:
-            One group a kind of tensor. ``"ham": False`` marks groups that HAM leaves alone: the factors of a product
-            (they already are its geometry) and learned thresholds.
+            One group per kind of tensor. ``"ham": False`` marks groups that HAM does not change: the factors of a
+            product (which have HAM's geometry already) and learned thresholds.
         """
         if weight_decay_on not in ("weights", "all"):
             raise ValueError(f"weight_decay_on={weight_decay_on!r} is not one of weights, all")
@@ -187,52 +193,45 @@ class Representation:
         return groups
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """θ of every slot, detached; also after `fold`."""
+        """Yield name and θ of every weight, detached; also after `fold`."""
         for name, slot in self.slots.items():
             yield name, slot.weight
 
     def fold(self) -> None:
-        """Make the network plain again: θ in one tensor, no parametrisation left."""
+        """Replace the trained tensors of each weight by θ and remove the parametrisation."""
         for slot in self.slots.values():
             if parametrize.is_parametrized(slot.module, "weight"):
-                # torch gives each parametrised layer a class, which its deep copies share, and takes it apart here
+                # a parametrised layer shares its class with its deep copies, and torch changes that class on removal
                 own = type(slot.module)
                 slot.module.__class__ = type(own.__name__, own.__bases__, dict(vars(own)))  # pyright: ignore
                 parametrize.remove_parametrizations(slot.module, "weight", leave_parametrized=True)
         delattr(self._model, _MARK)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What the hooks need beyond the trained tensors."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
-
 
 class Parametrization(nn.Module):
-    """The module that `torch.nn.utils.parametrize` calls; all algebra is the representation's."""
+    """The module that `torch.nn.utils.parametrize` calls; it delegates the algebra to the representation."""
 
     def __init__(self, representation: Representation):
         super().__init__()
-        # inside a tuple, so that nn.Module does not look into it and deepcopy still copies it along
+        # inside a tuple nn.Module does not register it as a submodule, and deepcopy still copies it
         self._owner = (representation,)
 
     @property
     def representation(self) -> Representation:
-        """The representation whose algebra this is."""
+        """The representation that computes θ."""
         return self._owner[0]
 
     def forward(self, *factors: Tensor) -> Tensor:
-        """θ from the trained tensors."""
+        """Compute θ from the trained tensors."""
         return self.representation.materialise(*factors)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """The trained tensors from θ."""
+        """Compute the trained tensors from θ."""
         return self.representation.factorise(weight)
 
 
 def of(model: nn.Module) -> Representation | None:
-    """The representation of a model (also through DDP or compile wrappers), or None if `represent` was not called."""
+    """Return the representation of a model, also if it is wrapped; None if `represent` was not called."""
     for module in model.modules():
         if _MARK in vars(module):
             return vars(module)[_MARK][0]

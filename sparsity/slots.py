@@ -1,4 +1,4 @@
-"""Where the trained tensors of a weight stand in the network."""
+"""`Slot`: where the trained tensors of a weight are in the network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 @dataclass(frozen=True)
 class Slot:
-    """One represented weight: its name, its layer, and access to the tensors that are trained."""
+    """One represented weight: its name, its layer, and access to its trained tensors."""
 
     name: str
     module: nn.Module
@@ -19,7 +19,7 @@ class Slot:
 
     @property
     def factors(self) -> tuple[nn.Parameter, ...]:
-        """The trained tensors, looked up anew so that `model.to(...)` cannot leave stale ones behind."""
+        """The trained tensors, looked up at each access because `model.to(...)` may replace them."""
         if not parametrize.is_parametrized(self.module, "weight"):
             return (self.module.weight,)  # pyright: ignore[reportReturnType]
         held = self.module.parametrizations["weight"]  # pyright: ignore

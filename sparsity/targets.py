@@ -1,4 +1,4 @@
-"""Which parameters can be pruned, and over what sparsity is counted.
+"""Which parameters can be pruned, and over which weights sparsity is counted.
 
 One definition for masks, representations, FLOPs and tables: the `weight` of every convolution and every linear layer,
 first and last included. Biases and normalisation parameters are never pruned and never counted. For ResNet-50 that is
@@ -29,7 +29,7 @@ class Target:
 
 
 def plain_name(name: str) -> str:
-    """Strip what `DistributedDataParallel` and `torch.compile` put into a parameter's or module's name."""
+    """Remove from a parameter's or module's name what `DistributedDataParallel` and `torch.compile` add to it."""
     parts = [part for part in name.split(".") if part not in ("", "_orig_mod")]
     if parts and parts[0] == "module":
         parts = parts[1:]
@@ -37,7 +37,7 @@ def plain_name(name: str) -> str:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside `DistributedDataParallel`, `DataParallel` and `torch.compile`."""
+    """Return the network inside `DistributedDataParallel`, `DataParallel` and `torch.compile`."""
     while True:
         if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
             model = model.module
@@ -54,8 +54,8 @@ def targets(model: nn.Module) -> list[Target]:
         model: Any network, also wrapped or with parametrised weights.
 
     Raises:
-        ValueError: if a layer shares a parameter with another module (a mask could not be said to belong to one of
-            them), or if there is nothing to prune.
+        ValueError: if a layer shares a parameter with another module (a mask could not belong to one of them
+            alone), or if there is nothing to prune.
     """
     found: list[Target] = []
     owners: dict[int, list[str]] = {}

@@ -1,12 +1,12 @@
-"""The topology protocol: which weights exist, and when that changes.
+"""The topology protocol: which weights are active, and when that changes.
 
-A topology reads a `Context` and may set masks through it. The engine does the rest: zeroing weights and moments,
-masking gradients, the order of a step, checkpoints.
+A topology reads a `Context` and sets masks through it. The engine does everything else: it zeroes pruned weights and
+their moments, masks gradients, orders the parts of a step and saves checkpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from .masks import MaskSet
 from .options import NoOptions
 from .probe import Probe
+from .state import Stateful
 
 
 class Context(Protocol):
-    """What the engine shows a topology and a representation."""
+    """What a topology and a representation can read of a run, and what they can do to it."""
 
     @property
     def steps_done(self) -> int:
-        """Number of steps done, which before the weights move is the index of the step under way."""
+        """Number of steps done; before the optimizer has moved, that is the index of the present step."""
         ...
 
     @property
@@ -43,57 +44,62 @@ class Context(Protocol):
 
     @property
     def level(self) -> int:
-        """The training under way, from 0, of a run that consists of several."""
+        """Index of the present training, from 0, in a run that consists of several."""
         ...
 
     @property
     def progress(self) -> float:
-        """Share of the training under way that is done before this step, in [0, 1)."""
+        """Fraction of the present training that was done before this step, in [0, 1)."""
         ...
 
     @property
     def sparsity(self) -> float:
-        """Target share of zeros, in [0, 1)."""
+        """Target fraction of zeros, in [0, 1)."""
         ...
 
     @property
     def sparsity_left(self) -> float:
-        """Target that the topology leaves to the representation; 0 where it aims at the target itself."""
+        """Target that the representation must reach; 0 if the topology reaches it."""
         ...
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of every prunable weight by name."""
+        """Shape of every weight that sparsity is counted over, by name, in network order: what budgets are made of."""
+        ...
+
+    @property
+    def prunable(self) -> Mapping[str, tuple[int, ...]]:
+        """The part of `shapes` that the topology may prune: without the layers that its options leave dense."""
         ...
 
     @property
     def masks(self) -> MaskSet:
-        """The masks in force."""
+        """The present masks."""
         ...
 
     @property
     def probe(self) -> Probe | None:
-        """Data and loss to score weights with; within `initial_masks` alone, and where the topology `needs_probe`."""
+        """Data and loss to score weights with; only in `initial_masks`, and only if the topology `needs_probe`."""
         ...
 
     def plain_copy(self) -> nn.Module:
-        """A copy of the network with plain weights θ, to compute scores on; nothing done to it reaches the network."""
+        """Return an independent copy of the network with plain weights θ, to compute scores on."""
         ...
 
     def weight(self, name: str) -> Tensor:
-        """θ, detached."""
+        """Return θ, detached."""
         ...
 
     def grad(self, name: str) -> Tensor:
-        """Dense dL/dθ of this step (before masking); zeros where nothing reached the weight."""
+        """Return the dense dL/dθ of this step, before masking; zeros if the backward pass did not reach the weight."""
         ...
 
     def active_grad(self, name: str) -> Tensor:
-        """dL/dθ of this step where weights exist, zero elsewhere: a sparse backward pass has it already."""
+        """Return dL/dθ of this step for active weights, zero elsewhere: what a sparse backward pass computes anyway."""
         ...
 
     def generator(self, purpose: str) -> torch.Generator:
-        """A CPU generator that is a pure function of the mask seed, the purpose and the step."""
+        """Return a CPU generator whose seed is a pure function of the mask seed, the purpose and the step."""
         ...
 
     def set_masks(
@@ -104,60 +110,71 @@ class Context(Protocol):
         reset_all_moments: bool = False,
         restart: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Put new masks in force and record the event.
+        """Replace the masks, zero newly pruned weights and restart moments; record the event.
 
-        Weights that no longer exist become zero; moments restart where old and new masks differ, or everywhere. Where
-        `restart` is True, a weight that exists before and after begins anew too, at zero: it went in between.
+        Args:
+            masks: New masks by weight name; a layer that is left out keeps its mask.
+            event: Kind of the event, as `expected_events` names it.
+            reset_all_moments: Restart the moments of all parameters instead of only where the masks change.
+            restart: True marks weights that are active before and after, and restart at zero with fresh moments all
+                the same, because they were pruned in between.
+
+        Raises:
+            ValueError: if a layer that the options leave dense would be pruned.
         """
         ...
 
     def record(self, event: str, *, changed: int, **details: int | float) -> None:
-        """Record an event without a change of masks; `changed` counts the entries it rewrote."""
+        """Record an event that changes no mask; `changed` is the number of entries it rewrote."""
         ...
 
     def zero_pruned(self) -> None:
-        """Put the weights that do not exist back to exactly zero."""
+        """Set pruned weights to exactly zero again."""
         ...
 
     def reset_moments(self, parameter: nn.Parameter) -> None:
-        """Put the optimizer's state of a parameter to what a fresh optimizer has."""
+        """Set the optimizer's state of a parameter to that of a fresh optimizer."""
         ...
 
     def learning_rate(self, parameter: nn.Parameter) -> float | Tensor:
-        """The optimizer's present rate of a parameter."""
+        """Return the optimizer's present learning rate of a parameter."""
         ...
 
     def moment(self, parameter: nn.Parameter, key: str) -> Tensor | None:
-        """One tensor of the optimizer's state of a parameter, or None."""
+        """Return one tensor of the optimizer's state of a parameter, or None."""
         ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a run divides into levels, each a training of its own with its schedule and optimizer from the start.
+    """How a run divides into levels: complete trainings, each with the whole schedule and a fresh optimizer.
 
     Attributes:
         levels: Number of trainings, at least 1.
-        rewind: None lets each level go on from the weights of the one before. A share of the first level, in [0, 1),
-            lets each begin with the weights that the first had there; 0 is the initial weights.
+        rewind: None: each level continues from the weights of the one before. A fraction of the first level, in
+            [0, 1): each level starts from the weights that the first one had at that point; 0 is the initial weights.
     """
 
     levels: int = 1
     rewind: float | None = None
 
 
-class Topology:
-    """Base class; itself the protocol's no-op: all weights exist, for ever.
+class Topology(Stateful):
+    """Base class. By itself it prunes nothing: all weights stay active.
+
+    A subclass overrides the hooks it needs and lists in `state` the attributes that they change.
 
     Class attributes:
         name: Registered name (set by the decorator).
         title: Name in tables.
         family: PaI (pruning at init), DtS (dense to sparse), DST (dynamic sparse training) or dense.
         paper: Citation, or an empty string.
-        regrows: Whether weights can come back at zero.
-        uses_sparsity: Whether the target sparsity means anything to it.
-        needs_probe: Whether it scores weights before training, which takes a `Probe`.
+        regrows: Whether pruned weights can become active again, at zero.
+        uses_sparsity: Whether it reaches the target sparsity; if not, that is left to the representation.
+        needs_probe: Whether it scores weights before training, for which it needs a `Probe`.
         repeats: Whether a run consists of several trainings, see `plan`.
+        state: Names of the attributes that checkpoints hold, see `Stateful`; the engine saves masks by itself.
+        Options: The method's options: a frozen dataclass of `option` fields.
     """
 
     name: ClassVar[str] = ""
@@ -176,30 +193,38 @@ class Topology:
 
     @classmethod
     def in_steps(cls, options: Any, *, batch_size: int | None = None, steps_per_epoch: int | None = None) -> Any:
-        """Options in which times are steps of this run, as far as the sizes given say how long they are.
+        """Convert times in the options to steps of this run, as far as the given sizes allow it.
 
         Args:
             options: Options as the user gave them.
-            batch_size: Images a step, for times that are given at another batch size.
-            steps_per_epoch: Steps an epoch, for times that are given in epochs.
+            batch_size: Images per step, for times that are given at another batch size.
+            steps_per_epoch: Steps per epoch, for times that are given in epochs.
         """
         return options
 
     @classmethod
     def check(cls, options: Any, sparsity: float) -> None:
-        """Refuse options that do not go with a target sparsity above 0.
+        """Refuse options that are impossible at this target sparsity; called for targets above 0.
 
         Raises:
             OptionError: with the option's name.
         """
 
+    def dense_layers(self, shapes: Mapping[str, tuple[int, ...]]) -> Collection[str]:
+        """Return the names of layers that must stay dense: those that the options name, if they can name any.
+
+        The engine leaves them out of `Context.prunable` and refuses masks that prune them.
+        """
+        named = getattr(self.options, "dense_layers", None)
+        return () if named is None else named(shapes)
+
     def check_run(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float, total_steps: int) -> None:
-        """Refuse a run in which the method could not do what it states; called before anything starts.
+        """Refuse a run in which the method could not do what it states; called before training starts.
 
         Args:
             shapes: Shape of every prunable weight by name.
-            sparsity: Target share of zeros.
-            total_steps: Steps of one training.
+            sparsity: Target fraction of zeros.
+            total_steps: Steps of all trainings of the run together.
 
         Raises:
             OptionError: with the option's name.
@@ -209,51 +234,47 @@ class Topology:
         self.expected_events(total_steps, sparsity)
 
     def check_probe(self, probe: Probe) -> None:
-        """Refuse a probe that holds less than the method reads; called before anything starts.
+        """Refuse a probe that holds less than the method reads; called before training starts.
 
         Raises:
             OptionError: with the option's name.
         """
 
     def initial_masks(self, ctx: Context) -> MaskSet | None:
-        """Masks at the start, or None for all ones."""
+        """Return the masks at the start, or None if all weights are active; a layer that is left out is dense."""
         return None
 
     def after_backward(self, ctx: Context) -> bool:
-        """Gradients are final, the optimizer has not moved yet. Return False to leave out the weight step."""
+        """Act on final gradients, before the optimizer moves. Return False to skip the optimizer's step."""
         return True
 
     def after_step(self, ctx: Context) -> None:
-        """The optimizer has moved; `ctx.steps_done` counts this step."""
+        """Act after the optimizer has moved; `ctx.steps_done` includes this step."""
 
     def plan(self, sparsity: float) -> Plan:
-        """How many trainings a run consists of, and from which weights the later ones begin."""
+        """Return how many trainings a run consists of, and from which weights the later ones start."""
         return Plan()
 
     def next_level(self, ctx: Context) -> None:
-        """Training `ctx.level` is about to begin with the weights the one before has left; set its masks.
+        """Set the masks of training `ctx.level`, which is about to start from the weights of the one before.
 
-        Weights are rewound after this, if the plan says so, and the optimizer forgets everything.
+        Afterwards weights are rewound, if the plan says so, and the optimizer's state is cleared.
         """
 
     def finalize(self, ctx: Context) -> None:
-        """Training has ended."""
+        """Act after training has ended."""
 
     def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
-        """Number of weights that the method's rule leaves (barring ties in its scores); None: not its to say."""
+        """Return the number of active weights after training, barring ties in scores; None if the method sets none.
+
+        The engine compares it with the masks at the end of every run.
+        """
         return None
 
     def ties_lost(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """How many weights fewer than `expected_active` ties in the scores may leave; 0 where ties are broken."""
+        """Return how many weights fewer than `expected_active` may be left because of ties; 0 if ties are broken."""
         return 0
 
     def expected_events(self, total_steps: int, sparsity: float) -> dict[str, int]:
-        """Number of events by kind that a full run records."""
+        """Return the number of events by kind that a complete run records; it is compared with what happened."""
         return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the hooks remember; masks are the engine's."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`."""

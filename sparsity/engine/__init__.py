@@ -1,1 +1,1 @@
-"""What happens in a step."""
+"""The engine: one training step, the same for all methods."""

@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparsity.state import Stateful
 from sparsity.targets import targets
 
 
 @torch.no_grad()
 def layer_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
-    """Multiply-adds of each prunable layer for one input.
+    """Count the multiply-adds of each prunable layer for one input.
 
     Args:
         model: The network; it is run once in evaluation mode and left as it was.
         input_shape: Shape of one input without the batch dimension, e.g. ``(3, 224, 224)``.
 
     Returns:
-        Multiply-adds by weight name; a layer that is not reached has 0.
+        Multiply-adds by weight name; a layer that the input does not reach has 0.
     """
     found = targets(model)
     macs = dict.fromkeys((target.name for target in found), 0)
@@ -35,7 +35,7 @@ def layer_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]
     for target in found:
 
         def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = target.name) -> None:
-            # each output entry takes one multiply-add a weight of its channel, each input entry if transposed
+            # one multiply-add per output entry and weight of its channel; per input entry if transposed
             entries = inputs[0] if getattr(module, "transposed", False) else output
             macs[name] += entries[0].numel() * math.prod(module.weight.shape[1:])  # pyright: ignore
 
@@ -54,16 +54,18 @@ def layer_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]
 
 
 def inference_fraction(macs: Mapping[str, int], densities: Mapping[str, float]) -> float:
-    """Multiply-adds of the sparse network as a fraction of the dense one."""
+    """Return the multiply-adds of the sparse network as a fraction of those of the dense one."""
     return sum(macs[name] * densities[name] for name in macs) / sum(macs.values())
 
 
-class TrainingCost:
-    """Sums each layer's density over the steps of training.
+class TrainingCost(Stateful):
+    """The sum of each layer's density over the steps of training, from which training FLOPs follow.
 
     Args:
         names: Names of the prunable weights.
     """
+
+    state = ("_sum", "_dense_grad", "_since", "_pending_dense", "_pending_passes")
 
     def __init__(self, names: list[str]):
         self._sum = dict.fromkeys(names, 0.0)
@@ -73,12 +75,12 @@ class TrainingCost:
         self._pending_passes = 0
 
     def count_step(self, dense_gradient: bool, passes: int = 1) -> None:
-        """A step was taken; with the dense weight gradient on top or not, and so many passes over its batch."""
+        """Count a step: whether it needs the dense weight gradient, and its passes over the batch."""
         self._pending_dense += dense_gradient
         self._pending_passes += passes - 1
 
     def advance(self, step: int, densities: Mapping[str, float]) -> None:
-        """Charge the steps since the last call at the given densities; call it before they change."""
+        """Add the steps since the last call at the given densities; call it before they change."""
         for name, density in densities.items():
             self._sum[name] += density * (step - self._since + self._pending_passes)
             self._dense_grad[name] += (1 - density) * self._pending_dense
@@ -86,17 +88,11 @@ class TrainingCost:
         self._pending_dense = self._pending_passes = 0
 
     def fraction(self, macs: Mapping[str, int]) -> float:
-        """Training FLOPs so far as a fraction of dense training for as many steps of one pass; 1 before the first."""
+        """Return training FLOPs so far as a fraction of dense training for as many steps; 1 before the first step.
+
+        A step of dense training is one pass over the batch.
+        """
         if self._since == 0:
             return 1.0
         spent = sum(macs[name] * (3 * self._sum[name] + self._dense_grad[name]) for name in macs)
         return spent / (3 * self._since * sum(macs.values()))
-
-    def state_dict(self) -> dict[str, Any]:
-        """All sums."""
-        return {key.strip("_"): dict(value) if isinstance(value, dict) else value for key, value in vars(self).items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
-        for key, value in state.items():
-            setattr(self, f"_{key}", dict(value) if isinstance(value, dict) else value)

@@ -1,9 +1,9 @@
-"""A represented network under masks: what topologies and representations see of a run, and what they may do to it."""
+"""`MaskedNetwork`: a represented network, its masks, and the state that must agree with them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,48 +15,42 @@ from sparsity.representation import Representation
 
 from . import moments
 from .flops import TrainingCost
+from .settings import RunSettings
 from .sparse_opt import scales
 
 Event = dict[str, Any]
 
 
 class MaskedNetwork:
-    """Holds the masks in force and keeps weights, gradients and moments in step with them; knows no method.
+    """Holds the masks, and makes weights, gradients and the optimizer's moments agree with them.
+
+    It implements the part of the `Context` protocol that concerns the network.
 
     Attributes:
         representation: The representation of the model.
         optimizer: The optimizer of all its parameters.
-        masks: Masks in force.
+        settings: Settings of the run.
+        masks: Present masks.
         shapes: Shape of every prunable weight by name.
-        events: What happened, in order; the owner may drain the list.
+        prunable: The part of `shapes` that may be pruned.
+        events: What happened, in order; the owner may empty the list.
         event_counts: Number of events by kind.
         cost: Training FLOPs so far.
-        steps_per_epoch: Steps an epoch.
     """
 
-    def __init__(
-        self,
-        representation: Representation,
-        optimizer: Optimizer,
-        *,
-        steps_per_epoch: int,
-        seed: int,
-        sparse_opt: str | None = None,
-        agree: Callable[[Tensor], Tensor] | None = None,
-    ):
+    def __init__(self, representation: Representation, optimizer: Optimizer, settings: RunSettings):
         self.representation = representation
         self.optimizer = optimizer
-        self.steps_per_epoch = steps_per_epoch
+        self.settings = settings
         self.events: list[Event] = []
         self.event_counts: dict[str, int] = {}
-        self._seed = seed
-        self._sparse_opt = sparse_opt
-        self._agree = agree or (lambda gradient: gradient)
+        self._agree = settings.agree or (lambda gradient: gradient)
         self._step = 0
         self._dense_grad_read = False
         self.shapes: Mapping[str, tuple[int, ...]] = {
             name: tuple(theta.shape) for name, theta in representation.weights()
         }
+        self.prunable = self.shapes
         self._adopt(MaskSet.ones(dict(representation.weights())))
         self.cost = TrainingCost(list(self.shapes))
 
@@ -65,8 +59,13 @@ class MaskedNetwork:
         """Number of steps done."""
         return self._step
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps per epoch."""
+        return self.settings.steps_per_epoch
+
     def weight(self, name: str) -> Tensor:
-        """θ of one layer, detached."""
+        """Return θ of one layer, detached."""
         return self.representation.slots[name].weight
 
     def plain_copy(self) -> nn.Module:
@@ -74,17 +73,17 @@ class MaskedNetwork:
         return self.representation.plain_copy()
 
     def grad(self, name: str) -> Tensor:
-        """Dense dL/dθ of this step."""
+        """Return the dense dL/dθ of this step, and note that it was read: it adds to the cost."""
         self._dense_grad_read = True
         return self._grad(name)
 
     def active_grad(self, name: str) -> Tensor:
-        """dL/dθ of this step where weights exist, zero elsewhere."""
+        """Return dL/dθ of this step for active weights, zero elsewhere."""
         return self._grad(name) * self.masks[name]
 
     def generator(self, purpose: str) -> torch.Generator:
-        """CPU generator seeded by (seed, purpose, step)."""
-        digest = hashlib.sha256(f"{self._seed}/{purpose}/{self._step}".encode()).digest()
+        """Return a CPU generator seeded by (seed, purpose, step)."""
+        digest = hashlib.sha256(f"{self.settings.seed}/{purpose}/{self._step}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
     @torch.no_grad()
@@ -98,14 +97,17 @@ class MaskedNetwork:
     ) -> None:
         """See `Context.set_masks`."""
         old = self.masks
+        unknown = sorted(set(masks) - set(old))
+        if unknown:
+            raise ValueError(f"masks of {', '.join(unknown)}: there is no such weight; weights: {', '.join(old)}")
         counts: list[Tensor] = []
         adopted: dict[str, Tensor] = {}
         restarted: list[tuple[nn.Parameter, Tensor]] = []
         for name, slot in self.representation.slots.items():
-            new = masks[name].to(old[name].device)
+            new = masks[name].to(old[name].device) if name in masks else old[name]
             changed = new ^ old[name]
             dropped, grown = changed & ~new, changed & new
-            if restart is not None:
+            if restart is not None and name in restart:
                 again = restart[name].to(new.device) & old[name] & new
                 self.representation.zero_pruned(slot.factors, again)
                 changed, dropped, grown = changed | again, dropped | again, grown | again
@@ -122,19 +124,19 @@ class MaskedNetwork:
                 for parameter in group["params"]:
                     moments.reset(self.optimizer, parameter)
         numbers = torch.stack(counts).tolist()
-        went, came = sum(numbers[::2]), sum(numbers[1::2])
-        self.record(event, changed=went + came, dropped=went, grown=came, density=self.masks.density)
+        dropped, grown = sum(numbers[::2]), sum(numbers[1::2])
+        self.record(event, changed=dropped + grown, dropped=dropped, grown=grown, density=self.masks.density)
 
     def record(self, event: str, *, changed: int, **details: int | float) -> None:
-        """Note that a method acted."""
+        """Append an event to the list and count it."""
         self.event_counts[event] = self.event_counts.get(event, 0) + 1
         position = {"step": self._step, "epoch": round(self._step / self.steps_per_epoch, 4)}
         self.events.append({"event": event, **position, "changed": changed, **details})
 
     @torch.no_grad()
     def zero_pruned(self) -> None:
-        """Put weights that do not exist back to exactly zero."""
-        for name, pruned in self._dead.items():
+        """Set pruned weights to exactly zero again."""
+        for name, pruned in self._pruned.items():
             self.representation.zero_pruned(self.representation.slots[name].factors, pruned)
 
     def reset_moments(self, parameter: nn.Parameter) -> None:
@@ -151,9 +153,9 @@ class MaskedNetwork:
         return moments.entrywise_state(moments.innermost(self.optimizer), parameter).get(key)
 
     def densities(self) -> dict[str, float]:
-        """Share of non-zero weights a layer, from θ where the representation makes zeros, else from the masks."""
+        """Return the fraction of non-zero weights per layer: by θ if the representation makes zeros, else by masks."""
         if not self.representation.uses_sparsity:
-            return {name: self._kept[name] / mask.numel() for name, mask in self.masks.items()}
+            return {name: self._active[name] / mask.numel() for name, mask in self.masks.items()}
         return {name: float((theta != 0).float().mean()) for name, theta in self.representation.weights()}
 
     # ---- gradients ------------------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ class MaskedNetwork:
 
     @torch.no_grad()
     def _mask_gradients(self) -> None:
-        for name, pruned in self._dead.items():
+        for name, pruned in self._pruned.items():
             for factor in self.representation.slots[name].factors:
                 if factor.grad is not None and factor.grad.shape == pruned.shape:
                     factor.grad.masked_fill_(pruned, 0.0)
@@ -186,10 +188,17 @@ class MaskedNetwork:
                     factor.grad.mul_(scale)
 
     def _adopt(self, masks: MaskSet) -> None:
-        self.masks = masks
-        self._kept = masks.num_active()
-        self._dead = {name: ~mask for name, mask in masks.items() if self._kept[name] < mask.numel()}
+        """Make masks the present ones, and compute what follows from them."""
+        active = masks.num_active()
+        for name, mask in masks.items():
+            if name not in self.prunable and active[name] < mask.numel():
+                raise ValueError(
+                    f"the topology's options leave {name} dense, but its mask prunes {mask.numel() - active[name]} "
+                    "weights: a topology prunes only layers in Context.prunable"
+                )
+        self.masks, self._active = masks, active
+        self._pruned = {name: ~mask for name, mask in masks.items() if active[name] < mask.numel()}
         self._scales: dict[str, Tensor] = {}
-        if self._sparse_opt is not None:
+        if self.settings.sparse_opt is not None:
             modules = {name: slot.module for name, slot in self.representation.slots.items()}
-            self._scales = scales(masks, modules, self._sparse_opt)
+            self._scales = scales(masks, modules, self.settings.sparse_opt)

@@ -1,4 +1,4 @@
-"""The optimizer's memory of single entries: what a fresh optimizer would hold there."""
+"""The entry-wise state of optimizers, such as momentum, and its reset to what a fresh optimizer has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COPIES = ("z", "x0", "lookahead_slow_buff")
 
 
 def innermost(optimizer: Optimizer) -> Optimizer:
-    """The optimizer at the bottom of wrappers such as HAM and timm's Lookahead."""
+    """Return the optimizer inside wrappers such as HAM and timm's Lookahead."""
     while isinstance(base := getattr(optimizer, "base", getattr(optimizer, "_base_optimizer", None)), Optimizer):
         optimizer = base
     return optimizer
@@ -35,18 +35,18 @@ def _initial(optimizer: Optimizer, parameter: nn.Parameter, key: str) -> float:
 
 
 def entrywise_state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """State tensors that have one entry for each entry of the parameter (`step` counts, whatever its shape)."""
+    """Return the state tensors that have the parameter's shape, except `step`, which is a count whatever its shape."""
     state: dict[str, Any] = optimizer.state.get(parameter, {})
     return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape and k != "step"}
 
 
 @torch.no_grad()
 def reset(optimizer: Optimizer, parameter: nn.Parameter, where: Tensor | None = None) -> None:
-    """Put state back to its initial value, at the True entries of `where` or everywhere.
+    """Reset state to its initial value, at the True entries of `where` or everywhere.
 
-    State that starts as a copy of the weights becomes one again.
+    State that starts as a copy of the weights becomes a copy of the present ones.
 
-    Scalar state such as Adam's `step` stays: it belongs to the tensor, so a regrown entry under Adam takes larger
+    Scalar state such as Adam's `step` is kept: it belongs to the tensor, so a regrown entry under Adam takes larger
     first steps than a fresh parameter would.
     """
     base = innermost(optimizer)
@@ -61,13 +61,13 @@ def reset(optimizer: Optimizer, parameter: nn.Parameter, where: Tensor | None = 
             tensor.masked_fill_(where, value)
 
 
-def forget(optimizer: Optimizer) -> None:
-    """Drop all state, scalar state such as Adam's `step` included: the optimizer is a fresh one."""
+def clear(optimizer: Optimizer) -> None:
+    """Delete all state, including scalar state such as Adam's `step`, so that the optimizer is a fresh one."""
     innermost(optimizer).state.clear()
 
 
 def check_supported(optimizer: Optimizer) -> None:
-    """Refuse optimizers whose memory cannot be taken apart by entries.
+    """Refuse optimizers whose state is not entry-wise.
 
     Raises:
         ValueError: for L-BFGS, which keeps whole past directions.

@@ -1,4 +1,4 @@
-"""Optimizers that evaluate a step's batch more than once, such as SAM. They say so by a property `needs_closure`."""
+"""Optimizers that evaluate the batch of a step more than once, such as SAM; their `needs_closure` is true."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def needs_closure(optimizer: Optimizer) -> bool:
 
 
 def check_call(optimizer: Optimizer, closure: Callable[[], Tensor] | None, scaler: torch.amp.GradScaler | None) -> None:
-    """Check that a step is called as its optimizer needs it.
+    """Check that `step` is called with what the optimizer needs.
 
     Raises:
         ValueError: without a closure, or with a loss scaler, where the optimizer `needs_closure`.
@@ -30,19 +30,19 @@ def check_call(optimizer: Optimizer, closure: Callable[[], Tensor] | None, scale
 
 
 class Passes:
-    """The passes over the batch of one step: the first one now, further ones as the optimizer calls for them.
+    """The passes over the batch of one step: the first at construction, further ones when the optimizer calls.
 
-    The object is the closure that such an optimizer is given. Its first call returns what the first pass has found, at
-    the weights themselves, which the topology has looked at since and which may have other masks by now; so no pass is
-    made for the topology alone. Each further call runs the closure again, with the random numbers of the first pass.
+    The object is the closure that the optimizer is given. Its first call returns the loss of the first pass, whose
+    gradients the topology has read and the engine has masked in the meantime, so the topology needs no pass of its own.
+    Each further call runs the closure again, with the random numbers of the first pass.
 
     Args:
         closure: Clears gradients, runs forward and backward and returns the loss; called with gradients enabled.
-        finish: Makes the gradients of a further pass what the optimizer is given, as was done with those of the first.
-        device: Where the network is, if there may be further passes; None saves the look at the random state.
+        finish: Prepares the gradients of a further pass for the optimizer, as was done with those of the first.
+        device: Device of the network, if there may be further passes; with None no random state is saved.
 
     Attributes:
-        loss: That of the first pass.
+        loss: Loss of the first pass.
         count: Number of passes so far.
     """
 
@@ -57,7 +57,7 @@ class Passes:
         self.loss = self._closure()
 
     def __call__(self) -> Tensor:
-        """What an optimizer calls."""
+        """Return the loss of the first pass at the first call; later run the closure again."""
         if not self._answered:
             self._answered = True
             return self.loss

@@ -1,6 +1,7 @@
-"""How many weights each layer keeps: the options that topologies share, and their counts.
+"""How many weights each layer keeps: options that topologies share, and the counts that follow from them.
 
-`LayerBudgets` is for methods whose layers have densities, `Allocation` for those that also know one global budget.
+`LayerBudgets` is for methods in which each layer has a density, `Allocation` for those that can also have one budget
+for all layers, `DenseLayers` for those that have nothing else.
 """
 
 from __future__ import annotations
@@ -9,52 +10,62 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sparsity.masks import MaskSet
 from sparsity.options import option
+from sparsity.topology import Context
 
 from .distributions import DENSE, NAMES, Shapes, counts, dense_layers, layer_densities
+from .rounding import floor_count
 from .selection import top_k, top_k_of_all
 
 
 def active_of(size: int, sparsity: float) -> int:
-    """Number of weights kept of so many: size − floor(sparsity · size), as `distributions.counts` has it."""
-    return size - math.floor(sparsity * size + 1e-6)
+    """Return how many of `size` weights are active: size − floor(sparsity · size), as in `distributions.counts`."""
+    return size - floor_count(sparsity * size)
 
 
 @dataclass(frozen=True)
 class DenseLayers:
-    """Options that say which layers stay dense and who pays for them."""
+    """Options that say which layers stay dense and whether the others make up for it.
+
+    The engine enforces `dense`: it leaves those layers out of `Context.prunable` and refuses masks that prune them.
+    """
 
     dense: str = option(
         "none", "layers left dense: the first convolution, the classifier, or both", choices=DENSE, neutral="none"
     )
     rebudget: bool = option(
-        True, "whether the other layers pay for the dense ones, so that the sparsity holds over all", neutral=True
+        True, "whether the other layers make up for the dense ones, so that the sparsity holds over all", neutral=True
     )
 
+    def dense_layers(self, shapes: Shapes) -> tuple[str, ...]:
+        """Return the names of the layers left dense."""
+        return dense_layers(shapes, self.dense)
+
     def layer_densities(self, allocation: str, shapes: Shapes, sparsity: float) -> dict[str, float]:
-        """Density of each layer under an allocation at a sparsity.
+        """Return the density of each layer under an allocation at a sparsity.
 
         Raises:
             Infeasible: if the dense layers alone are beyond the budget.
         """
-        dense = dense_layers(shapes, self.dense)
+        dense = self.dense_layers(shapes)
         return layer_densities(allocation, shapes, 1 - sparsity, dense, rebudget=self.rebudget)
 
     def inner(self, shapes: Shapes) -> dict[str, int]:
-        """Sizes of the layers that are not left dense, in network order."""
-        dense = dense_layers(shapes, self.dense)
+        """Return the sizes of the layers that are not left dense, in network order."""
+        dense = self.dense_layers(shapes)
         return {name: math.prod(shape) for name, shape in shapes.items() if name not in dense}
 
     def inner_active(self, shapes: Shapes, sparsity: float, count: Callable[[int, float], int] = active_of) -> int:
-        """Number of weights that the layers not left dense keep together under one global budget.
+        """Count the active weights of the layers that are not left dense, under one budget for all of them.
 
         Args:
             shapes: Weight shapes by name, in network order.
-            sparsity: Share of zeros, over all weights or over those layers as `rebudget` says.
-            count: Number of weights kept of so many at a sparsity.
+            sparsity: Fraction of zeros, over all weights or over those layers alone, as `rebudget` says.
+            count: Maps a number of weights and a sparsity to the number of active ones.
 
         Raises:
             Infeasible: if the dense layers alone are beyond the budget.
@@ -62,66 +73,91 @@ class DenseLayers:
         inner = sum(self.inner(shapes).values())
         if not self.rebudget:
             return count(inner, sparsity)
-        self.layer_densities("uniform", shapes, sparsity)  # refuses, with the reason, what cannot be had
+        self.layer_densities("uniform", shapes, sparsity)  # raises Infeasible with the reason
         total = sum(math.prod(shape) for shape in shapes.values())
         return max(0, count(total, sparsity) - (total - inner))
+
+    def all_active(self, shapes: Shapes, sparsity: float, count: Callable[[int, float], int] = active_of) -> int:
+        """Count the active weights of all layers: those left dense, and `inner_active` of the others."""
+        total = sum(math.prod(shape) for shape in shapes.values())
+        return total - sum(self.inner(shapes).values()) + self.inner_active(shapes, sparsity, count)
 
 
 @dataclass(frozen=True)
 class LayerBudgets(DenseLayers):
-    """Options of a topology whose layers have densities; its own `Options` inherit from this."""
+    """Options of a topology in which each layer has a density; its own `Options` inherit from this."""
 
-    allocation: str = option("erk", "how the density is shared among layers", choices=NAMES)
+    allocation: str = option("erk", "how the density is distributed over layers", choices=NAMES)
 
     def densities(self, shapes: Shapes, sparsity: float) -> dict[str, float]:
-        """Density of each layer at a sparsity; raises Infeasible if the dense layers alone are beyond the budget."""
+        """Return the density of each layer; raises Infeasible if the dense layers alone are beyond the budget."""
         return self.layer_densities(self.allocation, shapes, sparsity)
 
     def num_active(self, shapes: Shapes, sparsity: float) -> dict[str, int]:
-        """Number of weights each layer keeps at a sparsity."""
+        """Count the active weights of each layer at a sparsity."""
         return counts(shapes, self.densities(shapes, sparsity))
 
     def total(self, shapes: Shapes, sparsity: float) -> int:
-        """Number of weights that all layers keep together."""
+        """Count the active weights of all layers together."""
         return sum(self.num_active(shapes, sparsity).values())
 
 
 @dataclass(frozen=True)
 class Allocation(DenseLayers):
-    """Options of a topology that keeps the highest scores, over all layers together or layer by layer."""
+    """Options of a topology that keeps the highest scores, of all layers together or layer by layer."""
 
     allocation: str = option(
         "global",
-        "global: one threshold for all layers; otherwise how the density is shared among layers",
+        "global: one threshold for all layers; otherwise how the density is distributed over layers",
         choices=("global", *NAMES),
     )
 
     def total(self, shapes: Shapes, sparsity: float) -> int:
-        """Number of weights that all layers keep together."""
+        """Count the active weights of all layers together."""
         if self.allocation != "global":
             return sum(counts(shapes, self.layer_densities(self.allocation, shapes, sparsity)).values())
-        size = sum(math.prod(shape) for shape in shapes.values())
-        return size - sum(self.inner(shapes).values()) + self.inner_active(shapes, sparsity)
+        return self.all_active(shapes, sparsity)
 
-    def select(self, scores: Mapping[str, Tensor], sparsity: float, share: float = 1.0) -> MaskSet:
-        """Masks of the highest scores; ties go to the first layer and the lowest index.
+    def select(self, scores: Mapping[str, Tensor], sparsity: float, fraction: float = 1.0) -> MaskSet:
+        """Keep the highest scores; ties go to the first layer and the lowest index.
 
         Args:
             scores: Score of every weight by name, in network order.
-            sparsity: Share of zeros in the end.
-            share: How much of each layer's zeros (of all zeros, if global) is there already, in [0, 1].
+            sparsity: Target fraction of zeros.
+            fraction: Fraction of the target's zeros to make, in [0, 1]: of each layer's, or of all of them if global.
+
+        Returns:
+            Masks of all layers; those left dense are full.
         """
         shapes = {name: tuple(score.shape) for name, score in scores.items()}
         if self.allocation == "global":
             inner = self.inner(shapes)
-            size = sum(inner.values())
-            kept = _on_the_way(size, self.inner_active(shapes, sparsity), share)
-            masks = top_k_of_all({name: scores[name] for name in inner}, kept)
+            active = _ramped(sum(inner.values()), self.inner_active(shapes, sparsity), fraction)
+            masks = top_k_of_all({name: scores[name] for name in inner}, active)
         else:
             final = counts(shapes, self.layer_densities(self.allocation, shapes, sparsity))
-            masks = {name: top_k(s, _on_the_way(s.numel(), final[name], share)) for name, s in scores.items()}
+            masks = {name: top_k(s, _ramped(s.numel(), final[name], fraction)) for name, s in scores.items()}
         return MaskSet({name: masks[name] if name in masks else top_k(s, s.numel()) for name, s in scores.items()})
 
 
-def _on_the_way(size: int, final: int, share: float) -> int:
-    return size - math.floor(share * (size - final) + 1e-6)
+def _ramped(size: int, final: int, fraction: float) -> int:
+    """Number of active weights when a fraction of the final zeros is made."""
+    return size - floor_count(fraction * (size - final))
+
+
+def random_masks(ctx: Context, budgets: LayerBudgets, sparsity: float | None = None) -> MaskSet:
+    """Draw masks uniformly, with the exact count of each layer; for one seed they are the same in every method.
+
+    Args:
+        ctx: The run.
+        budgets: Says how many weights of each layer are active.
+        sparsity: Fraction of zeros; by default the target of the run.
+    """
+    generator = ctx.generator("initial mask")
+    masks = {}
+    for name, active in budgets.num_active(ctx.shapes, ctx.sparsity if sparsity is None else sparsity).items():
+        shape = ctx.shapes[name]
+        mask = torch.zeros(math.prod(shape), dtype=torch.bool)
+        mask[torch.randperm(mask.numel(), generator=generator)[:active]] = True
+        masks[name] = mask.view(shape)
+    return MaskSet(masks)

@@ -1,7 +1,7 @@
-"""How a density is shared among layers: pure functions from shapes and a density to densities.
+"""How a density is distributed over layers: pure functions from shapes and a density to densities.
 
-Shapes are weight shapes, ``(out, in, kh, kw)`` or ``(out, in)``. A density is the share of weights that exist, in
-(0, 1].
+Shapes are weight shapes, ``(out, in, kh, kw)`` or ``(out, in)``. A density is the fraction of active weights, in (0,
+1].
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 from sparsity.options import Infeasible
+
+from .rounding import floor_count
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -35,7 +37,7 @@ def _check(shapes: Shapes, density: float, dense: Collection[str]) -> None:
 
 
 def uniform(shapes: Shapes, density: float, dense: Collection[str] = ()) -> dict[str, float]:
-    """Give every layer the same density; the layers in `dense` keep all and the others pay for it."""
+    """Give every layer the same density; the layers in `dense` keep all weights and the others make up for it."""
     _check(shapes, density, dense)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     free = sum(size for name, size in sizes.items() if name not in dense)
@@ -47,13 +49,13 @@ def erk(shapes: Shapes, density: float, dense: Collection[str] = (), *, kernel: 
     """Erdős–Rényi kernel: density of a layer ∝ sum(shape) / prod(shape), re-solved after clipping.
 
     Evci et al., "Rigging the Lottery" (ICML 2020, arXiv 1911.11134), section 3 (1); the kernel term extends Mocanu et
-    al. (2018). A layer whose share exceeds 1 is made dense and the scale is solved again for the rest until none
+    al. (2018). A layer whose density would exceed 1 is made dense and the scale is solved again for the rest until none
     exceeds it, as in the authors' `get_sparsities_erdos_renyi`; clipping without the second solve would miss the target
     (ResNet-50 at density 0.2: 0.1959).
 
     Args:
         shapes: Weight shapes by name.
-        density: Share of all weights that exist, in (0, 1].
+        density: Fraction of all weights that are active, in (0, 1].
         dense: Names forced to density 1.
         kernel: Whether the kernel's extent counts; without it, Erdős–Rényi: ∝ (in + out) / (in · out).
 
@@ -79,16 +81,17 @@ def erk(shapes: Shapes, density: float, dense: Collection[str] = (), *, kernel: 
 
 
 def balanced(shapes: Shapes, density: float, dense: Collection[str] = (), *, resolve: bool = True) -> dict[str, float]:
-    """Give every layer the same *number* of weights; a layer that is smaller becomes dense.
+    """Give every layer the same *number* of active weights; a layer that is smaller becomes dense.
 
-    From the TurboPrune harness of the HAM authors' group. Their code hands the surplus of full layers on in one forward
-    sweep and so misses the target slightly; here the share is re-solved until it fits. ``resolve=False`` is the sweep.
+    From the TurboPrune harness of the HAM authors' group. Their code passes the surplus of full layers on in one
+    forward sweep and so misses the target slightly; here the number is solved again until it fits. ``resolve=False`` is
+    the sweep.
 
     Args:
         shapes: Weight shapes by name, in network order (the sweep depends on it).
-        density: Share of all weights that exist, in (0, 1].
+        density: Fraction of all weights that are active, in (0, 1].
         dense: Names forced to density 1.
-        resolve: Solve exactly (default), or do the authors' one sweep.
+        resolve: Whether to solve exactly (default) or to do the authors' single sweep.
     """
     _check(shapes, density, dense)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
@@ -98,29 +101,29 @@ def balanced(shapes: Shapes, density: float, dense: Collection[str] = (), *, res
     while True:
         free = [name for name in shapes if name not in full]
         budget = density * sum(sizes.values()) - sum(sizes[name] for name in full)
-        share = budget / len(free) if free else 0.0
-        over = {name for name in free if sizes[name] < share}
+        each = budget / len(free) if free else 0.0
+        over = {name for name in free if sizes[name] < each}
         if not over:
-            return {name: 1.0 if name in full else share / sizes[name] for name in shapes}
+            return {name: 1.0 if name in full else each / sizes[name] for name in shapes}
         full |= over
 
 
 def _balanced_sweep(sizes: dict[str, int], density: float, dense: Collection[str]) -> dict[str, float]:
     free = [name for name in sizes if name not in dense]
-    share = (density * sum(sizes.values()) - sum(sizes[name] for name in dense)) / max(1, len(free))
+    each = (density * sum(sizes.values()) - sum(sizes[name] for name in dense)) / max(1, len(free))
     result = {name: 1.0 for name in dense}
     for position, name in enumerate(free):
-        if sizes[name] < share:
+        if sizes[name] < each:
             result[name] = 1.0
-            # the layer itself is among those that share its surplus, which is why the sweep misses the target
-            share += (share - sizes[name]) / (len(free) - position)
+            # the layer's surplus is divided by a number that includes itself, which is why the sweep misses the target
+            each += (each - sizes[name]) / (len(free) - position)
         else:
-            result[name] = share / sizes[name]
+            result[name] = each / sizes[name]
     return {name: result[name] for name in sizes}
 
 
 def dense_layers(shapes: Shapes, which: str) -> tuple[str, ...]:
-    """Names of the layers that stay dense: first convolution (or first layer) and classifier, in network order.
+    """Return the names of the layers that stay dense: first layer and classifier, in network order.
 
     Args:
         shapes: Weight shapes by name, in network order.
@@ -133,24 +136,28 @@ def dense_layers(shapes: Shapes, which: str) -> tuple[str, ...]:
     if which not in DENSE:
         raise ValueError(f"{which!r} does not name dense layers; allowed: {', '.join(DENSE)}")
     names = list(shapes)
-    chosen = tuple(dict.fromkeys([*names[: "first" in which], *names[len(names) - ("last" in which) :]]))
+    chosen: list[str] = []
+    if which in ("first", "first_last"):
+        chosen.append(names[0])
+    if which in ("last", "first_last") and names[-1] not in chosen:
+        chosen.append(names[-1])
     if chosen and len(chosen) == len(names):
         raise Infeasible(f"dense: {which} leaves no layer to prune in a network of {len(names)}")
-    return chosen
+    return tuple(chosen)
 
 
 def layer_densities(
     name: str, shapes: Shapes, density: float, dense: Collection[str] = (), *, rebudget: bool = True
 ) -> dict[str, float]:
-    """Densities of the distribution called `name`.
+    """Return the layers' densities under the distribution called `name`.
 
     Args:
         name: One of `NAMES`.
         shapes: Weight shapes by name, in network order.
-        density: Share of all weights that exist, in (0, 1].
+        density: Fraction of all weights that are active, in (0, 1].
         dense: Names forced to density 1.
-        rebudget: Whether the other layers pay for the dense ones, so that `density` holds over all weights. If not, it
-            holds over the other layers alone, as in RigL's code, and the network as a whole is denser.
+        rebudget: Whether the other layers make up for the dense ones, so that `density` holds over all weights. If not,
+            it holds over the other layers alone, as in RigL's code, and the network as a whole is denser.
 
     Raises:
         ValueError: if there is no such distribution.
@@ -173,13 +180,12 @@ def layer_densities(
 
 
 def counts(shapes: Shapes, densities: Mapping[str, float]) -> dict[str, int]:
-    """Number of kept weights a layer: size − floor((1 − density) · size), as RigL's `get_n_zeros` counts them.
+    """Count the active weights per layer: size − floor((1 − density) · size), as RigL's `get_n_zeros` does.
 
-    Each layer so keeps at most one weight more than its share. The small constant undoes binary rounding:
-    (1 − 0.9) · 1000 is 99.99… in floating point and means 100 zeros.
+    So each layer keeps less than one weight more than density · size.
     """
-    kept = {}
+    active = {}
     for name, shape in shapes.items():
         size = math.prod(shape)
-        kept[name] = size - math.floor((1 - densities[name]) * size + 1e-6)
-    return kept
+        active[name] = size - floor_count((1 - densities[name]) * size)
+    return active

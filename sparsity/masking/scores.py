@@ -1,7 +1,7 @@
-"""Scores of weights at initialisation, as functions of a plain network, which they may use up.
+"""Scores of weights: one tensor per prunable weight, by name; larger scores are kept.
 
-Each returns one tensor a prunable weight, by name; larger is kept. Give them a copy, `Representation.plain_copy`: its
-leaves are θ whatever the representation is, and its statistics are nobody else's.
+`magnitudes` scores the weights of a run. The other functions score a network at initialisation and may change it, so
+they are called with a copy, `Context.plain_copy`: its leaves are θ whatever the representation is.
 """
 
 from __future__ import annotations
@@ -15,20 +15,29 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sparsity.options import Infeasible
 from sparsity.probe import Batch, Loss, own_randomness
 from sparsity.targets import targets
+from sparsity.topology import Context
 
 Scores = dict[str, Tensor]
 Parts = Callable[[], Iterable[Batch]]
 
 
+def magnitudes(ctx: Context) -> Scores:
+    """Return |θ| of active weights and −1 of pruned ones, which are so never kept before an active weight of zero."""
+    return {name: ctx.weight(name).abs().masked_fill_(~mask, -1.0) for name, mask in ctx.masks.items()}
+
+
 class _OwnBatch(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation of inputs of any rank."""
+    """Batch normalisation of inputs with any number of dimensions."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass
 
 
 def alone(network: nn.Module) -> nn.Module:
-    """Make batch normalisation over ranks that of one process, which has second derivatives: ranks see the same."""
+    """Replace batch normalisation over ranks by that of one process, which has second derivatives.
+
+    All ranks compute scores on the same images, so their statistics agree.
+    """
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.SyncBatchNorm):
@@ -40,7 +49,7 @@ def alone(network: nn.Module) -> nn.Module:
 
 
 def weights_of(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The prunable weights of a plain network, by name, with gradients switched on."""
+    """Return the prunable weights of a plain network, by name, with gradients switched on."""
     return {target.name: target.module.weight.requires_grad_(True) for target in targets(network)}  # pyright: ignore
 
 
@@ -50,7 +59,7 @@ def _gradient(value: Tensor, weights: Sequence[Tensor], *, graph: bool = False) 
 
 
 def mean_gradient(network: nn.Module, weights: Sequence[Tensor], loss: Loss, parts: Iterable[Batch]) -> list[Tensor]:
-    """Gradient of the mean loss over all images; each part is one forward pass."""
+    """Compute the gradient of the mean loss over all images; each part is one forward pass."""
     total, images = [torch.zeros_like(weight) for weight in weights], 0
     for inputs, labels in parts:
         gradient = _gradient(loss(network(inputs), labels), weights)
@@ -61,7 +70,7 @@ def mean_gradient(network: nn.Module, weights: Sequence[Tensor], loss: Loss, par
 
 
 def snip(network: nn.Module, loss: Loss, parts: Iterable[Batch], seed: int = 0) -> Scores:
-    """|g · θ|: how much the loss changes, to first order, with a connection (Lee et al. 2019)."""
+    """Compute |g · θ|: the change of the loss, to first order, if a connection is removed (Lee et al. 2019)."""
     weights = weights_of(network)
     with own_randomness(network, seed):
         gradient = mean_gradient(network, list(weights.values()), loss, parts)
@@ -69,7 +78,7 @@ def snip(network: nn.Module, loss: Loss, parts: Iterable[Batch], seed: int = 0) 
 
 
 def grasp(network: nn.Module, loss: Loss, parts: Parts, temperature: float, seed: int = 0) -> Scores:
-    """θ · (H g): the weights without which the gradient norm falls the most have the largest (Wang et al. 2020).
+    """Compute θ · (H g): it is largest where removing the weight reduces the gradient norm most (Wang et al. 2020).
 
     The paper removes the *highest* −θ · (H g). Logits are divided by the temperature, in g and in H. H g is the
     gradient of gᵀ ∇L with g held fixed.
@@ -77,9 +86,9 @@ def grasp(network: nn.Module, loss: Loss, parts: Parts, temperature: float, seed
     Args:
         network: A plain network.
         loss: Mean loss of (logits, labels).
-        parts: Called twice; yields the same images twice.
+        parts: Called twice; yields the same images both times.
         temperature: Divides the logits.
-        seed: Of what is random in the network; both passes see the same.
+        seed: Seed of dropout and the like, the same in both passes.
     """
     weights = weights_of(network)
     tensors = list(weights.values())
@@ -102,7 +111,7 @@ def grasp(network: nn.Module, loss: Loss, parts: Parts, temperature: float, seed
 
 
 def linearise(network: nn.Module) -> nn.Module:
-    """Make a network SynFlow's: evaluation mode, double precision, absolute values of all parameters and statistics."""
+    """Prepare a network for SynFlow: evaluation mode, double precision, absolute parameters and statistics."""
     network.double().eval()
     with torch.no_grad():
         for tensor in network.state_dict().values():
@@ -112,7 +121,7 @@ def linearise(network: nn.Module) -> nn.Module:
 
 
 def synflow(network: nn.Module, input_shape: tuple[int, ...]) -> Scores:
-    """|θ · ∂R/∂θ| with R the sum of the outputs of a linearised network for an input of ones (Tanaka et al. 2020)."""
+    """Compute |θ · ∂R/∂θ|, R the sum of a linearised network's outputs for an input of ones (Tanaka et al. 2020)."""
     weights = weights_of(network)
     first = next(iter(weights.values()))
     ones = torch.ones((1, *input_shape), dtype=first.dtype, device=first.device)
@@ -121,7 +130,7 @@ def synflow(network: nn.Module, input_shape: tuple[int, ...]) -> Scores:
 
 
 def finite(scores: Mapping[str, Tensor], method: str) -> None:
-    """Refuse scores that cannot be ordered.
+    """Refuse scores that are not finite.
 
     Raises:
         Infeasible: naming the first layer whose scores are not finite.

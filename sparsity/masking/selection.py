@@ -9,10 +9,11 @@ from torch import Tensor
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:
-    """Mask of the k largest scores; ties go to the lowest index (in memory order of the logical tensor).
+    """Select the k largest scores; ties go to the lowest index (in row-major order of the logical tensor).
 
-    `torch.topk` promises no order among equal scores, and ties are common (dead units have a gradient of exactly zero);
-    this gives the same set on every device and for any number of threads, without a sort and without a host copy.
+    `torch.topk` guarantees no order among equal scores, and ties are common (dead units have a gradient of exactly
+    zero). This function selects the same set on every device and with any number of threads, without a sort and without
+    a copy to the host.
 
     Args:
         scores: Any shape, float; NaN is not allowed.
@@ -31,20 +32,20 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     above = flat > threshold
     ties = flat == threshold
     missing = k - above.sum()
-    # counts of four bytes an entry: at eight they would weigh as much as two copies of the weights
+    # counts take four bytes per entry if possible; at eight they would be as large as two copies of the weights
     count = torch.int32 if size < 2**31 else torch.int64
     chosen = above | (ties & (ties.cumsum(0, dtype=count) <= missing))
     return chosen.view(scores.shape)
 
 
 def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:
-    """The k-th largest of all entries of several tensors, without a copy of them as one.
+    """Return the k-th largest of all entries of several tensors, without concatenating them.
 
-    Bisects the 2^32 float32 numbers in their order, as integers, by counting; each pass holds one layer's comparison
-    at a time. Without a sort and without a host copy.
+    The function bisects the 2^32 float32 numbers in their order, as integers, by counting; each pass holds the
+    comparison of one layer at a time. It needs no sort and no copy to the host.
 
     Args:
-        scores: Float tensors of one type; NaN is not allowed. Float64 ones are copied as one after all.
+        scores: Float tensors of one type; NaN is not allowed. Those of float64 are concatenated after all.
         k: From 1 to the number of entries.
 
     Returns:
@@ -64,18 +65,18 @@ def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:
     return _number(low)
 
 
-def _number(place: Tensor) -> Tensor:
-    """The float32 number at a place in their order."""
-    return _flipped(place.int()).view(torch.float32)
+def _number(position: Tensor) -> Tensor:
+    """Return the float32 number at a position in the order of all float32 numbers."""
+    return _flipped(position.int()).view(torch.float32)
 
 
 def _flipped(bits: Tensor) -> Tensor:
-    """Bits of floats to integers of the same order, and back: those of negative numbers count downwards."""
+    """Map the bits of floats to integers of the same order, and back: those of negative numbers count downwards."""
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def strictly_above_kth(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
-    """Masks of the scores strictly greater than the k-th largest of all: at most k − 1 of them (AC/DC's rule).
+    """Select the scores strictly greater than the k-th largest of all: at most k − 1 of them (AC/DC's rule).
 
     Args:
         scores: Float tensors of one type by name.
@@ -86,7 +87,7 @@ def strictly_above_kth(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor
 
 
 def top_k_of_all(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
-    """Masks of the k largest scores of all tensors together; ties go to the first tensor, then the lowest index."""
+    """Select the k largest scores of all tensors together; ties go to the first tensor, then to the lowest index."""
     if k <= 0:
         return {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}
     threshold = kth_largest(list(scores.values()), min(k, sum(score.numel() for score in scores.values())))

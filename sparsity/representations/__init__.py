@@ -1,1 +1,1 @@
-"""Representations: one file a method; importing it registers it."""
+"""Representations: one file per method; importing it registers the method."""

@@ -1,4 +1,4 @@
-"""What spred and PILoT share: a product that is cut to the sparsity by magnitude, once."""
+"""The base class of spred and PILoT: a product that is pruned to the target by magnitude, once."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
 
 
 def largest(thetas: Mapping[str, Tensor], sparsity: float, allocation: str) -> MaskSet:
-    """Masks of the largest |θ|: over all layers together, or the same share of each.
+    """Select the largest |θ|: of all layers together, or the same fraction of each.
 
     Args:
         thetas: Weights by name.
-        sparsity: Share of zeros, in [0, 1).
+        sparsity: Fraction of zeros, in [0, 1).
         allocation: ``global`` or ``uniform``.
     """
-    kept = kept_weights({name: tuple(theta.shape) for name, theta in thetas.items()}, sparsity, allocation)
+    number = kept_weights({name: tuple(theta.shape) for name, theta in thetas.items()}, sparsity, allocation)
     scores = {name: theta.abs() for name, theta in thetas.items()}
     if allocation == "uniform":
-        return MaskSet({name: top_k(score, kept[name]) for name, score in scores.items()})
-    return MaskSet(top_k_of_all(scores, sum(kept.values())))
+        return MaskSet({name: top_k(score, number[name]) for name, score in scores.items()})
+    return MaskSet(top_k_of_all(scores, sum(number.values())))
 
 
 def kept_weights(shapes: Mapping[str, tuple[int, ...]], sparsity: float, allocation: str) -> dict[str, int]:
-    """How many weights a cut leaves: a layer under ``uniform``, in all (under one key) under ``global``."""
+    """Count the weights that remain: per layer for ``uniform``, in total (under one key) for ``global``."""
     if allocation == "global":
         shapes = {"all": (sum(math.prod(shape) for shape in shapes.values()),)}
     return counts(shapes, dict.fromkeys(shapes, 1 - sparsity))
 
 
 class CutProduct(Pair):
-    """m ⊙ w whose smallest |θ| are cut to the sparsity of the run when a share of the epochs is over.
+    """m ⊙ w whose smallest |θ| are pruned to the target sparsity after a fraction of the epochs (the cut).
 
-    What follows the cut is fine-tuning under its mask. By default nothing does: the cut ends training, and the last
-    epoch's validation is that of the cut network. Batch statistics are not computed anew for it. Under a topology that
-    aims at the sparsity itself, such as RiGL, nothing is cut: it is the topology's sparsity then.
+    After the cut training continues as fine-tuning with its mask. By default the cut ends training, and the validation
+    of the last epoch is that of the pruned network. Batch statistics are not computed anew for it. With a topology that
+    reaches the sparsity itself, such as RiGL, nothing is cut.
     """
 
     uses_sparsity = True
@@ -56,15 +56,15 @@ class CutProduct(Pair):
         return max(1, math.ceil(self.options.cut_at * epochs))
 
     def after_epoch(self, ctx: Context, metrics: Mapping[str, float]) -> None:
-        """Cut where it is due."""
+        """Prune at the end of the epoch of the cut."""
         super().after_epoch(ctx, metrics)
         if ctx.sparsity_left > 0 and ctx.epoch == self._cut_epoch(ctx.total_epochs):
             ctx.set_masks(largest(dict(self.weights()), ctx.sparsity_left, self.allocation), "cut")
 
     def expected_events(self, epochs: int, sparsity: float) -> dict[str, int]:
-        """One cut."""
+        """Count the cut."""
         return {**super().expected_events(epochs, sparsity), **({"cut": 1} if sparsity > 0 else {})}
 
     def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
-        """What the cut leaves."""
+        """Return the number of weights that remain after the cut."""
         return sum(kept_weights(shapes, sparsity, self.allocation).values())

@@ -1,4 +1,4 @@
-"""PILoT: m ⊙ w at m² − w² = 1 with a penalty that is raised while the network is dense and learns, and then fades."""
+"""PILoT: m ⊙ w at m² − w² = 1 with a penalty that rises while the network is dense and learns, and then decays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @register_representation("pilot")
 class Pilot(CutProduct):
-    """Minimises f(m ⊙ w) + α_k (|m|² + |w|²) from m² − w² = β, then cuts the smallest |m ⊙ w|.
+    """Minimise f(m ⊙ w) + α_k (|m|² + |w|²) from m² − w² = β, then prune the smallest |m ⊙ w|.
 
     Jacobs & Burkholz, "Mask in the Mirror: Implicit Sparsification" (ICLR 2025, arXiv 2408.09966), algorithm 1. After
     epoch k of T, with A_k its training accuracy and A_0 = 0::
@@ -27,20 +27,21 @@ class Pilot(CutProduct):
         α_k = α_{k−1} · δ    if A_k ≥ A_{k−1} and |m ⊙ w|₁ ≥ K and k ≤ T/2
               α_{k−1} / δ    otherwise
 
-    The penalty enters as its gradient 2α_k (m, w), which the engine adds after the topology has read dL/dθ; it is no
-    part of the loss. The training accuracy is that of the epoch's own batches, augmented and in training mode, over all
-    ranks. β = 1 is published. α_0, δ and K are inputs of the algorithm whose values are published for no experiment
-    (constant α of 1e-4 to 1e-3 on CIFAR in the first version): options, all defaults *unverified*; K = 0 switches
-    its condition off. Each epoch's α and L1 norm are recorded as the event ``penalty``.
+    The penalty acts through its gradient 2α_k (m, w), which the engine adds after the topology has read dL/dθ; the loss
+    does not contain it. The training accuracy is that of the epoch's own batches, augmented and in training mode, over
+    all ranks. β = 1 is published. α_0, δ and K are inputs of the algorithm whose values are published for no experiment
+    (constant α of 1e-4 to 1e-3 on CIFAR in the first version): options, all defaults *unverified*; K = 0 disables its
+    condition. α and the L1 norm after each epoch are recorded as the event ``penalty``.
 
-    Whether the optimizer's decay acts on the factors besides α_k is not stated: *unverified*; ``decay_factors`` is
-    false by default, since both would penalise the same squares (a decay of λ is α = λ/2).
-    Fine-tuning after the cut (``cut_at`` below 1) is the suite's own; the authors cut at the end.
+    Whether the optimizer's decay acts on the factors in addition to α_k is not stated: *unverified*; ``decay_factors``
+    is false by default, since both would penalise the same squares (a decay of λ is α = λ/2).
+    Fine-tuning after the cut (``cut_at`` below 1) is the suite's own; the authors prune at the end.
     """
 
     title = "PILoT"
     paper = "Jacobs & Burkholz, ICLR 2025, arXiv 2408.09966"
     needs_metrics = ("train_accuracy",)
+    state = ("penalty", "_accuracy")
 
     @dataclass(frozen=True)
     class Options:
@@ -49,22 +50,26 @@ class Pilot(CutProduct):
         beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
         pruned_m: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
         penalty: float = option(1e-4, "α at the start", ge=0)
-        multiplier: float = option(1.01, "δ, by which α is raised or divided after an epoch", ge=1)
-        l1_level: float = option(0.0, "K: α is raised only while |m⊙w|₁ is at least that", ge=0)
-        decay_factors: bool = option(False, "whether the optimizer's decay acts on the factors besides the penalty")
-        cut_at: float = option(1.0, "share of the epochs after which is cut; the rest is fine-tuning", gt=0, le=1)
+        multiplier: float = option(1.01, "δ, by which α is multiplied or divided after an epoch", ge=1)
+        l1_level: float = option(0.0, "K: α is raised only while |m⊙w|₁ is at least K", ge=0)
+        decay_factors: bool = option(
+            False, "whether the optimizer's decay acts on the factors in addition to the penalty"
+        )
+        cut_at: float = option(
+            1.0, "fraction of the epochs after which weights are pruned; the rest is fine-tuning", gt=0, le=1
+        )
 
     def __init__(self, options: Any):
         super().__init__(options)
-        self._accuracy = 0.0
+        self._accuracy = 0.0  # of the epoch before
 
     def decay_of(self, factor: str, weight_decay: float) -> float:
-        """None besides the penalty, or the weights'."""
+        """Return no decay, or that of the weights if the option says so."""
         return weight_decay if self.options.decay_factors else 0.0
 
     @torch.no_grad()
     def after_epoch(self, ctx: Context, metrics: Mapping[str, float]) -> None:
-        """Raise or lower α; then the cut where it is due."""
+        """Raise or lower α; prune if this is the epoch of the cut."""
         norms = [theta.abs().sum(dtype=torch.float64) for _, theta in self.weights()]
         l1 = float(torch.stack(norms).sum())
         improved = metrics["train_accuracy"] >= self._accuracy
@@ -77,13 +82,5 @@ class Pilot(CutProduct):
         super().after_epoch(ctx, metrics)
 
     def expected_events(self, epochs: int, sparsity: float) -> dict[str, int]:
-        """An α for each epoch, and the cut."""
+        """Count one α per epoch, and the cut."""
         return {"penalty": epochs, **super().expected_events(epochs, sparsity)}
-
-    def state_dict(self) -> dict[str, float]:
-        """α and the accuracy of the epoch before."""
-        return {"penalty": self.penalty, "accuracy": self._accuracy}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Undo `state_dict`."""
-        self.penalty, self._accuracy = state["penalty"], state["accuracy"]

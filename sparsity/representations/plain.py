@@ -1,4 +1,4 @@
-"""The weight itself."""
+"""The plain weight."""
 
 from sparsity.registry import register_representation
 from sparsity.representation import Representation
@@ -6,6 +6,6 @@ from sparsity.representation import Representation
 
 @register_representation("plain")
 class Plain(Representation):
-    """θ is trained directly."""
+    """The weight θ is trained directly."""
 
     title = "plain"

@@ -14,18 +14,19 @@ from sparsity.representation import Representation
 
 @register_representation("powerprop")
 class Powerprop(Representation):
-    """θ = v · |v|^(p−1): large weights learn faster, small ones stay small.
+    """θ = v · |v|^(p−1): large weights learn faster and small ones stay small.
 
     Schwarz, Jayakumar, Pascanu, Latham & Teh, "Powerpropagation: A sparsity inducing weight reparameterisation"
     (NeurIPS 2021, arXiv 2110.00296), and the authors' notebook. v starts at sign(θ₀) · |θ₀|^(1/p), so that θ starts at
-    θ₀ as in the notebook. Masks and scores act on θ, on which the authors prune too. It makes no zeros itself: the
-    sparsity is the topology's. At v = 0 there is no gradient (p > 1): it is refused with topologies that regrow.
+    θ₀ as in the notebook. Masks and scores act on θ, by which the authors prune too. The representation makes no
+    zeros itself: the sparsity comes from the topology. At v = 0 there is no gradient (p > 1), so it cannot be combined
+    with topologies that regrow weights.
 
     p = 1 is the plain weight. The notebook (MNIST) has p from 1 to 5; the values of the paper's ImageNet rows are
     *unverified*, and so is the default of 2. Decay acts on v, so it is a penalty on |θ|^(2/p); what the authors decay
     is *unverified*. HAM acts on v.
 
-    dL/dθ = ∂L/∂v / (p |v|^(p−1)); 0 at v = 0, where ∂L/∂v says nothing.
+    dL/dθ = ∂L/∂v / (p |v|^(p−1)); 0 at v = 0, where ∂L/∂v does not determine it.
     """
 
     title = "Powerprop"
@@ -38,22 +39,22 @@ class Powerprop(Representation):
     class Options:
         """Options of Powerpropagation."""
 
-        power: float = option(2.0, "p, to which |v| is raised; 1 is the plain weight", ge=1)
+        power: float = option(2.0, "exponent p of |v|; 1 is the plain weight", ge=1)
 
     options: Options
 
     def factorise(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """The v whose power is the weight."""
+        """Return the v whose power is the weight."""
         return (torch.sign(weight) * weight.abs().pow(1 / self.options.power),)
 
     def materialise(self, *factors: Tensor) -> Tensor:
-        """Sign(v) · |v|^p, whose gradient at 0 is 0; that of v · |v|^(p−1) is NaN there for p < 2."""
+        """Compute sign(v) · |v|^p, whose gradient at 0 is 0; that of v · |v|^(p−1) is NaN there for p < 2."""
         if self.options.power == 1:
             return factors[0]
         return torch.sign(factors[0]) * factors[0].abs().pow(self.options.power)
 
     def grad(self, *factors: nn.Parameter) -> Tensor | None:
-        """dL/dθ; see the class docstring."""
+        """Compute dL/dθ; see the class docstring."""
         (v,) = factors
         if v.grad is None:
             return None

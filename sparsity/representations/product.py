@@ -1,4 +1,4 @@
-"""The product m ⊙ w: its algebra once, and as parameters all that Sign-In, spred and PILoT differ in."""
+"""The product m ⊙ w: the base class of all methods that train it, and the product with all options."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sparsity.representation import Representation
 if TYPE_CHECKING:
     from sparsity.topology import Context
 
-# state of torch optimizers that is linear in the gradient, so that a change of coordinates maps it
+# state of torch optimizers that is linear in the gradient and so can be transformed to new coordinates
 LINEAR_MOMENTS = ("momentum_buffer", "exp_avg")
 MOMENTS = ("remap", "zero", "keep")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What tells the products apart.
+    """The parameters in which the methods that train a product differ.
 
     Attributes:
         beta: m² − w² at the start and after a reset; 0 is the balanced pair.
@@ -33,7 +33,7 @@ class Recipe:
             ``clone`` sets both to the weight, so that θ = θ₀².
         penalty: α of the penalty α (|m|² + |w|²) at the start.
         reset_every: Period of resets in epochs; 0 for none.
-        moments: What a reset does to moments, one of `MOMENTS`.
+        moments: How a reset treats moments, one of `MOMENTS`.
     """
 
     beta: float = 0.0
@@ -45,28 +45,28 @@ class Recipe:
 
 
 def split(theta: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """The (m, w) with m ⊙ w = θ, m² − w² = β and m > 0 (for β = 0 the balanced pair, m ≥ 0).
+    """Return the (m, w) with m ⊙ w = θ, m² − w² = β and m > 0 (for β = 0 the balanced pair, m ≥ 0).
 
-    m² = (√(4θ² + β²) + β) / 2. For β > 0 the smaller factor is θ / m, which is accurate also where m² − β would cancel.
+    m² = (√(4θ² + β²) + β) / 2. For β > 0 the smaller factor is θ / m, which is accurate even if m² − β cancels.
     """
     m = ((torch.sqrt(4 * theta * theta + beta * beta) + beta) / 2).sqrt()
     return m, torch.where(m > 0, theta / m.clamp_min(torch.finfo(m.dtype).tiny), torch.zeros_like(m))
 
 
 def _metric(m: Tensor, w: Tensor) -> Tensor:
-    """m² + w², kept off zero: at (0, 0) the numerators vanish too and 0 is the right limit."""
+    """Return m² + w², bounded away from zero: at (0, 0) the numerators vanish too and 0 is the right limit."""
     return (m * m + w * w).clamp_min(torch.finfo(m.dtype).tiny)
 
 
 class Pair(Representation):
-    """θ = m ⊙ w, both trained; decay and masks act on both. Everything else is in the recipe.
+    """Base class of θ = m ⊙ w; both factors are trained, decayed and masked. A `Recipe` says everything else.
 
-    dL/dθ = (w · ∂L/∂m + m · ∂L/∂w) / (m² + w²), from leaf gradients: right under accumulation, DDP and compile.
-    A pruned entry is parked at (√β, 0), never (0, 0), which is a saddle no gradient leaves; for β = 0 at
-    (``pruned_m``, 0), which unbalances that entry.
+    dL/dθ = (w · ∂L/∂m + m · ∂L/∂w) / (m² + w²), from the gradients of the factors: correct under accumulation, DDP and
+    compile. A pruned entry is set to (√β, 0), never to (0, 0), a saddle at which both gradients vanish; for β = 0 to
+    (``pruned_m``, 0), which makes that entry unbalanced.
 
     Class attributes:
-        preset: Parts of the recipe that a method fixes; the rest are its options of the same names.
+        preset: Parameters of the recipe that a method fixes; the others are its options of the same names.
     """
 
     factor_names = ("m", "w")
@@ -83,7 +83,7 @@ class Pair(Representation):
     # ---- the algebra ------------------------------------------------------------------------------------------------
 
     def factorise(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """The factors of a weight: at the start as the initialisation says, later always at the geometry."""
+        """Return the factors of a weight: at the start as the option ``init`` says, later always at m² − w² = β."""
         if self.initial is not None and self.recipe.init == "clone":
             return weight, weight.detach().clone()
         if self.initial is not None and self.recipe.init == "independent":
@@ -93,16 +93,16 @@ class Pair(Representation):
         return self._at_geometry(weight)
 
     def _at_geometry(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Split at β; at β = 0 an exact zero is parked, since (0, 0) could never move."""
+        """Split at β; at β = 0 a weight of zero is set to (``pruned_m``, 0), since (0, 0) could never move."""
         m, w = split(theta, self.recipe.beta)
         return m.masked_fill(m == 0, self.recipe.pruned_m), w
 
     def materialise(self, *factors: Tensor) -> Tensor:
-        """M ⊙ w."""
+        """Compute m ⊙ w."""
         return factors[0] * factors[1]
 
     def grad(self, *factors: nn.Parameter) -> Tensor | None:
-        """dL/dθ; see the class docstring."""
+        """Compute dL/dθ; see the class docstring."""
         m, w = factors
         if m.grad is None or w.grad is None:
             return None
@@ -110,7 +110,7 @@ class Pair(Representation):
             return (w * m.grad + m * w.grad) / _metric(m, w)
 
     def zero_pruned(self, factors: tuple[nn.Parameter, ...], pruned: Tensor) -> None:
-        """Park at (√β, 0)."""
+        """Set pruned entries to (√β, 0)."""
         m, w = factors
         m.masked_fill_(pruned, self.recipe.beta**0.5 or self.recipe.pruned_m)
         w.masked_fill_(pruned, 0.0)
@@ -118,11 +118,11 @@ class Pair(Representation):
     # ---- penalty and reset ------------------------------------------------------------------------------------------
 
     def penalty_grad(self, *factors: nn.Parameter) -> tuple[Tensor, ...] | None:
-        """2α (m, w)."""
+        """Return 2α (m, w), or None if α is 0."""
         return tuple(2 * self.penalty * factor for factor in factors) if self.penalty else None
 
     def expected_events(self, epochs: int, sparsity: float) -> dict[str, int]:
-        """One reset every p epochs, none at the end, where nothing would follow it."""
+        """Count one reset every p epochs, but none after the last one."""
         every = self.recipe.reset_every
         return {"reset": (epochs - 1) // every} if every else {}
 
@@ -134,7 +134,7 @@ class Pair(Representation):
 
     @torch.no_grad()
     def _reset(self, ctx: Context) -> None:
-        """Put m² − w² back to β with θ unchanged."""
+        """Reset m² − w² to β without changing θ."""
         changed = torch.zeros((), dtype=torch.long)
         for slot in self.slots.values():
             m, w = slot.factors
@@ -167,11 +167,11 @@ class Pair(Representation):
 class HadamardProduct(Pair):
     """θ = m ⊙ w from the model's own weights, with initialisation, penalty and reset as options.
 
-    The overparameterisation whose geometry HAM keeps without its cost: gradient flow on (m, w) moves θ with the inverse
-    metric m² + w² = √(4θ² + β²) for the invariant β = m² − w².
+    This is the overparameterisation whose geometry HAM has without its cost: gradient flow on (m, w) moves θ with the
+    inverse metric m² + w² = √(4θ² + β²) for the invariant β = m² − w².
 
-    ``penalty`` adds α (|m|² + |w|²) to what is minimised, through its gradient 2α (m, w) and after the topology has
-    read dL/dθ. The optimizer's decay acts on the factors besides it. ``reset_every`` is Sign-In's reset.
+    ``penalty`` adds α (|m|² + |w|²) to the objective, through its gradient 2α (m, w) and after the topology has read
+    dL/dθ. The optimizer's decay acts on the factors in addition to it. ``reset_every`` is Sign-In's reset.
     """
 
     title = "m⊙w"
@@ -191,4 +191,4 @@ class HadamardProduct(Pair):
         )
         penalty: float = option(0.0, "α of the penalty α (|m|² + |w|²)", ge=0, neutral=0.0)
         reset_every: int = option(0, "epochs between resets to m² − w² = beta; 0: none", ge=0, neutral=0)
-        moments: str = option("remap", "moments at a reset", choices=MOMENTS, neutral="remap")
+        moments: str = option("remap", "how a reset treats moments", choices=MOMENTS, neutral="remap")

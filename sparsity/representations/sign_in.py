@@ -1,4 +1,4 @@
-"""Sign-In: m ⊙ w whose geometry is kept by resets."""
+"""Sign-In: m ⊙ w whose geometry is restored by resets."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .product import MOMENTS, Pair
 
 @register_representation("sign_in")
 class SignIn(Pair):
-    """m ⊙ w at m² − w² = β, put back there every few epochs with θ unchanged.
+    """m ⊙ w that is reset to m² − w² = β every few epochs without changing θ.
 
     Gadhikar, Jacobs, Zhou & Burkholz, "Sign-In to the Lottery" (NeurIPS 2025, arXiv 2504.12801): noise and decay drive
     β to 0, where signs no longer flip; the reset is the essential ingredient. β = 1 for all layers is published; the
     period p on ImageNet and the treatment of momentum are not, so both are options and *unverified*.
 
-    Moments at a reset (``moments``): ``remap`` keeps the mean dL/dθ, G = (w·b_m + m·b_w)/(m² + w²), and writes it
-    in the new coordinates, (G·w′, G·m′); only state linear in the gradient is mapped, second moments stay. ``zero``
-    clears all of it, ``keep`` leaves it. No reset happens after the last epoch, where nothing would follow it.
+    Moments at a reset (``moments``): ``remap`` keeps the mean dL/dθ, G = (w·b_m + m·b_w)/(m² + w²), and
+    transforms it to the new coordinates, (G·w′, G·m′); only state linear in the gradient is transformed, second moments
+    stay. ``zero`` clears all state, ``keep`` leaves it unchanged. There is no reset after the last epoch.
     """
 
     title = "Sign-In"
@@ -33,4 +33,4 @@ class SignIn(Pair):
         beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
         pruned_m: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
         reset_every: int = option(1, "period p of the reset in epochs", ge=1)
-        moments: str = option("remap", "moments at a reset", choices=MOMENTS)
+        moments: str = option("remap", "how a reset treats moments", choices=MOMENTS)

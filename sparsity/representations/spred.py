@@ -13,25 +13,25 @@ from .cut import CutProduct
 
 @register_representation("spred")
 class Spred(CutProduct):
-    """θ = m ⊙ w under plain SGD whose decay λ acts on both factors; then a cut by magnitude.
+    """θ = m ⊙ w with weight decay λ on both factors, trained by plain SGD and then pruned by magnitude.
 
     Ziyin & Wang, "spred: Solving L1 Penalty with SGD" (ICML 2023, arXiv 2210.01212), and the authors' code. The decay
-    is the whole method and is the optimizer's ``weight_decay``: its λ/2 (|m|² + |w|²) is at least λ |θ|, and equal to
-    it where |m| = |w|, so it acts as an L1 penalty. Nothing controls m² − w².
+    is the whole method; it is the optimizer's ``weight_decay``: its λ/2 (|m|² + |w|²) is at least λ |θ|, with equality
+    for |m| = |w|, so it acts as an L1 penalty. Nothing controls m² − w².
 
     ``init``: ``sqrt`` is the balanced pair with product θ₀, which their conversion of dense weights and one setting of
-    their script give; ``independent`` draws both anew (Kaiming normal, fan in), their script's default, with a product
-    far smaller than θ₀ (variance σ⁴); ``clone`` sets both to θ₀, so θ = θ₀² ≥ 0, what their layer does before it is
-    initialised. The default is ``sqrt``, since rows of one seed share θ₀; which one the published figures used is
+    their script give; ``independent`` draws both anew (Kaiming normal, fan in), the default of their script, with a
+    product far smaller than θ₀ (variance σ⁴); ``clone`` sets both to θ₀, so θ = θ₀² ≥ 0, as their layer does before it
+    is initialised. The default is ``sqrt``, because rows of one seed share θ₀; which one the published figures used is
     *unverified*.
 
     Deviations: the authors choose a threshold on |m ⊙ w| (1e-6 to 1e-2 on CIFAR) and report the sparsity that results,
-    or give a share that each layer loses; here the cut is at the sparsity of the run with an exact count, one threshold
-    over all layers or, with ``allocation: uniform``, the same share of each. They zero one or both factors; here a
-    pruned entry is parked at (``pruned_m``, 0), where a gradient reaches it if it regrows. Their option to raise the
-    share along a cubic ramp, off by default, is left out. Fine-tuning after the cut (``cut_at`` below 1) goes on with
-    the run's own rate and decay; theirs is a run of its own (20 epochs of Adam on CIFAR). Whether the ImageNet figures
-    were fine-tuned after a cut is *unverified*; the default is no fine-tuning.
+    or prune a given fraction of each layer; here weights are pruned to the target sparsity with an exact count, by one
+    threshold for all layers or, with ``allocation: uniform``, the same fraction of each. They zero one or both factors;
+    here a pruned entry is set to (``pruned_m``, 0), where it has a gradient if it regrows. Their option to raise the
+    fraction along a cubic ramp, off by default, is left out. Fine-tuning after the cut (``cut_at`` below 1) continues
+    with the learning rate and decay of the run; theirs is a run of its own (20 epochs of Adam on CIFAR). Whether the
+    ImageNet figures were fine-tuned after a cut is *unverified*; the default is no fine-tuning.
     """
 
     title = "spred"
@@ -48,9 +48,11 @@ class Spred(CutProduct):
             choices=("sqrt", "independent", "clone"),
         )
         pruned_m: float = option(1.0, "m of a pruned entry", gt=0)
-        cut_at: float = option(1.0, "share of the epochs after which is cut; the rest is fine-tuning", gt=0, le=1)
+        cut_at: float = option(
+            1.0, "fraction of the epochs after which weights are pruned; the rest is fine-tuning", gt=0, le=1
+        )
         allocation: str = option(
-            "global", "one threshold for all layers, or the same share of each", choices=("global", "uniform")
+            "global", "one threshold for all layers, or the same fraction of each", choices=("global", "uniform")
         )
 
     def __init__(self, options: Any):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,36 +19,37 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PROJECT_AT = 0.75  # share of the epochs after which the final sparsity is projected
-TOLERANCE = 0.005  # of sparsity; tables mark rows that are farther off
+PROJECT_AT = 0.75  # fraction of the epochs after which the final sparsity is projected
+TOLERANCE = 0.005  # of sparsity; tables mark rows that miss their target by more
 NEVER = -1e4  # sigmoid of it is exactly 0, and unlike -inf it can be averaged
 
 
 @register_representation("str")
 class SoftThreshold(Representation):
-    """θ = sign(w) · relu(|w| − sigmoid(s)) with one trained scalar s a layer.
+    """θ = sign(w) · relu(|w| − sigmoid(s)) with one trained scalar s per layer.
 
     Kusupati et al., "Soft Threshold Weight Reparameterization for Learnable Sparsity" (ICML 2020, arXiv 2002.03231),
-    equations (3)–(4), and the authors' `STRConv`. Every convolution and the classifier are thresholded, the first
-    included; ``classifier: false`` leaves the last layer alone, which still counts. Gradients reach w on its support
-    alone, and s; there is no straight-through estimator and no mask.
+    equations (3)–(4), and the authors' `STRConv`. All convolutions, the first included, and the classifier have a
+    threshold; ``classifier: false`` excludes the last layer, which still counts towards the sparsity. Gradients reach
+    s, and w only where θ ≠ 0; there is no straight-through estimator and no mask.
 
     The sparsity is not set but results from s₀ and the decay of s, which acts as the schedule: at s₀ = −3200 (the
     published ImageNet value) sigmoid underflows, s has no gradient and moves by decay alone until the threshold turns
     on. The published λ = 2.2517578e-5 on s, weights and normalisation gave 90.23 % on ResNet-50; no other target is
-    published with its λ. After three quarters of the epochs the final sparsity is projected, and a run that will miss
-    its target is warned of (the event ``projection``): cuts slow down with the rate, so the end is taken to lie between
-    the sparsity of now and its straight continuation at the pace of the last epoch.
+    published with its λ. After three quarters of the epochs the final sparsity is projected, and a warning is logged if
+    the run will miss its target (the event ``projection``): pruning slows down with the learning rate, so the final
+    sparsity is assumed to lie between the present one and its linear continuation from the last epoch.
 
     Deviation: ``threshold_decay`` may differ from the weights' decay, because short runs need a decay of s that would
     ruin the weights; null uses the weights' decay, as the published configuration does.
-    HAM leaves s alone (a decision of the suite: the published listing would move it).
+    HAM does not act on s (a decision of the suite: the published listing would move it).
     """
 
     title = "STR"
     paper = "Kusupati et al., ICML 2020, arXiv 2002.03231"
     grad_at_zero = False  # dθ/dw = 0 wherever θ = 0
     uses_sparsity = True
+    state = ("_active", "_before", "_projected")
     factor_names = ("weight", "threshold")
     ham_factors = ("weight",)
 
@@ -64,9 +65,9 @@ class SoftThreshold(Representation):
             choices=("calibrated",),
         )
         active_at: float = option(
-            0.01, "share of zeros among unmasked weights from which the threshold counts as active", gt=0, lt=1
+            0.01, "fraction of zeros among active weights from which on the threshold counts as turned on", gt=0, lt=1
         )
-        classifier: bool = option(True, "whether the last layer is thresholded too, as the authors' is", neutral=True)
+        classifier: bool = option(True, "whether the last layer has a threshold too, as the authors' has", neutral=True)
 
     options: Options
 
@@ -74,35 +75,35 @@ class SoftThreshold(Representation):
         super().__init__(options)
         if isinstance(options.threshold_decay, str):
             raise ValueError("threshold_decay: a calibrated value is filled in from a calibration file, not here")
-        self._active = False
-        self._before: float | None = None  # sparsity an epoch ago
+        self._active = False  # whether the threshold has turned on
+        self._before: float | None = None  # sparsity one epoch ago
         self._projected = False
 
     def install(self, model: nn.Module, seed: int = 0) -> None:
-        """Install, and switch the classifier's threshold off where it is not wanted."""
+        """Install, and switch off the threshold of the classifier if the option says so."""
         super().install(model, seed)
         if not self.options.classifier:
             last = list(self.slots.values())[-1].factors[1]
-            # without a gradient no optimizer touches it, its decay included
+            # without a gradient no optimizer changes it, not even by decay
             last.requires_grad_(False).fill_(NEVER)
 
     def factorise(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """(w, s) with s shaped (1, 1) as in the authors' code."""
+        """Return (w, s) with s shaped (1, 1) as in the authors' code."""
         return weight, torch.full((1, 1), self.options.initial_threshold, dtype=weight.dtype, device=weight.device)
 
     def materialise(self, *factors: Tensor) -> Tensor:
-        """Soft threshold of w at sigmoid(s)."""
+        """Compute the soft threshold of w at sigmoid(s)."""
         weight, threshold = factors
-        # s is (1, 1); a 1-D weight view would broadcast wrongly, a scalar never does
+        # a scalar, since s of shape (1, 1) would change the shape of a one-dimensional weight
         return torch.sign(weight) * torch.relu(weight.abs() - torch.sigmoid(threshold.squeeze()))
 
     def decay_of(self, factor: str, weight_decay: float) -> float:
-        """The threshold's own decay, the weights' where it has none."""
+        """Return the threshold's own decay, or that of the weights if it has none."""
         own = self.options.threshold_decay
         return float(own) if factor == "threshold" and isinstance(own, float) else weight_decay
 
     def after_epoch(self, ctx: Context, metrics: Mapping[str, float]) -> None:
-        """Record the epoch in which the threshold turned on; project the final sparsity once."""
+        """Record the epoch in which the threshold turns on; project the final sparsity once."""
         if self._active and self._projected:
             return
         kept = sum(ctx.masks.num_active().values())
@@ -126,14 +127,8 @@ class SoftThreshold(Representation):
         log.warning(
             "step %d: STR is heading for a sparsity between %.4f and %.4f, its target is %.4f; the sparsity results "
             "from initial_threshold and threshold_decay",
-            *(ctx.steps_done, low, high, ctx.sparsity),
+            ctx.steps_done,
+            low,
+            high,
+            ctx.sparsity,
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Whether the threshold has turned on, and what the projection needs."""
-        return {"active": self._active, "before": self._before, "projected": self._projected}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
-        self._active = state["active"]
-        self._before, self._projected = state.get("before"), state.get("projected", False)

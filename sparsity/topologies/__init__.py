@@ -1,1 +1,1 @@
-"""Topologies: one file a method; importing it registers it."""
+"""Topologies: one file per method; importing it registers the method."""

@@ -1,4 +1,4 @@
-"""Every weight exists."""
+"""Dense training: all weights stay active."""
 
 from sparsity.registry import register_topology
 from sparsity.topology import Topology
@@ -6,7 +6,7 @@ from sparsity.topology import Topology
 
 @register_topology("dense")
 class Dense(Topology):
-    """No mask at all; with a representation such as STR the zeros come from there."""
+    """Training without masks. Zeros can still come from the representation, such as STR."""
 
     title = "Dense"
     uses_sparsity = False

@@ -1,10 +1,11 @@
-"""GraSP: keep the flow of gradients."""
+"""GraSP: prune at initialisation, preserving the flow of gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sparsity.at_start import ScoredAtStart
 from sparsity.masking import scores
 from sparsity.masking.budgets import DenseLayers
 from sparsity.options import option
@@ -12,23 +13,22 @@ from sparsity.probe import Batch, Probe
 from sparsity.registry import register_topology
 from sparsity.topology import Context
 
-from .snip import ScoredAtStart
-
 
 @register_topology("grasp")
 class GraSP(ScoredAtStart):
-    """Before training, remove the weights with the highest −θ · (H g), over all layers together.
+    """Prune, before training, the weights with the highest −θ · (H g), of all layers together.
 
     Wang, Zhang & Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow" (ICLR 2020, arXiv
     2002.07376), algorithm 1, and the authors' code: logits divided by 200, g over all images first, then H g by a
-    second backward pass through ∇L. The sign matters: positive and negative scores are at opposite ends.
+    second backward pass through ∇L. The sign matters: positive and negative scores are at opposite ends of the order.
 
-    ``per_class`` takes the first so many images of each class in the order of training batches, as the authors do on
-    small data sets (25 a class by their code's default); on ImageNet they take 150 batches of 128 as they come, which
-    is ``per_class: null, batches: 150``. Parts are as large as a training micro-batch, where the authors compute halves
-    of a class-balanced batch, and 20 images at a time on ImageNet; batch statistics depend on it.
-    Deviations: the classifier keeps its initial weights, where the authors' code draws it anew (Xavier) for scoring
-    alone; exact counts, ties to the lowest index; single precision also where training is autocast.
+    ``per_class`` takes the first images of each class in the order of training batches, as the authors do on small data
+    sets (25 per class by their code's default); on ImageNet they take 150 batches of 128 in order, which is
+    ``per_class: null, batches: 150``. Gradients are computed on parts as large as a training micro-batch, whereas the
+    authors compute halves of a class-balanced batch, and 20 images at a time on ImageNet; batch statistics depend on
+    it.
+    Deviations: the classifier keeps its initial weights, whereas the authors' code draws it anew (Xavier) for scoring
+    only; exact counts, ties to the lowest index; single precision even if training uses autocast.
     """
 
     title = "GraSP"
@@ -38,21 +38,21 @@ class GraSP(ScoredAtStart):
     class Options(DenseLayers):
         """Options of GraSP."""
 
-        batches: int = option(1, "training batches that the score is computed on, where per_class is null", ge=1)
-        per_class: int | None = option(25, "images of each class instead; null: batches as they come", ge=1)
-        temperature: float = option(200.0, "divides the logits", gt=0)
+        batches: int = option(1, "training batches that the score is computed on, if per_class is null", ge=1)
+        per_class: int | None = option(25, "images per class instead; null: batches in order", ge=1)
+        temperature: float = option(200.0, "temperature that divides the logits", gt=0)
 
     options: Options
 
     def check_probe(self, probe: Probe) -> None:
-        """As many batches, or images of each class, as are scored."""
+        """Require as many batches, or images of each class, as are scored."""
         per_class = self.options.per_class
         probe.check(batches=self.options.batches if per_class is None else None, per_class=per_class)
 
     def scores(self, ctx: Context, probe: Probe) -> scores.Scores:
-        """θ · (H g)."""
+        """Compute θ · (H g)."""
         options, seed = self.options, ctx.generator("scores").initial_seed()
-        # looked for once, since that may take many batches; as they come, batches are read twice and not held
+        # searching for the images may take many batches, so it is done once; batches in order are read twice, not held
         found = None if options.per_class is None else list(probe.class_balanced(options.per_class))
 
         def parts() -> Iterable[Batch]:

@@ -1,4 +1,4 @@
-"""MEST: mutate a little of each layer, less and less."""
+"""MEST: replace a small and decreasing fraction of each layer's weights."""
 
 from __future__ import annotations
 
@@ -8,38 +8,44 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sparsity.dynamic import (
+    MaskUpdates,
+    UpdateOptions,
+    floor_count,
+    grow_largest,
+    keep_largest,
+    random_masks,
+    random_scores,
+)
 from sparsity.masking.distributions import NAMES
 from sparsity.masks import MaskSet
 from sparsity.options import OptionError, option
 from sparsity.registry import register_topology
 from sparsity.topology import Context
 
-from .random import random_masks
-from .set import random_scores
-from .updates import MaskUpdates, UpdateOptions, grow_largest, keep_largest
-
 
 @register_topology("mest")
 class MEST(MaskUpdates):
-    """Memory-economic sparse training with elastic mutation: no dense gradient, no dense weights.
+    """Memory-economic sparse training with elastic mutation needs neither dense gradients nor dense weights.
 
     Yuan et al., "MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the Edge" (NeurIPS 2021, arXiv
-    2110.14032), and the authors' released CIFAR code. After every fifth epoch each layer drops the share p of *all* its
-    weights, p = 2 % at first, 1 % later, then 0, by the smallest |θ| + λ |dL/dθ|, and grows as many at positions drawn
-    uniformly from all that do not exist then, just-dropped ones included. All that grow start at zero. p halves after
-    90 of 160 epochs and ends after 120.
+    2110.14032), and the authors' released CIFAR code. After every fifth epoch each layer drops the weights with the
+    smallest |θ| + λ |dL/dθ|, a fraction p of *all* its weights, p = 2 % at first, 1 % later, then 0, and grows as many
+    at positions drawn uniformly from all that are pruned then, just-dropped ones included. All weights that grow start
+    at zero. p is halved after 90 of 160 epochs and is 0 after 120.
 
-    ``soft_bound`` is EM&S: the network holds p more than its density between updates. It grows before it drops: masks
-    start at density 1 − s + p, each update keeps the best 1 − s of them and grows p anew, and the last one grows
+    ``soft_bound`` is EM&S: the density exceeds that of the target by p between updates. Weights grow before others
+    drop: masks start at density 1 − s + p, each update keeps the best 1 − s and grows p anew, and the last one grows
     nothing. As in the released scripts, p is an example: there EM&S also runs with 5 %, 2.5 %, 0.
 
-    λ is not stated in anything reachable, *unverified*: the scripts leave it at 0, which is the default, and their code
-    has cleared the gradient by the time it could count. With λ > 0 the gradient is that of the step before the update.
+    λ is not stated in anything reachable, *unverified*: the scripts leave it at 0, which is the default here, and their
+    code has cleared the gradient before it could matter. With λ > 0 the gradient is that of the step before the update.
     The ImageNet settings are not released: *unverified* too.
 
-    Deviations: where layer densities differ, a layer's p is scaled by its density, so that it mutates the same share of
-    its weights; with ``uniform``, which is the authors', that is p itself. Full layers mutate nothing. No update before
-    the first step, and masks start random where the code starts from the largest initial weights.
+    Deviations: where layer densities differ, a layer's p is scaled by its density, so that it mutates the same fraction
+    of its active weights; with ``uniform``, which is the authors', that is p itself. Full layers mutate nothing. There
+    is no update before the first step, and masks start random, whereas the code starts from the largest initial
+    weights.
     """
 
     title = "MEST"
@@ -49,14 +55,14 @@ class MEST(MaskUpdates):
     class Options(UpdateOptions):
         """Options of MEST."""
 
-        allocation: str = option("uniform", "how the density is shared among layers", choices=NAMES)
+        allocation: str = option("uniform", "how the density is distributed over layers", choices=NAMES)
         update_every: int = option(5, "time between mask updates (ΔT), in `unit`", ge=1)
         unit: str = option("epoch", "what update_every counts", choices=("step", "epoch"))
-        mutation: float = option(0.02, "share of all weights of a layer that an update replaces (p)", gt=0, lt=1)
-        halve: float = option(0.5625, "share of training after which p is half of that", ge=0, le=1)
-        end: float = option(0.75, "share of training after which p is 0", gt=0, le=1)
+        mutation: float = option(0.02, "fraction of all weights of a layer that an update replaces (p)", gt=0, lt=1)
+        halve: float = option(0.5625, "fraction of training after which p is half of that", ge=0, le=1)
+        end: float = option(0.75, "fraction of training after which p is 0", gt=0, le=1)
         gradient_weight: float = option(0.0, "λ of the score |θ| + λ |dL/dθ| that says what drops", ge=0)
-        soft_bound: bool = option(False, "hold p more weights between updates (EM&S)")
+        soft_bound: bool = option(False, "exceed the target density by p between updates (EM&S)")
 
     options: Options
 
@@ -66,53 +72,54 @@ class MEST(MaskUpdates):
 
     @classmethod
     def check(cls, options: Options, sparsity: float) -> None:
-        """Something must be left."""
+        """Require that some weights remain."""
         if options.mutation >= 1 - sparsity - 1e-9:
             raise OptionError(
                 "mutation", f"{options.mutation:g} is out of range: must be < the density, {1 - sparsity:g}"
             )
 
     def initial_masks(self, ctx: Context) -> MaskSet:
-        """Random masks; under the soft bound with room for the first mutation."""
+        """Draw random masks; under the soft bound also the weights of the first mutation."""
         self._check_units()
         masks = random_masks(ctx, self.options)
         if not self.options.soft_bound or ctx.sparsity == 0 or self.closing(ctx.total_steps) == 0:
             return masks
-        kept = self.options.num_active(ctx.shapes, ctx.sparsity)
-        return self._grown(ctx, masks, {name: self.mutated(ctx, name, kept[name], 0) for name in kept})
+        bound = self.options.num_active(ctx.shapes, ctx.sparsity)
+        return self._grown(ctx, masks, {name: self.mutated(ctx, name, active, 0) for name, active in bound.items()})
 
     def closing(self, total_steps: int) -> int:
-        """Time of the first update after p is 0, or of the last one there is."""
+        """Return the step of the first update at which p is 0, or of the last update if there is none."""
         every = self.options.update_every
         return every * min(math.ceil(self.options.end * total_steps / every), (total_steps - 1) // every)
 
     def last_update(self, total_steps: int) -> int:
-        """The one that only drops is needed under the soft bound alone."""
-        return self.closing(total_steps) - (not self.options.soft_bound)
+        """Return the last update that grows weights, or under the soft bound the next one, which only drops."""
+        closing = self.closing(total_steps)
+        return closing if self.options.soft_bound else closing - 1
 
-    def mutated(self, ctx: Context, name: str, kept: int, now: int) -> int:
-        """Number of weights that a layer of `kept` weights replaces at a time."""
+    def mutated(self, ctx: Context, name: str, active: int, step: int) -> int:
+        """Count the weights that a layer of `active` weights replaces at a step."""
         total = ctx.total_steps
-        if now >= self.closing(total):
+        if step >= self.closing(total):
             return 0
-        share = self.options.mutation * (0.5 if now >= self.options.halve * total else 1.0)
-        return min(math.floor(share / (1 - ctx.sparsity) * kept + 1e-6), math.prod(ctx.shapes[name]) - kept)
+        fraction = self.options.mutation * (0.5 if step >= self.options.halve * total else 1.0)
+        return min(floor_count(fraction / (1 - ctx.sparsity) * active), math.prod(ctx.shapes[name]) - active)
 
-    def look(self, ctx: Context, now: int, due: bool) -> None:
-        """Keep the gradients that a due update needs, of existing weights."""
-        if due and self.options.gradient_weight > 0:
+    def accumulate_gradients(self, ctx: Context, step: int, is_update: bool) -> None:
+        """Keep |dL/dθ| of the active weights for an update that needs it."""
+        if is_update and self.options.gradient_weight > 0:
             self._gradients = {name: ctx.active_grad(name).abs() for name in ctx.shapes}
 
-    def update(self, ctx: Context, now: int) -> None:
+    def update(self, ctx: Context, step: int) -> None:
         """Drop in every layer, then grow."""
         bound = self.options.num_active(ctx.shapes, ctx.sparsity)
-        numbers = {name: self.mutated(ctx, name, kept, now) for name, kept in bound.items()}
+        numbers = {name: self.mutated(ctx, name, active, step) for name, active in bound.items()}
         survivors = {}
-        for name, kept in bound.items():
+        for name, active in bound.items():
             score = ctx.weight(name).abs()
             if name in self._gradients:
                 score = score + self.options.gradient_weight * self._gradients[name]
-            left = kept if self.options.soft_bound else kept - numbers[name]
+            left = active if self.options.soft_bound else active - numbers[name]
             survivors[name] = keep_largest(score, ctx.masks[name], left)
         self._gradients = {}
         grown = self._grown(ctx, MaskSet(survivors), numbers)

@@ -1,24 +1,21 @@
-"""RiGL: drop the smallest weights, grow where the gradient is largest."""
+"""RiGL: drop the smallest weights and grow where the gradient is largest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
-from sparsity.masking.schedules import cosine_fraction
+from sparsity.dynamic import GradientSum, MaskUpdates, UpdateOptions, cosine_fraction, grow_largest, keep_largest
 from sparsity.masks import MaskSet
 from sparsity.options import OptionError, option
 from sparsity.registry import register_topology
 from sparsity.topology import Context
 
-from .updates import GradientSum, MaskUpdates, UpdateOptions, grow_largest, keep_largest
-
 
 @register_topology("rigl")
 class RiGL(MaskUpdates):
-    """Sparse training at a fixed density whose mask follows the dense gradient.
+    """Sparse training at a fixed density in which weights grow where the dense gradient is largest.
 
     Evci et al., "Rigging the Lottery: Making All Tickets Winners" (ICML 2020, arXiv 1911.11134), algorithm 1, and the
     authors' `SparseRigLOptimizer`. Every ΔT steps, up to and including T_end and first at step 0, in each layer with n
@@ -26,20 +23,21 @@ class RiGL(MaskUpdates):
 
     * keep the n − k largest |θ| among the active;
     * grow the k largest |dL/dθ| among *all* positions outside the kept set, just-dropped ones included;
-    * a weight that was inactive starts at zero with fresh moments; one that was dropped and regrown keeps both.
+    * a weight that was pruned before starts at zero with fresh moments; one that was dropped and regrown keeps value
+      and moments.
 
-    The update stands in place of the weight step of that iteration. Gradients are dense and of one minibatch (already
+    The update replaces the weight step of that iteration. Gradients are dense and of one minibatch (already
     averaged over ranks under DDP). ΔT = 100 is published for batch 4096: ``update_every: 100, batch_reference: 4096``
-    makes as many updates an epoch at any batch size.
+    makes as many updates per epoch at any batch size.
 
-    Deviation: no tie-breaking noise N(0, 1e-5) on the drop score, which in the authors' code also lets an inactive
-    position be kept now and then; ties go to the lowest index instead, the same on every rank and device.
+    Deviation: no tie-breaking noise N(0, 1e-5) on the drop score, which in the authors' code also causes a pruned
+    position to be kept now and then; ties go to the lowest index instead, the same on every rank and device.
     T_end is 25k of 32k steps in the authors' configuration, about 3/4 in the paper, and 0.75 here.
 
-    Variants of later code. ``average: 8``: growth looks at the mean gradient of the last 8 backward passes, that of the
+    Variants of later code. ``average: 8``: growth reads the mean gradient of the last 8 backward passes, that of the
     update included (calgaryml/condensed-sparsity at batch 512 and ΔT = 800, where the first update follows ΔT passes,
-    ``at_start: false``); fewer where there were fewer. ``also_step``: the weight step of that iteration is done, with
-    the old masks, and the update follows it with that step's gradients, first after ΔT steps (Liu et al., "Do We
+    ``at_start: false``); fewer if there were fewer. ``also_step``: the weight step of that iteration is done, with
+    the old masks, and the update follows it with the gradients of that step, first after ΔT steps (Liu et al., "Do We
     Actually Need Dense Over-Parameterization?", ICML 2021, arXiv 2102.02887, whose f ends at 0.005 instead of 0).
     """
 
@@ -51,22 +49,23 @@ class RiGL(MaskUpdates):
         """Options of RiGL."""
 
         drop_fraction: float = option(
-            0.3, "share of a layer's active weights replaced at the first update (a)", gt=0, le=1
+            0.3, "fraction of a layer's active weights replaced at the first update (a)", gt=0, le=1
         )
-        end: float = option(0.75, "share of training after which the mask is fixed (T_end)", gt=0, le=1)
-        average: int = option(1, "backward passes whose mean gradient says where to grow", ge=1, neutral=1)
+        end: float = option(0.75, "fraction of training after which the mask is fixed (T_end)", gt=0, le=1)
+        average: int = option(1, "backward passes whose mean gradient decides where to grow", ge=1, neutral=1)
         also_step: bool = option(
             False, "do the weight step of an update's iteration too, before the update", neutral=False
         )
         at_start: bool = option(True, "whether the first update is at step 0; never with also_step", neutral=True)
 
         def __post_init__(self):
-            """No more passes than there are between two updates."""
+            """Refuse to average over more passes than there are between two updates."""
             super().__post_init__()
             if self.unit == "step" and self.batch_reference is None and self.average > self.update_every:
                 raise OptionError("average", f"{self.average} is out of range: must be <= update_every")
 
     options: Options
+    state = ("_gradient",)
 
     def __init__(self, options: Options):
         super().__init__(options)
@@ -74,48 +73,39 @@ class RiGL(MaskUpdates):
 
     @property
     def in_place(self) -> bool:
-        """The update stands in place of the weight step, by default."""
+        """By default an update replaces the weight step."""
         return not self.options.also_step
 
     @property
     def at_start(self) -> bool:
-        """The first update is at step 0, by default."""
+        """By default the first update is at step 0."""
         return self.options.at_start and not self.options.also_step
 
     def last_update(self, total_steps: int) -> int:
-        """T_end."""
+        """Return T_end."""
         return min(int(self.options.end * total_steps), total_steps - 1)
 
-    def look(self, ctx: Context, now: int, due: bool) -> None:
-        """Keep the gradients that are needed later; what is needed at once is read where it is."""
+    def accumulate_gradients(self, ctx: Context, step: int, is_update: bool) -> None:
+        """Keep gradients that a later update needs; an update in place reads those of its own step itself."""
         if self.options.average == 1 and self.in_place:
             return
-        until = self.options.update_every - now % self.options.update_every
-        if due or (until < self.options.average and now + until <= self.last_update(ctx.total_steps)):
+        until = self.options.update_every - step % self.options.update_every
+        if is_update or (until < self.options.average and step + until <= self.last_update(ctx.total_steps)):
             self._gradient.add(ctx)
 
-    def update(self, ctx: Context, now: int) -> None:
+    def update(self, ctx: Context, step: int) -> None:
         """Drop and grow in every layer."""
-        fraction = cosine_fraction(self.options.drop_fraction, now, int(self.options.end * ctx.total_steps))
+        fraction = cosine_fraction(self.options.drop_fraction, step, int(self.options.end * ctx.total_steps))
         updated = {}
-        for name, kept in ctx.masks.num_active().items():
+        for name, active in ctx.masks.num_active().items():
             gradient = self._gradient[name] if name in self._gradient else ctx.grad(name)
-            updated[name] = drop_and_grow(ctx.weight(name), gradient, ctx.masks[name], kept, fraction)
+            updated[name] = drop_and_grow(ctx.weight(name), gradient, ctx.masks[name], active, fraction)
         self._gradient.clear()
         ctx.set_masks(MaskSet(updated), "update")
 
-    def state_dict(self) -> dict[str, Any]:
-        """Time of the last update, and the gradients summed for the next."""
-        return {**super().state_dict(), "gradient": self._gradient.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
-        super().load_state_dict(state)
-        self._gradient.load_state_dict(state.get("gradient", {}))  # none from before gradients were averaged
-
 
 def drop_and_grow(theta: Tensor, grad: Tensor, mask: Tensor, active: int, fraction: float) -> Tensor:
-    """One layer's new mask.
+    """Compute the new mask of one layer.
 
     ::
 
@@ -129,7 +119,7 @@ def drop_and_grow(theta: Tensor, grad: Tensor, mask: Tensor, active: int, fracti
         grad: Dense gradient, same shape.
         mask: Current mask, same shape.
         active: Number of True in the mask.
-        fraction: Share of the active weights to replace, in [0, 1].
+        fraction: Fraction of the active weights to replace, in [0, 1].
     """
     replaced = int(fraction * active)
     kept = keep_largest(theta.abs(), mask, active - replaced)

@@ -1,45 +1,50 @@
-"""SNFS (sparse momentum): the momentum says where to grow and which layer gets how much."""
+"""SNFS (sparse momentum): the momentum of dense gradients decides where to grow and how much in each layer."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from sparsity.dynamic import (
+    GradientSum,
+    MaskUpdates,
+    UpdateOptions,
+    annealed_fraction,
+    ceil_count,
+    grow_largest,
+    keep_largest,
+    share_out,
+)
 from sparsity.masking.distributions import NAMES
-from sparsity.masking.schedules import cosine_fraction
 from sparsity.masks import MaskSet
 from sparsity.options import option
 from sparsity.registry import register_topology
 from sparsity.topology import Context
 
-from .updates import GradientSum, MaskUpdates, UpdateOptions, grow_largest, keep_largest
-
 
 @register_topology("snfs")
 class SNFS(MaskUpdates):
-    """Sparse training at a fixed total density that moves between layers.
+    """Sparse training at a fixed total density that is redistributed over layers.
 
     Dettmers & Zettlemoyer, "Sparse Networks from Scratch: Faster Training without Losing Performance" (2019, arXiv
     1907.04840), and the authors' `sparselearning`. After each epoch but the last, with f(t) from 0.5 to 0.005 by a
     cosine over all of training and the momentum v ← μ v + g of *dense* gradients:
 
-    * each layer with n active weights drops its ceil(f · n) smallest |θ|; a layer less than a fifth sparse that would
-      grow drops no larger share than its sparsity;
-    * the R weights dropped in all are given out in proportion to a layer's mean |v| over its active weights (before
-      dropping), normalised over layers. What does not fit goes in equal parts to the layers with room;
-    * each layer grows its number at the largest |v| outside the kept set, just-dropped ones included, at zero; one that
-      was dropped and regrown keeps value and moments.
+    * each layer with n active weights drops its ceil(f · n) smallest |θ|; a layer of less than 20 % sparsity that would
+      grow drops no larger fraction than its sparsity;
+    * the R weights dropped in all layers are distributed in proportion to a layer's mean |v| over its active weights
+      (before dropping), normalised over layers. What does not fit goes in equal parts to the layers with room;
+    * each layer grows its number at the largest |v| outside the kept set, just-dropped ones included, at zero; a weight
+      that was dropped and regrown keeps value and moments.
 
-    v is the method's own buffer, one copy of the weights: the optimizer's momentum holds nothing where weights do not
-    exist. Its dense gradient is needed, and charged, at every step: 2 f_S + f_D.
+    v is the method's own buffer, one copy of the weights: the optimizer's momentum is zero for pruned
+    weights. The dense gradient is needed, and counted as cost, at every step: 2 f_S + f_D.
 
-    Deviations: the total is exact, fractions are rounded by the largest remainder, where the authors round each layer
-    and correct the total by smoothed residuals at later updates; a layer may fill up, where they stop at 99 %; v is
-    that of plain SGD under every optimizer and holds no weight decay, where they take over Adam's m / √v. Layers start
-    equally dense (``uniform``), as theirs; the RigL paper's figures are with ``erk``.
+    Deviations: the total is exact, since fractions are rounded by the largest remainder, whereas the authors round each
+    layer and correct the total by smoothed residuals at later updates; a layer may become full, whereas they stop at
+    99 %; v is that of plain SGD under every optimizer and contains no weight decay, whereas they use Adam's m / √v.
+    Layers start with equal densities (``uniform``), as theirs do; the RigL paper's figures are with ``erk``.
     """
 
     title = "SNFS"
@@ -49,96 +54,54 @@ class SNFS(MaskUpdates):
     class Options(UpdateOptions):
         """Options of SNFS."""
 
-        allocation: str = option("uniform", "how the density is shared among layers at the start", choices=NAMES)
+        allocation: str = option("uniform", "how the density is distributed over layers at the start", choices=NAMES)
         update_every: int = option(1, "time between mask updates (ΔT), in `unit`", ge=1)
         unit: str = option("epoch", "what update_every counts", choices=("step", "epoch"))
         drop_fraction: float = option(
-            0.5, "share of a layer's active weights dropped, at the start of training", gt=0, le=1
+            0.5, "fraction of a layer's active weights dropped, at the start of training", gt=0, le=1
         )
-        final_drop_fraction: float = option(0.005, "that share at the end of training", ge=0, le=1)
-        momentum: float = option(0.9, "decay a step of the momentum of dense gradients (μ)", ge=0, lt=1)
+        final_drop_fraction: float = option(0.005, "that fraction at the end of training", ge=0, le=1)
+        momentum: float = option(0.9, "decay per step of the momentum of dense gradients (μ)", ge=0, lt=1)
 
     options: Options
+    state = ("_momentum",)
 
     def __init__(self, options: Options):
         super().__init__(options)
         self._momentum = GradientSum()
 
-    def look(self, ctx: Context, now: int, due: bool) -> None:
-        """The momentum takes in every gradient."""
+    def accumulate_gradients(self, ctx: Context, step: int, is_update: bool) -> None:
+        """Add every gradient to the momentum."""
         self._momentum.add(ctx, decay=self.options.momentum)
 
-    def update(self, ctx: Context, now: int) -> None:
-        """Drop in every layer, share out, grow."""
-        active, sizes = ctx.masks.num_active(), self.options.inner(ctx.shapes)
+    def update(self, ctx: Context, step: int) -> None:
+        """Drop in every layer, distribute the dropped number over layers, grow."""
+        active = ctx.masks.num_active()
+        sizes = {name: ctx.masks[name].numel() for name in ctx.prunable}
         shares = self._shares(ctx, active, list(sizes))
-        fraction = annealed(self.options.drop_fraction, self.options.final_drop_fraction, now, ctx.total_steps)
+        fraction = annealed_fraction(
+            self.options.drop_fraction, self.options.final_drop_fraction, step, ctx.total_steps
+        )
         dropped = {}
         for name, size in sizes.items():
             rate, zeros = fraction, 1 - active[name] / size
             if zeros < 0.2 and shares[name] > 1 / len(sizes):
                 rate = min(rate, zeros)
-            dropped[name] = math.ceil(rate * active[name] - 1e-6)
+            dropped[name] = ceil_count(rate * active[name])
         left = {name: active[name] - dropped[name] for name in sizes}
         grown = share_out(
             sum(dropped.values()), list(shares.values()), [size - left[name] for name, size in sizes.items()]
         )
-        updated = dict(ctx.masks)
+        updated = {}
         for name, number in zip(sizes, grown, strict=True):
             kept = keep_largest(ctx.weight(name).abs(), ctx.masks[name], left[name])
             updated[name] = grow_largest(self._momentum[name].abs(), kept, number)
         ctx.set_masks(MaskSet(updated), "update")
 
     def _shares(self, ctx: Context, active: dict[str, int], names: list[str]) -> dict[str, float]:
+        """Return the fraction of the dropped weights that each layer grows; they sum to 1."""
         sums = [(self._momentum[name].abs() * ctx.masks[name]).sum() for name in names]
         numbers = zip(torch.stack(sums).tolist(), names, strict=True)
         means = {name: total / active[name] if active[name] else 0.0 for total, name in numbers}
         total = sum(means.values())
         return {name: mean / total if total > 0 else 1 / len(means) for name, mean in means.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Time of the last update, and the momentum."""
-        return {**super().state_dict(), "momentum": self._momentum.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
-        super().load_state_dict(state)
-        self._momentum.load_state_dict(state["momentum"])
-
-
-def annealed(initial: float, minimum: float, step: int, end: int) -> float:
-    """A share that falls from `initial` to `minimum` by a cosine."""
-    return minimum + cosine_fraction(initial - minimum, step, end)
-
-
-def share_out(number: int, shares: list[float], room: list[int]) -> list[int]:
-    """Give out `number` in proportion to `shares`, to none more than it has room for.
-
-    What does not fit goes in equal parts to those with room left; then fractions are rounded by the largest remainder
-    (the first among equals), so that all is given out.
-
-    ::
-
-        10 among shares .6 .3 .1 with room 4 9 9:  6 3 1, of which 2 do not fit: 4 4 2
-
-    Args:
-        number: What to give out, at most the sum of `room`.
-        shares: Non-negative, of sum 1.
-        room: How much each can take.
-    """
-    wanted = [share * number for share in shares]
-    while True:
-        surplus = sum(max(0.0, want - limit) for want, limit in zip(wanted, room, strict=True))
-        wanted = [min(want, float(limit)) for want, limit in zip(wanted, room, strict=True)]
-        with_room = [i for i, limit in enumerate(room) if wanted[i] < limit]
-        if surplus < 1e-6 or not with_room:
-            break
-        for i in with_room:
-            wanted[i] += surplus / len(with_room)
-    given = [math.floor(want + 1e-6) for want in wanted]
-    order = sorted(range(len(room)), key=lambda i: (given[i] - wanted[i], i))
-    while sum(given) < number:
-        for i in order:
-            if given[i] < room[i] and sum(given) < number:
-                given[i] += 1
-    return given

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_uniform import SHORT, STEPS, STEPS_PER_EPOCH, Run, input_shape
+from test_uniform import Run
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sparsity import registry
+from sparsity.testing import SHORT, STEPS, STEPS_PER_EPOCH, input_shape
 
 SORTS = {"sort", "argsort", "msort", "unique_consecutive", "_unique2", "unique_dim"}
 WAITS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "item"}

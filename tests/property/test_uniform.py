@@ -1,13 +1,12 @@
 """What every method owes, whoever wrote it: all registered topologies with all registered representations.
 
-A new method is covered by being registered. Options that make short runs meaningful stand in `SHORT`; a method without
-an entry runs with its defaults.
+A new method is covered by being registered. The checks are those of `sparsity.testing`; options that make short runs
+meaningful are in its `SHORT`, and a method without an entry runs with its defaults.
 """
 
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -18,35 +17,12 @@ import pytest
 import timm.optim
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 import sparsity
 from ham import HAM, SAM
 from sparsity import registry
-
-STEPS, STEPS_PER_EPOCH, SPARSITY = 20, 5, 0.7
-
-# method -> options for runs of 20 steps
-SHORT: dict[str, dict[str, Any]] = {
-    "rigl": {"update_every": 4},
-    "set": {"update_every": 4},
-    "granet": {"update_every": 3, "initial_sparsity": 0.2, "ramp_end": 0.5},
-    "mest": {"update_every": 1, "mutation": 0.1},
-    "imp": {"prune_fraction": 0.5},
-    "wr": {"prune_fraction": 0.5},
-    "lrr": {"prune_fraction": 0.5},
-    "cyclic": {"cycles": 1},
-    "gmp": {"update_every": 3},
-    "one_shot": {"at": 0.5},
-    "grasp": {"per_class": 4},
-    "synflow": {"rounds": 10},
-    "sign_in": {"reset_every": 2},
-    "str": {"initial_threshold": -3.5},
-    "pilot": {"penalty": 1e-3, "multiplier": 1.5},
-    "spred": {"cut_at": 0.75},
-    "bar": {"mu": 2.0},
-}
-ONCE = {"one_shot"}  # acts during training, and a single time
+from sparsity.testing import SHORT, ShortRun, check_pair
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "SGD": lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
@@ -87,156 +63,20 @@ def one_legal_pair_a_member() -> list[tuple[str, str]]:
     return chosen
 
 
-def small_net() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(64, 5))
-
-
 def linear_net() -> nn.Sequential:
     """Without batch statistics, which ranks do not share."""
     return nn.Sequential(nn.Linear(12, 10), nn.Tanh(), nn.Linear(10, 5))
 
 
-def probe(network: nn.Module, dtype: torch.dtype) -> sparsity.Probe:
-    """Data to score weights on: always the same images, labels 0 to 4 in turn."""
-    shape = input_shape(network)
+class Run(ShortRun):
+    """A short run whose optimizer is named."""
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(77)
-        for _ in range(4):
-            yield torch.randn((8, *shape), generator=generator).to(dtype), torch.arange(8) % 5
-
-    return sparsity.Probe(batches, nn.functional.cross_entropy, shape, num_classes=5)
-
-
-def input_shape(network: Any) -> tuple[int, ...]:
-    return (1, 6, 6) if network[0].weight.ndim == 4 else (12,)
-
-
-class Run:
-    """A model with everything attached, and its data."""
-
-    def __init__(
-        self,
-        topology: str,
-        representation: str,
-        optimizer: str = "SGD",
-        *,
-        network: Callable[[], nn.Module] = small_net,
-        wrap: Callable[[nn.Module], Any] = lambda model: model,
-        dtype: torch.dtype = torch.float32,
-    ):
-        torch.manual_seed(3)
-        self.network = network().to(dtype)
-        self.dtype = dtype
-        self.rep = sparsity.represent(self.network, representation, **SHORT.get(representation, {}))
-        self.model = wrap(self.network)
-        self.optimizer = (OPTIMIZERS | TIMM)[optimizer](self.rep.param_groups(weight_decay=1e-3))
-        self.sparse = sparsity.attach(
-            topology,
-            self.model,
-            self.optimizer,
-            sparsity=SPARSITY,
-            total_steps=STEPS,
-            steps_per_epoch=STEPS_PER_EPOCH,
-            seed=1,
-            probe=probe(self.network, dtype) if registry.topology(topology).needs_probe else None,
-            **SHORT.get(topology, {}),
-        )
-
-    def step(self, index: int, part: slice = slice(None)) -> None:
-        generator = torch.Generator().manual_seed(index)
-        shape = (8, *input_shape(self.network))
-        x, y = torch.randn(shape, generator=generator).to(self.dtype), torch.randint(5, (8,), generator=generator)
-        torch.manual_seed(index)  # for optimizers that draw, as Kron does
-
-        def closure() -> Tensor:
-            self.optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(self.model(x[part]), y[part])
-            loss.backward()
-            return loss
-
-        self.sparse.step(closure, metrics=lambda: {"train_accuracy": index / STEPS})
-        if self.sparse.level_ended:
-            self.sparse.next_level()
-
-    def thetas(self) -> dict[str, Tensor]:
-        return {name: theta.clone() for name, theta in self.sparse.representation.weights()}
-
-    def save(self) -> bytes:
-        buffer = io.BytesIO()
-        torch.save([part.state_dict() for part in (self.network, self.optimizer, self.sparse)], buffer)
-        return buffer.getvalue()
-
-    def load(self, saved: bytes) -> None:
-        states = torch.load(io.BytesIO(saved), weights_only=True)
-        for part, state in zip((self.network, self.optimizer, self.sparse), states, strict=True):
-            part.load_state_dict(state)
+    def __init__(self, topology: str, representation: str, optimizer: str = "SGD", **kwargs: Any):
+        super().__init__(topology, representation, (OPTIMIZERS | TIMM)[optimizer], **kwargs)
 
 
 def check_run(topology: str, representation: str, optimizer: str) -> None:
-    """One run; everything a method owes is asserted on the way."""
-    run = Run(topology, representation, optimizer)
-    start, saved = run.thetas(), b""
-    for step in range(run.sparse.total_steps):
-        if step == run.sparse.total_steps // 2 + 1:
-            saved = run.save()
-        run.step(step)
-        for name, theta in run.sparse.representation.weights():
-            assert not theta[~run.sparse.masks[name]].any(), f"{name} is not zero after step {step}"
-            assert torch.isfinite(theta).all()
-    end = run.thetas()
-    assert all(not torch.equal(end[name], start[name]) for name in end)
-    check_resumed(run, saved, (topology, representation, optimizer))
-    check_events(run)
-    check_end(run)
-
-
-def check_resumed(run: Run, saved: bytes, names: tuple[str, str, str]) -> None:
-    resumed = Run(*names)
-    resumed.load(saved)
-    for step in range(run.sparse.total_steps // 2 + 1, run.sparse.total_steps):
-        resumed.step(step)
-    for key, value in run.network.state_dict().items():
-        assert torch.equal(resumed.network.state_dict()[key], value), key
-    assert resumed.sparse.masks.digest() == run.sparse.masks.digest()
-    assert resumed.sparse.event_counts == run.sparse.event_counts
-    macs = dict.fromkeys(run.sparse.shapes, 1)
-    assert resumed.sparse.cost.fraction(macs) == run.sparse.cost.fraction(macs)
-
-
-def check_events(run: Run) -> None:
-    counts, expected = run.sparse.event_counts, run.sparse.expected_events()
-    mask_events = [event for event in run.sparse.events if "dropped" in event]
-    # what is announced happens; beyond it only observations, such as a threshold's first zeros, which change no mask
-    announced = {kind: number for kind, number in counts.items() if kind in expected}
-    assert announced == {kind: number for kind, number in expected.items() if number}
-    assert {event["event"] for event in mask_events} <= set(expected)
-    assert sum(counts.values()) == len(run.sparse.events)
-    kind = type(run.sparse.topology)
-    base = sparsity.Topology
-    acts = [(kind.after_backward, base.after_backward), (kind.after_step, base.after_step)]
-    if any(own is not default for own, default in [*acts, (kind.next_level, base.next_level)]):
-        assert len(mask_events) >= (1 if kind.name in ONCE else 2)
-
-
-def check_end(run: Run) -> None:
-    shapes = dict(run.sparse.shapes)
-    theta = run.thetas()
-    stated = run.sparse.expected_active()
-    masks = run.sparse.masks
-    kept = run.sparse.finalize()
-    parameters = dict(run.network.named_parameters())
-    assert list(kept) == list(shapes)
-    for name, number in kept.items():
-        assert torch.equal(parameters[name], theta[name])
-        assert number == int((parameters[name] != 0).sum()) <= masks.num_active()[name]
-    if stated is not None:
-        assert sum(masks.num_active().values()) == stated
-        # zeros of a representation that makes them without a cut come on top of the mask's
-        if not run.rep.uses_sparsity or run.rep.expected_active(shapes, SPARSITY) is not None:
-            assert sum(kept.values()) == stated
-    if run.sparse.topology.uses_sparsity or run.rep.uses_sparsity:
-        assert sum(kept.values()) < sum(masks.sizes.values())
+    check_pair(topology, representation, (OPTIMIZERS | TIMM)[optimizer])
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

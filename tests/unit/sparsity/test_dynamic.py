@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import sparsity
 from sparsity import MaskSet, OptionError, registry
+from sparsity.dynamic import share_out
 from sparsity.topologies.set import keep_of_each_sign
-from sparsity.topologies.snfs import share_out
 
 
 def row(*values: float) -> Tensor:
@@ -104,7 +104,7 @@ def test_gradients_are_held_within_the_window_alone():
     held = []
     for _ in range(8):
         toy.step(torch.ones(1, 6))
-        held.append(len(toy.sparse.topology.state_dict()["gradient"]))
+        held.append(len(toy.sparse.topology.state_dict()["_gradient"]["_sums"]))
     #   updates at 4 alone (8 is the end): the pass at 3 is kept, that at 4 is used, and nothing is kept for an update
     #   that will not come
     assert held == [0, 0, 0, 1, 0, 0, 0, 0]
@@ -153,12 +153,6 @@ def test_resumed_in_the_middle_of_a_window(options: dict[str, Any], cut: int):
     assert whole[2].event_counts == resumed[2].event_counts
     assert whole[2].masks == resumed[2].masks
     assert all(torch.equal(value, resumed[0].state_dict()[key]) for key, value in whole[0].state_dict().items())
-
-
-def test_a_state_from_before_gradients_were_averaged():
-    toy = Toy("rigl", 6, **RIGL)
-    toy.sparse.topology.load_state_dict({"last": 4})
-    assert toy.sparse.topology.state_dict() == {"last": 4, "gradient": {}}
 
 
 # ---- when masks are updated -----------------------------------------------------------------------------------------
@@ -406,7 +400,7 @@ def test_the_momentum_is_dense_under_every_optimizer():
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     sparse = sparsity.attach("snfs", model, optimizer, sparsity=0.8, total_steps=9, unit="step", update_every=3)
     train(sparse, model, range(5))
-    held = sparse.topology.state_dict()["momentum"]
+    held = sparse.topology.state_dict()["_momentum"]["_sums"]
     assert {name: tuple(tensor.shape) for name, tensor in held.items()} == dict(sparse.shapes)
     assert all(tensor[~sparse.masks[name]].count_nonzero() > 0 for name, tensor in held.items())
     assert all(not optimizer.state[model.get_parameter(n)]["exp_avg"][~m].any() for n, m in sparse.masks.items())

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import sparsity
-from sparsity.topologies.snfs import share_out
+from sparsity.dynamic import share_out
 
 SIZES, STEPS = (30, 20), 24
 Rows = list[list[float]]

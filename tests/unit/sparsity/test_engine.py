@@ -650,3 +650,41 @@ def test_events_are_not_repeated_after_a_resume():
     for step in range(10, STEPS):
         advance(resumed, step)
     assert resumed[2].event_counts == resumed[2].expected_events()
+
+
+# ---- layers left dense ----------------------------------------------------------------------------------------------
+
+
+def two_layers(topology: str, **options) -> sparsity.SparseTraining:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return sparsity.attach(topology, model, optimizer, sparsity=0.5, total_steps=4, **options)
+
+
+def test_a_mask_that_prunes_a_layer_left_dense_is_refused():
+    sparse = two_layers("random", dense="last", rebudget=False)
+    assert list(sparse.shapes) == ["0.weight", "1.weight"]
+    assert dict(sparse.prunable) == {"0.weight": (3, 4)}
+    before = sparse.masks
+    cut = torch.tensor([[1, 1, 0], [1, 1, 1]], dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"leave 1\.weight dense, but its mask prunes 1 weights"):
+        sparse.set_masks(sparsity.MaskSet({"1.weight": cut}), "cut")
+    assert sparse.masks is before
+    all_of_it = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in sparse.prunable.items()}
+    sparse.set_masks(sparsity.MaskSet(all_of_it), "cut")
+    assert sparse.masks.num_active() == {"0.weight": 0, "1.weight": 6}
+
+
+def test_a_layer_without_a_new_mask_keeps_the_old_one():
+    sparse = two_layers("random")
+    old = sparse.masks
+    sparse.set_masks(sparsity.MaskSet({"0.weight": ~old["0.weight"]}), "turn")
+    assert torch.equal(sparse.masks["0.weight"], ~old["0.weight"])
+    assert torch.equal(sparse.masks["1.weight"], old["1.weight"])
+    with pytest.raises(ValueError, match=r"masks of 2\.weight: there is no such weight; weights: 0\.weight, 1\.weight"):
+        sparse.set_masks(sparsity.MaskSet({"2.weight": old["1.weight"]}), "turn")
+
+
+def test_without_such_options_every_layer_can_be_pruned():
+    sparse = two_layers("dense")
+    assert sparse.prunable == sparse.shapes

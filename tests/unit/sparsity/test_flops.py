@@ -127,7 +127,7 @@ def test_cost_state_is_a_copy():
     state = cost.state_dict()
     cost.count_step(False)
     cost.advance(1, {"a": 0.5})
-    assert state["sum"] == {"a": 0.0}
+    assert state["_sum"] == {"a": 0.0}
 
 
 def train(topology: str, *, steps: int, sparsity_: float, representation: str = "plain", **options) -> TrainingCost:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 from typing import Any
 
@@ -246,15 +245,6 @@ def test_the_copy_survives_a_checkpoint_and_is_not_the_live_network():
     optimizer.step()
     assert loaded["index"] == 1
     assert all(torch.equal(loaded["origin"][name], tensor) for name, tensor in twin.state_dict().items())
-
-
-def test_a_state_from_before_there_were_levels_loads():
-    model = network()
-    sparse = sparsity.attach("random", model, SGD(model.parameters(), lr=0.1), sparsity=0.5, total_steps=4)
-    state = sparse.state_dict()
-    del state["levels"]
-    sparse.load_state_dict(copy.deepcopy(state))
-    assert sparse.level == 0
 
 
 # ---- cyclic ---------------------------------------------------------------------------------------------------------
