@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from commands import Ham, command
 from ranks import stop_at, train_on
-from results.progress.progress import progress
 from small_runs import (
     STEPS_PER_EPOCH,
     assert_same_run,
@@ -27,6 +26,7 @@ from small_runs import (
 
 from experiments.data.bundle import DataBundle
 from experiments.rundir.ledger import last_beat, read
+from results.progress.advance import progress
 
 # half of the weights go twice: densities 1, 1/2 and 1/4 in levels of two epochs
 LEVELS, EPOCHS, STEPS = 3, 2, 36
