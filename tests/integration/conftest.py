@@ -13,12 +13,20 @@ import torch
 pytest.register_assert_rewrite("commands", "packages", "processes", "small_runs")
 
 from commands import Called, Ham, command  # noqa: E402
+from small_runs import float64  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Fixtures of a module train before those of a test; results are equal only at equal threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def in_float64() -> Iterator[None]:
+    """Runs of this test, also those on several ranks, compute in float64."""
+    with float64():
+        yield
 
 
 @pytest.fixture

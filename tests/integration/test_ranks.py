@@ -17,7 +17,7 @@ import pytest
 import torch
 from processes import wait_for
 from ranks import Ended, die_at, freeze_at, on_ranks, stop_at, train_on
-from small_runs import assert_same_run, events, records, result, tiny_spec, train, weights
+from small_runs import assert_close, assert_same_run, events, records, result, tiny_spec, train, weights
 from torch import nn
 
 from experiments.config.identity import identity
@@ -47,20 +47,12 @@ SMALL = [
 ]
 
 
-def assert_close(folder: Path, reference: Path) -> None:
-    """Equal masks (ties between floats are not to be expected), and weights equal up to the order of sums."""
-    expected = weights(reference)
-    for name, theta in weights(folder).items():
-        assert torch.equal(theta == 0, expected[name] == 0), name
-        # biases start at zero and are still small
-        assert (theta - expected[name]).norm() <= 2e-3 * expected[name].norm() + 5e-4, name
-
-
 def failed(ended: Ended, kind: type[Exception]) -> str:
     assert isinstance(ended.error, kind), ended
     return str(ended.error)
 
 
+@pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("method", METHODS)
 def test_two_ranks_of_half_the_batch_are_one_of_the_whole(tmp_path: Path, method: str) -> None:
     spec = tiny_spec(tmp_path, *SMALL, *METHODS[method])
@@ -74,11 +66,12 @@ def test_two_ranks_of_half_the_batch_are_one_of_the_whole(tmp_path: Path, method
     assert two["events"] == one["events"]
     assert two["layers"] == one["layers"]
     assert two["evaluated"] == 100
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
-    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-10)
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-10)
     assert_close(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_micro_batches_are_one_batch(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, *SMALL, *METHODS["random"])
     train(spec, tmp_path / "one")
@@ -88,7 +81,7 @@ def test_micro_batches_are_one_batch(tmp_path: Path) -> None:
     assert [one.error for one in train_on(both, tmp_path / "both", 2)] == [None, None]
     for folder in ("four", "both"):
         assert_close(tmp_path / folder, tmp_path / "one")
-    assert result(tmp_path / "four")["train_loss"] == pytest.approx(result(tmp_path / "one")["train_loss"], rel=1e-4)
+    assert result(tmp_path / "four")["train_loss"] == pytest.approx(result(tmp_path / "one")["train_loss"], rel=1e-10)
 
 
 def test_ranks_read_one_training_accuracy(tmp_path: Path) -> None:
@@ -153,6 +146,7 @@ def test_a_rank_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
     assert "lost another rank" in failed(ended[0], LostRank)
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_another_number_of_ranks_goes_on_and_says_so(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, *SMALL, *METHODS["acdc"])
     train(spec, tmp_path / "one")
@@ -163,7 +157,7 @@ def test_another_number_of_ranks_goes_on_and_says_so(tmp_path: Path) -> None:
     assert_close(tmp_path / "run", tmp_path / "one")
     # also the sums of the epoch it was stopped in
     epochs = [[r["loss"] for r in records(tmp_path / f) if r["kind"] == "epoch"] for f in ("run", "one")]
-    assert epochs[0] == pytest.approx(epochs[1], rel=1e-4)
+    assert epochs[0] == pytest.approx(epochs[1], rel=1e-10)
     spec = tiny_spec(tmp_path, *SMALL)
     for ended in train_on(spec, tmp_path / "three", 3):
         assert "16 images a step cannot be shared evenly by 3 ranks" in failed(ended, UserError)
@@ -195,9 +189,9 @@ def test_masks_that_differ_between_ranks_fail_the_run(tmp_path: Path) -> None:
 
 def _evaluated(world: World) -> list[tuple[float, float, int]]:
     torch.manual_seed(0)
-    model, found = nn.Linear(7, 3), []
+    model, found = nn.Linear(7, 3).double(), []
     for count in (2001, 2000):  # the ranks' shares are equal, and are not
-        images, labels = torch.randn(count, 7), torch.randint(3, (count,))
+        images, labels = torch.randn(count, 7).double(), torch.randint(3, (count,))
         share = Shard(world.rank, world.size).of(count)
         batches = [(images[i : min(i + 100, share.stop)], labels[i : min(i + 100, share.stop)]) for i in share[::100]]
         found.append(evaluate(model, batches, world))
