@@ -11,7 +11,6 @@ import torch
 
 from experiments.config.schema import RuntimeSpec
 
-
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 

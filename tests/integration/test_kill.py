@@ -114,7 +114,7 @@ def test_ten_kills_change_nothing(ham: Ham, undisturbed: Path, tmp_path: Path) -
                 else:
                     command.kill()
                     alive = False
-            wait_for(lambda command=command: not command.members(), "the end of all its processes", 20)
+            wait_for(lambda command=command: not command.members(), "the end of all its processes")
         at_rest = contents(runs)
         assert "Traceback" not in command.err
         resumed += any("resumed at step" in line for line in lines_of_logs(runs) - before)
@@ -148,15 +148,13 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(ham: Ham, undisturbed: Path, tmp_pat
         time.sleep(0.3)
         assert command.ctrl_c() == 130
         assert "Traceback" not in command.err
-        wait_for(lambda: not command.members(), "the end of all its processes", 20)
+        wait_for(lambda: not command.members(), "the end of all its processes")
     # while two runs are under way
     with Command(tmp_path, *arguments) as command:
         wait_for_checkpoints(command, runs, 3)
-        begun = time.monotonic()
         assert command.ctrl_c() == 130
-        assert time.monotonic() - begun < 20
         assert command.err == f"error: {runs}: stopped; the same command goes on from here\n"
-        wait_for(lambda: not command.members(), "the end of all its processes", 20)
+        wait_for(lambda: not command.members(), "the end of all its processes")
     assert not list(runs.rglob("failure.json"))
     assert not any("Traceback" in line for line in lines_of_logs(runs))
     status = ham("status", runs).out
@@ -169,9 +167,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(ham: Ham, tmp_path: Path) -> None:
     config = write_config(tmp_path / "one.yaml", **SIZES)
     with Command(tmp_path, "run", config, "--out", tmp_path / "runs") as command:
         wait_for(lambda: list(tmp_path.glob("runs/*/checkpoints/*.pt")), "a checkpoint")
-        begun = time.monotonic()
         assert command.ctrl_c() == 130
-        assert time.monotonic() - begun < 20
     (folder,) = (tmp_path / "runs").iterdir()
     (checkpointed,) = [line for line in command.err.splitlines() if line.startswith("error: ")]
     assert f"{folder}: stopped at step " in checkpointed
