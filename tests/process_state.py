@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _TINY = sys.float_info.min
 _LOGGERS = ("", "experiments", "ham", "results", "slurm", "sparsity")
 # of pytest's at every test; of torch's compiler once, as setuptools puts a folder on the search path once
-_NOT_OURS = ("PYTEST_CURRENT_TEST", "_TORCHINDUCTOR")
+_NOT_OURS = ("PYTEST_CURRENT_TEST", "_TORCHINDUCTOR", "TORCHINDUCTOR_CACHE_DIR")
 
 
 def read() -> dict[str, Any]:
