@@ -58,7 +58,8 @@ test: install
 test-fast: install
 	$(PYTEST) -m "$(FAST)" $(SHARED) tests/unit/ham tests/unit/sparsity tests/unit/config tests/unit/rundir tests/unit/run
 
-# together with `make test`: each value of each
+# each value of each; threads that wait for each other must not keep the cores from those of another process
+test-cpus: export OMP_WAIT_POLICY = passive
 test-cpus: install
 	HAM_TEST_THREADS=2 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -m "$(FAST)" $(SHARED) $(NUMERIC)
 	HAM_TEST_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m "$(FAST)" $(SHARED) $(NUMERIC)

@@ -202,9 +202,10 @@ def test_three_ranks_evaluate_each_image_once(tmp_path: Path) -> None:
         assert [found[0] for found in ended.result] == pytest.approx([expected[0] for expected in alone], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_torchrun_and_its_signals(tmp_path: Path) -> None:
     """The command a user types; torchrun hands SIGTERM on to its ranks, which save together."""
-    overrides = ["data.batch_size=48", "schedule.epochs=40", *METHODS["rigl"]]
+    overrides = ["data.batch_size=48", "schedule.epochs=20", *METHODS["rigl"]]
     tiny_spec(tmp_path, *overrides)
     for package in ("experiments", "results", "sparsity"):  # folders of the user's own, which ours come before
         (tmp_path / package).mkdir()
