@@ -65,7 +65,7 @@ def test_two_ranks_of_half_the_batch_are_one_of_the_whole(tmp_path: Path, method
     assert two["events"] == one["events"]
     assert two["layers"] == one["layers"]
     assert two["evaluated"] == 100
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-10)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)  # evaluated in float32
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-10)
     assert_close(tmp_path / "two", tmp_path / "one")
 
