@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.errors import SuiteError, UserError
+from experiments.rundir import names
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -182,7 +183,7 @@ def logs(
         raise UserError("has no log yet: it has not begun, or its job has written nothing", str(path))
     try:
         while follow:
-            over = (path / "result.json").is_file() or (path / "failure.json").is_file()
+            over = (path / names.RESULT).is_file() or (path / names.FAILURE).is_file()
             tasks = submissions(sweep.directory).by_run.get(path, [])  # it may have been submitted again meanwhile
             if not printed.look(files_of(path, tasks, rank)) and over:
                 return

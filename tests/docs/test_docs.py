@@ -10,9 +10,12 @@ from typer.testing import CliRunner
 from experiments.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 # what takes minutes is run by .ci/run; the others below, right here
-IN_CI = {"make quickstart", "make theory", "make test", "make test-slurm", "make test-integrations"}
+IN_CI = {f"make {target}" for target in re.findall(r"make ([a-z-]+)", (ROOT / ".ci/run").read_text())}
 # scripts whose core a page shows; make test-integrations runs them
 SCRIPTS = sorted((ROOT / "tests/integration/scripts").glob("*_loop.py"))
 

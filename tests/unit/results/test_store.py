@@ -199,3 +199,11 @@ def test_import_is_cheap_and_free_of_torch(sweep):
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_tolerance_of_sparsity():
+    """The tables' mark and STR's warning mean the same distance; results loads no torch, so each has the number."""
+    from results.numbers.measure import TOLERANCE
+    from sparsity.representations import str as soft_threshold
+
+    assert soft_threshold.TOLERANCE == TOLERANCE
