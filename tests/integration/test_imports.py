@@ -93,7 +93,7 @@ def test_help_is_quick() -> None:
     assert called.returncode == 0
     assert "sweep" in called.stdout
     loaded = called.stderr.split()
-    prints = {"annotated_doc", "markdown_it", "mdurl", "pygments", "rich", "shellingham", "typer"}
+    prints = {"annotated_doc", "attr", "attrs", "markdown_it", "mdurl", "pygments", "rich", "shellingham", "typer"}
     assert {name for name in outside(set(loaded)) if not name.startswith("_")} <= {"experiments", *prints}
     assert len(loaded) < 500
 
