@@ -1,4 +1,4 @@
-"""Results of finished runs: load them, compare them, draw them. Never imports torch."""
+"""Results of runs: loading, comparison, tables and figures. Never imports torch."""
 
 from .runs.store import load
 

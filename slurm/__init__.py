@@ -1,1 +1,1 @@
-"""Runs on a Slurm cluster: plan, submit, ask, cancel. Nothing here imports torch."""
+"""Runs on a Slurm cluster: planning, submitting, querying and cancelling jobs. Nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""Take jobs of a sweep out of the queue."""
+"""Cancellation of a sweep's jobs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .scheduler.parse import Job, fold
 
 @dataclass(frozen=True)
 class Cancelled:
-    """What was cancelled.
+    """The cancelled jobs and runs.
 
     Attributes:
-        jobs: The jobs as they stood before.
-        runs: Run folders that they worked on or waited for.
-        others: Of these, the ones that were not asked for: they shared a job with one that was.
+        jobs: The jobs, in their state before.
+        runs: Directories of the runs of these jobs.
+        others: Those of them that were not requested, but shared a job with one that was.
     """
 
     jobs: tuple[Job, ...]
@@ -29,28 +29,30 @@ class Cancelled:
     others: tuple[Path, ...]
 
     def __str__(self) -> str:
-        """What a person wants to read."""
+        """Return the message for the user."""
         if not self.jobs:
             return "nothing to cancel: no job of these runs waits or runs"
+        jobs = "1 job" if len(self.jobs) == 1 else f"{len(self.jobs)} jobs"
+        runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
+        text = f"cancelled {jobs} of {runs}: {' '.join(fold(job.id for job in self.jobs))}"
         running = sum(job.running for job in self.jobs)
-        text = (
-            f"cancelled {len(self.jobs)} job{'s' * (len(self.jobs) > 1)} of {len(self.runs)} "
-            f"run{'s' * (len(self.runs) > 1)}: {' '.join(fold(job.id for job in self.jobs))}"
-        )
-        text += f"; {running} that ran stop{'s' * (running == 1)} at a checkpoint" if running else ""
-        also = f"\nalso stopped, since they shared a job: {', '.join(path.name for path in self.others)}"
-        return text + (also if self.others else "")
+        if running:
+            stop = "stops" if running == 1 else "stop"
+            text += f"; {running} that ran {stop} at a checkpoint"
+        if self.others:
+            text += f"\nalso stopped, since they shared a job: {', '.join(path.name for path in self.others)}"
+        return text
 
 
 def cancel(submitted: Submissions, paths: Collection[Path]) -> Cancelled:
-    """Cancel what waits or runs of some runs.
+    """Cancel the waiting and running jobs of some runs.
 
     Args:
         submitted: The sweep's submissions.
-        paths: The run folders.
+        paths: The run directories.
 
     Raises:
-        SuiteError: if the scheduler does not answer or objects; with its words.
+        SuiteError: if the scheduler does not answer or refuses; the error quotes it.
     """
     tasks = {task for path in paths for task in submitted.by_run.get(path, ())}
     begun = {path: str(job) for path in paths if (job := (newest(path) or {}).get("job")) is not None}

@@ -1,4 +1,4 @@
-"""``ham doctor slurm``: what this cluster can do, tried out, and a first profile for it."""
+"""``ham doctor slurm``: tests of what this cluster can do, and a first profile for it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from . import profile
 from .scheduler import cluster, partitions
 
 PATIENCE = 180.0
-"""Seconds that a probe may wait in the queue: a requeued job waits two minutes where nothing is configured."""
+"""Seconds that a probe may wait in the queue: by Slurm's default, a requeued job waits two minutes."""
 
 Mark = Literal["ok", "warning", "failed", "unknown"]
 _FOLDER = ".doctor"
 
-# runs twice: the first start puts itself back into the queue, the second shows that this works
+# runs twice: the first start requeues itself, and the second shows that this works
 _PROBE = """\
 #!/bin/bash
 out={folder}/start-${{SLURM_RESTART_COUNT:-0}}
@@ -44,30 +44,30 @@ mv "$out.tmp" "$out"
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, and what came of it."""
+    """One examined aspect of the cluster, with its result."""
 
     mark: Mark
     what: str
     text: str
 
     def __str__(self) -> str:
-        """One line."""
+        """Return the finding in one line."""
         return f"{self.mark:>7}  {self.what}: {self.text}"
 
 
-def examine(name: str | None, output: Path | None, root: Path) -> Iterator[str]:
-    """Look at the cluster, submit one small job that tries things out, and write a profile.
+def examine(name: str | None, output: Path | None, runs_root: Path) -> Iterator[str]:
+    """Read the configuration of the cluster, submit one small job that tests it, and write a profile.
 
     Args:
-        name: Profile whose partition, account and so on the job uses; None is the cluster's defaults.
+        name: Profile whose partition, account and so on the job uses; None uses the cluster's defaults.
         output: File for a first profile; None writes none.
-        root: Folder of all sweeps, which nodes must see.
+        runs_root: Folder that holds the folders of all sweeps, which all nodes must share.
 
     Yields:
-        Lines, as soon as they are known.
+        Lines of the report, as soon as they are known.
 
     Raises:
-        UserError: if there is no Slurm here, or the profile is not valid or would be overwritten.
+        UserError: if Slurm is not installed here, the profile is not valid, or the output file exists.
     """
     cluster.require("sbatch", "srun", "scontrol", "sinfo", "squeue", "scancel")
     if output is not None and output.exists():
@@ -80,7 +80,7 @@ def examine(name: str | None, output: Path | None, root: Path) -> Iterator[str]:
     for partition in found:
         yield str(Finding("ok", f"partition {partition['name']}", partitions.described(partition)))
     suggested = partitions.suggestion(found)
-    yield from map(str, _probed(root.resolve(), chosen, suggested))
+    yield from map(str, _probed(runs_root.resolve(), chosen, suggested))
     if output is not None:
         write_text(
             output,
@@ -90,7 +90,7 @@ def examine(name: str | None, output: Path | None, root: Path) -> Iterator[str]:
 
 
 def static(settings: Mapping[str, str]) -> list[Finding]:
-    """What the controller's configuration says."""
+    """Return findings from the controller's configuration."""
     if not settings:
         return [Finding("failed", "scontrol", "the controller does not answer")]
     requeue = settings.get("JobRequeue") == "1"
@@ -114,8 +114,8 @@ def static(settings: Mapping[str, str]) -> list[Finding]:
     return [*findings, Finding("warning", "sacct", f"{text}: how jobs ended is known for some minutes only")]
 
 
-def _probed(root: Path, chosen: profile.Profile | None, suggested: Mapping[str, Any]) -> Iterator[Finding]:
-    folder = root / _FOLDER / secrets.token_hex(4)
+def _probed(runs_root: Path, chosen: profile.Profile | None, suggested: Mapping[str, Any]) -> Iterator[Finding]:
+    folder = runs_root / _FOLDER / secrets.token_hex(4)
     folder.mkdir(parents=True)
     (folder / "written-here").touch()
     try:
@@ -167,7 +167,7 @@ def _options(folder: Path, chosen: profile.Profile | None, suggested: Mapping[st
 def _waited(path: Path) -> bool:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        list(path.parent.iterdir())  # makes network file systems look again
+        list(path.parent.iterdir())  # makes network file systems refresh their cache
         if path.exists():
             return True
         time.sleep(0.5)
@@ -175,7 +175,7 @@ def _waited(path: Path) -> bool:
 
 
 def on_node(facts: Mapping[str, str]) -> Iterator[Finding]:
-    """What the probe saw on its node."""
+    """Return findings from the facts that the probe recorded on its node."""
     node = facts.get("node", "the node")
     yield Finding("ok", "a small job", f"ran on {node}")
 

@@ -1,6 +1,6 @@
-"""From runs and a profile to job arrays: a pure function of its arguments.
+"""Planning of job arrays from runs and a profile, as a pure function of its arguments.
 
-Runs that ask for the same nodes, ranks and time share arrays; an array holds at most `MaxArraySize` jobs.
+Runs that request the same nodes, ranks and time share arrays; an array holds at most `MaxArraySize` jobs.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from .profile import Profile
 from .script import command, setup
 
 RunsOfJob = tuple[Cell, ...]
-"""Runs of one job."""
+"""The runs of one job."""
 
 
 @dataclass(frozen=True, order=True)
 class Resources:
-    """What one job asks for.
+    """The resources that one job requests.
 
     Attributes:
-        nodes: Nodes.
-        ranks_per_node: Ranks on each.
-        minutes: Time limit.
+        nodes: Number of nodes.
+        ranks_per_node: Number of ranks per node.
+        minutes: Time limit in minutes.
     """
 
     nodes: int
@@ -38,12 +38,12 @@ class Resources:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files of a submission lie, on a file system that all nodes share.
+    """The folders of a submission, on a file system that all nodes share.
 
     Attributes:
-        folder: Of the submission: pickles, batch scripts, logs.
-        sweep: Of the sweep, for messages of the job.
-        snapshot: Of the code that the jobs run.
+        folder: Folder of the submission, for pickles, batch scripts and logs.
+        sweep: Folder of the sweep, which messages of the job name.
+        snapshot: Folder of the code that the jobs run.
         python: Command that starts Python in a job.
     """
 
@@ -55,14 +55,14 @@ class Place:
 
 @dataclass(frozen=True)
 class ArrayPlan:
-    """One call of sbatch.
+    """One job array, submitted by one call of sbatch.
 
     Attributes:
-        name: Name of the job, unique.
-        tasks: Runs of each job of the array.
-        resources: Of one job.
-        gpus: GPUs of one job.
-        parameters: Of submitit's `SlurmExecutor`.
+        name: Unique name of the job.
+        tasks: The runs of each job of the array.
+        resources: Resources of one job.
+        gpus: Number of GPUs of one job.
+        parameters: Parameters of submitit's `SlurmExecutor`.
     """
 
     name: str
@@ -78,19 +78,19 @@ class ArrayPlan:
 
     @property
     def gpu_hours(self) -> float:
-        """GPUs × time limit × jobs: what is asked for, an upper bound of what these jobs use until their limit."""
+        """GPUs × time limit × jobs: the request, and an upper bound of what these jobs use until their time limit."""
         return self.gpus * self.resources.minutes / 60 * len(self.tasks)
 
 
 def plan(cells: Sequence[Cell], profile: Profile, place: Place, *, name: str, array_size: int) -> list[ArrayPlan]:
-    """Lay runs out as job arrays.
+    """Arrange runs in job arrays.
 
     Args:
-        cells: The runs, in table order, which is kept within a class of resources.
-        profile: The cluster.
-        place: Where the submission's files lie.
-        name: Start of the jobs' names.
-        array_size: The scheduler's `MaxArraySize`: jobs an array may have.
+        cells: The runs in table order, which is kept among runs with equal resources.
+        profile: Profile of the cluster.
+        place: Folders of the submission.
+        name: Prefix of the jobs' names.
+        array_size: The scheduler's `MaxArraySize`, the largest number of jobs per array.
     """
     classes: dict[Resources, list[Cell]] = {}
     for cell in cells:
@@ -113,10 +113,10 @@ def plan(cells: Sequence[Cell], profile: Profile, place: Place, *, name: str, ar
 
 
 def script(array: ArrayPlan, place: Place) -> str:
-    """The batch script that submitit hands to sbatch for an array."""
+    """Return the batch script that submitit passes to sbatch for an array."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    count = len(array.tasks) if len(array.tasks) > 1 else None  # submitit makes no array of one
+    count = len(array.tasks) if len(array.tasks) > 1 else None  # submitit makes no array of a single job
     start = f"{command(place.python)} -u -m submitit.core._submit {shlex.quote(str(place.folder))}"
     return _make_sbatch_string(start, place.folder, map_count=count, **array.parameters)
 
@@ -151,13 +151,13 @@ def _parameters(name: str, jobs: int, resources: Resources, profile: Profile, pl
         "cpus_per_task": profile.cpus_per_rank,
         "signal_delay_s": profile.signal_seconds,
         "array_parallelism": profile.max_running or jobs,
-        "wckey": None,  # submitit's own would be refused where keys are registered
+        "wckey": None,  # submitit's default would be refused on clusters that register keys
         "setup": setup(profile, place.snapshot, place.folder, place.sweep),
         "srun_args": _srun_args(profile),
         "additional_parameters": {**further, **profile.sbatch},
     }
     if profile.gpus_per_rank:
-        # of the node, not of the task: ranks of a node see each other's GPUs, which NCCL needs
+        # per node, not per task: ranks of a node must see each other's GPUs, which NCCL needs
         parameters["gpus_per_node"] = f"{profile.gpu_type}:{ranks}" if profile.gpu_type else ranks
     if profile.mem_per_rank_gb is not None:
         parameters["mem"] = f"{math.ceil(profile.mem_per_rank_gb * 1024 * ranks)}M"
@@ -167,5 +167,5 @@ def _parameters(name: str, jobs: int, resources: Resources, profile: Profile, pl
 def _srun_args(profile: Profile) -> list[str]:
     arguments = ["--kill-on-bad-exit=1"]
     if profile.cpus_per_rank is not None:
-        arguments.append(f"--cpus-per-task={profile.cpus_per_rank}")  # since 22.05 srun does not take it from sbatch
+        arguments.append(f"--cpus-per-task={profile.cpus_per_rank}")  # since 22.05, srun does not inherit it
     return arguments + profile.srun_args

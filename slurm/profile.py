@@ -1,4 +1,4 @@
-"""What one cluster needs to be told, as a YAML file. Every key and its default stand in ``profiles/default.yaml``."""
+"""Profiles: YAML files with the settings of one cluster. ``profiles/default.yaml`` lists every key and its default."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from experiments.errors import UserError, nearest
 SUFFIX = ".yaml"
 DEFAULT = "default"
 OURS = ("array", "error", "job-name", "nodes", "ntasks-per-node", "open-mode", "output", "requeue", "signal", "time")
-"""Parameters of sbatch on which the suite's own doings rest."""
+"""Parameters of sbatch that the suite sets itself and relies on."""
 
 Amount = Annotated[float, Field(gt=0)]
 
 
 class StagingSpec(Section):
-    """Data brought to the node before the task starts.
+    """Staging of data: a copy on the node that is made before the task starts.
 
     Attributes:
-        command: Shell command, run once a node.
-        root: Folder that stands for ``data.root`` in the job; may hold variables of the job, such as ``$TMPDIR``.
+        command: Shell command, run once per node.
+        root: Folder that replaces ``data.root`` in the job; may contain variables of the job, such as ``$TMPDIR``.
     """
 
     command: Text
@@ -34,24 +34,24 @@ class StagingSpec(Section):
 
 
 class Profile(Section):
-    """A cluster, or a part of one. None leaves a choice to the scheduler, or to its `setup`.
+    """The settings of a cluster, or of a part of one. None leaves a choice to the scheduler or to `setup`.
 
     Attributes:
-        nodes: Nodes a run; ``resources.nodes`` of a configuration overrides it, as the two below.
-        ranks_per_node: Processes a run has on each node.
-        hours: Time limit of one job. A longer run goes on in the next.
-        gpus_per_rank: One task drives one GPU, or none.
+        nodes: Nodes per run. ``resources.nodes`` of a configuration overrides it, and likewise the two keys below.
+        ranks_per_node: Ranks (processes) per node.
+        hours: Time limit of one job. A longer run is resumed by the next job.
+        gpus_per_rank: GPUs per rank, 0 or 1.
         gpu_type: GPU type as the scheduler names it.
-        mem_per_rank_gb: Memory of a rank in GiB.
-        signal_seconds: Time between the scheduler's warning and the end of a job, to write a checkpoint in.
+        mem_per_rank_gb: Memory per rank in GiB.
+        signal_seconds: Seconds between the scheduler's warning and the end of a job, for writing a checkpoint.
         setup: Shell lines that run in the job before Python.
         srun_args: Arguments of srun, such as those of a container.
         python: Command that starts Python in the job; None is the interpreter that submits.
-        staging: Data brought to the node, or None.
-        requeue: Whether a job that was stopped, or crashed, goes back into the queue by itself.
-        max_restarts: Attempts in a row without progress after which a run counts as failed.
-        max_running: Jobs of an array that run at a time.
-        runs_per_job: Runs that share the rank of one job; runs of several ranks always have a job each.
+        staging: Staging of data, or None.
+        requeue: Whether a job that was stopped or that crashed requeues itself.
+        max_restarts: Number of consecutive attempts without progress after which a run counts as failed.
+        max_running: Jobs of an array that may run at the same time.
+        runs_per_job: Runs that share the rank of one job; a run of several ranks always has a job of its own.
         sbatch: Further parameters of sbatch by their long names, such as ``{mail-type: FAIL}``.
     """
 
@@ -80,13 +80,13 @@ class Profile(Section):
 
 
 def load(name: str) -> Profile:
-    """Read a profile; keys it leaves out are those of ``profiles/default.yaml``.
+    """Read a profile; keys that it omits have the values of ``profiles/default.yaml``.
 
     Args:
         name: A path, or a name in one of `folders`.
 
     Raises:
-        UserError: if there is none, with the nearest name, or with one line for each fault in it.
+        UserError: if there is no such profile, with the nearest name; or if it has faults, with one line per fault.
     """
     path = find(name)
     tree = read_mapping(_packaged() / f"{DEFAULT}{SUFFIX}")
@@ -103,10 +103,10 @@ def load(name: str) -> Profile:
 
 
 def find(name: str) -> Path:
-    """The file of a profile.
+    """Return the file of a profile.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no such profile.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -123,7 +123,7 @@ def find(name: str) -> Path:
 
 
 def known() -> dict[str, Path]:
-    """All profiles by name; the first folder that has a name wins."""
+    """Return the files of all profiles by name; for equal names, the first of `folders` counts."""
     found: dict[str, Path] = {}
     for folder in folders():
         for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -132,7 +132,7 @@ def known() -> dict[str, Path]:
 
 
 def folders() -> tuple[Path, Path, Path]:
-    """Where names are looked for: the project's ``profiles``, the user's configuration folder, the package."""
+    """Return the folders with profiles: the project's ``profiles``, the user's configuration folder, the package."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return Path("profiles"), config / "ham-suite" / "profiles", _packaged()
 

@@ -1,7 +1,7 @@
-"""What a submission leaves behind: the record that `results.submissions` reads, and the runs for another one.
+"""The files that a submission writes: a record that `results.runs.submissions` reads, and the runs for resubmitting.
 
-``submissions/<id>.json`` is written before sbatch is called and again once the scheduler has answered, so that a
-submission that is killed in between can be found by the names of its jobs.
+``submissions/<id>.json`` is written before sbatch is called, and again once the scheduler has answered, so that the
+jobs of a submission that is killed in between can be found by their names.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from experiments.rundir.files import read_json, write_json
 from .plan import ArrayPlan
 
 PATIENCE = 120.0
-"""Seconds to wait for another command that submits runs of the same sweep: it may wait a minute for the scheduler."""
+"""Seconds to wait for another command that submits runs of the same sweep, which may itself wait a minute for Slurm."""
 _RUNS = "runs.json"
 
 
 class SubmissionRecord:
-    """The record of one submission under way.
+    """The record of one submission, written while it proceeds.
 
     Args:
-        folder: Of the sweep.
+        folder: Folder of the sweep.
         content: `id`, `time`, `profile` and `snapshot`.
-        arrays: What is to be submitted.
+        arrays: The arrays to be submitted.
     """
 
     def __init__(self, folder: Path, content: dict[str, Any], arrays: Sequence[ArrayPlan]):
@@ -47,12 +47,12 @@ class SubmissionRecord:
         write_json(self._path, self._content)
 
     def accepted(self, number: int, job: str) -> None:
-        """Note the job number of an array."""
+        """Record the job number of an array that sbatch has accepted."""
         self._content["arrays"][number]["job"] = job
         write_json(self._path, self._content)
 
     def refused(self) -> int:
-        """Forget the arrays that were not accepted, and all of the submission if none was; how many were."""
+        """Remove the arrays that were not accepted, or the whole record if none was; return how many were."""
         kept = [array for array in self._content["arrays"] if array["job"] is not None]
         self._content["arrays"] = kept
         if kept:
@@ -65,10 +65,10 @@ class SubmissionRecord:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Let one command at a time submit runs of a sweep; the run directories themselves have one writer in any case.
+    """Let only one command at a time submit runs of a sweep; run directories have a single writer in any case.
 
     Raises:
-        Busy: if another command is at it for longer than `PATIENCE`.
+        Busy: if another command is submitting for longer than `PATIENCE`.
     """
     (folder / names.SUBMISSIONS).mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + PATIENCE
@@ -87,13 +87,13 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def keep_runs(folder: Path, identifier: str, sweep: Sweep, homes: Collection[Path]) -> None:
-    """Keep the specifications of all runs of a sweep beside a submission, for `recorded_runs`.
+    """Write the specifications of all runs of a sweep beside a submission, for `recorded_runs`.
 
     Args:
-        folder: Of the sweep.
-        identifier: Of the submission.
+        folder: Folder of the sweep.
+        identifier: Identifier of the submission.
         sweep: The sweep.
-        homes: Folders of modules of the user's own.
+        homes: Folders of the user's own modules.
     """
     runs = [
         {
@@ -109,10 +109,10 @@ def keep_runs(folder: Path, identifier: str, sweep: Sweep, homes: Collection[Pat
 
 
 def recorded_runs(folder: Path) -> dict[str, Cell]:
-    """The runs of a sweep by path, as its submissions kept them; the newest submission wins.
+    """Read the runs of a sweep by path from its submissions; for each run, the newest submission counts.
 
     Raises:
-        UserError: if a module of the user's own is no longer there.
+        UserError: if one of the user's own modules no longer exists.
     """
     found: dict[str, Cell] = {}
     for path in sorted((folder / names.SUBMISSIONS).glob(f"*/{_RUNS}"), key=lambda path: path.stat().st_mtime):

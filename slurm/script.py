@@ -1,4 +1,4 @@
-"""The shell around a job: environment, data staging, and the one place that puts a job back into the queue."""
+"""The shell code around a job: environment, staging of data, and the only place that requeues a job."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from .job.codes import VERDICT
 from .profile import Profile
 
-# srun's own code is that of the worst task, and tasks that it kills because another has ended count too: so the code
-# of rank 0 decides, and srun's only where rank 0 did not come to an end by itself. A job that the scheduler has ended
-# (cancelled, requeued by somebody else) is left alone; one that still counts as running, or has met its time limit,
-# goes on. The plain number of an array's last task is that of the array: requeueing it would requeue all tasks.
+# srun's exit code is the worst of its tasks', including tasks that srun kills because another has ended. Therefore the
+# code of rank 0 decides, and srun's only if rank 0 did not end by itself. A job that still counts as running, or has
+# reached its time limit, is requeued; one that the scheduler has ended (cancelled, or requeued by someone else) is not.
+# The plain job number of an array's last task is that of the array, and requeueing it would requeue all tasks.
 _END = """\
 ham_end() {
   ham_code=$?
@@ -40,13 +40,13 @@ ham_end() {
 
 
 def setup(profile: Profile, snapshot: Path, folder: Path, sweep: Path) -> list[str]:
-    """Lines of the batch script before srun.
+    """Return the lines of the batch script before srun.
 
     Args:
-        profile: The cluster.
+        profile: Profile of the cluster.
         snapshot: Folder of the code.
-        folder: Of the submission.
-        sweep: Of the sweep.
+        folder: Folder of the submission.
+        sweep: Folder of the sweep.
     """
     lines = [
         f'export {VERDICT}={shlex.quote(str(folder))}/"$SLURM_JOB_ID.verdict"',
@@ -68,9 +68,9 @@ def setup(profile: Profile, snapshot: Path, folder: Path, sweep: Path) -> list[s
 
 
 def command(python: str) -> str:
-    """Start Python with the warning signals blocked until there are handlers, where `env` can do that.
+    """Return a command that starts Python with the warning signals blocked until handlers exist, if `env` supports it.
 
-    What is blocked stays so in workers that decode data, which the scheduler signals as well.
+    The signals stay blocked in workers that decode data, which the scheduler signals as well.
     """
     blocked = "env --block-signal=USR1,USR2"
     choice = f'if {blocked} true 2> /dev/null; then exec {blocked} "$@"; fi; exec "$@"'

@@ -1,6 +1,7 @@
-"""A copy of the code that jobs run, so that what is edited after a submission does not reach it.
+"""Snapshots: copies of the code for jobs to run, so that later edits do not affect submitted jobs.
 
-A snapshot is named by its content and shared by all submissions of that content; it is whole or not there.
+A snapshot is named by the hash of its content and shared by all submissions of the same content; it is created
+atomically.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ _LENGTH = 16  # hexadecimal digits of a snapshot's name
 
 
 def contents(imports: Iterable[str] = ()) -> dict[str, Path]:
-    """The files of a snapshot by their relative paths.
+    """Return the files of a snapshot by their relative paths.
 
     Args:
-        imports: Modules of the user's own. One that is not installed is taken along, with whatever has been imported
-            from its folder.
+        imports: The user's own modules. Modules that are not installed are included, together with all modules that
+            have been imported from their folders.
 
     Raises:
         UserError: if a module is not found.
@@ -47,29 +48,29 @@ def contents(imports: Iterable[str] = ()) -> dict[str, Path]:
 
 
 def homes(imports: Iterable[str]) -> set[Path]:
-    """Folders of the modules of the user's own."""
+    """Return the folders of the user's own modules that are not installed."""
     return {path.parent for path in _own_modules(imports)}
 
 
 def name_of(files: dict[str, Path]) -> str:
-    """The name of a snapshot of these files."""
+    """Return the name of a snapshot of these files, a hash of their content."""
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
         digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()[:_LENGTH]
 
 
-def take(root: Path, files: dict[str, Path]) -> Path:
-    """Make a snapshot below ``.snapshots``, or find the one that is there.
+def take(runs_root: Path, files: dict[str, Path]) -> Path:
+    """Make a snapshot below ``.snapshots``, or find an existing one of the same content.
 
     Args:
-        root: Folder of all sweeps.
-        files: What `contents` gives.
+        runs_root: Folder that holds the folders of all sweeps.
+        files: The files, from `contents`.
 
     Returns:
-        Its folder, absolute.
+        The absolute path of its folder.
     """
-    target = root.resolve() / FOLDER / name_of(files)
+    target = runs_root.resolve() / FOLDER / name_of(files)
     if target.exists():
         return target
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -105,7 +106,7 @@ def _tree(name: str, folder: Path) -> dict[str, Path]:
 
 
 def _own_modules(imports: Iterable[str]) -> Iterator[Path]:
-    """Place of each module that is not installed, and of those that stand beside one and have been imported."""
+    """Yield the path of each module that is not installed, and of modules beside one that have been imported."""
     installed = [Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib", "stdlib")]
     folders = set()
     for top in sorted({name.partition(".")[0] for name in imports} - set(PACKAGES)):
@@ -122,8 +123,8 @@ def _own_modules(imports: Iterable[str]) -> Iterator[Path]:
 
 
 def _location(name: str) -> Path | None:
-    """The file of a module or the folder of a package."""
-    with suppress(ImportError, ValueError):  # ValueError: such as __main__, which has no specification
+    """Return the file of a module or the folder of a package; None for a module without either."""
+    with suppress(ImportError, ValueError):  # ValueError: modules without a specification, such as __main__
         found = importlib.util.find_spec(name)
         if found is not None and found.submodule_search_locations:
             return Path(next(iter(found.submodule_search_locations))).resolve()

@@ -1,4 +1,4 @@
-"""From a sweep to jobs in the queue. Nothing stays behind that watches them: all state is in the run directories."""
+"""Submission of a sweep's runs as jobs. No process watches the jobs afterwards: all state is in the run directories."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from .plan import script as batch_script
 from .scheduler import cluster, queue
 
 PATIENCE = 60.0
-"""Seconds that a scheduler may take to answer before a submission is given up."""
+"""Seconds to wait for the scheduler's answer before a submission is given up."""
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What came of a submission.
+    """The outcome of a submission.
 
     Attributes:
-        arrays: What was submitted.
-        jobs: Its job numbers.
-        done: Runs that have a result.
-        under_way: Runs that are waiting or running already.
+        arrays: The submitted arrays.
+        jobs: Their job numbers.
+        done: Number of runs that have a result.
+        under_way: Number of runs that were already waiting or running.
     """
 
     arrays: Sequence[ArrayPlan]
@@ -48,28 +48,28 @@ class Submitted:
     under_way: int
 
     def __str__(self) -> str:
-        """One line."""
+        """Return the outcome in one line."""
         runs, jobs = sum(array.runs for array in self.arrays), sum(len(array.tasks) for array in self.arrays)
         numbers = f" ({', '.join(self.jobs)})" if self.jobs else ""
         return f"{runs} runs in {jobs} jobs submitted{numbers}, {self.done} done before, {self.under_way} under way"
 
 
-def submit(sweep: Sweep, root: Path, name: str, only: Collection[str] | None = None) -> Submitted:
+def submit(sweep: Sweep, runs_root: Path, name: str, only: Collection[str] | None = None) -> Submitted:
     """Submit the runs of a sweep that have no result and are not under way.
 
     Args:
         sweep: The sweep.
-        root: Folder of all sweeps; this one's is below it.
-        name: The cluster's profile, see `profile.load`.
-        only: Paths of the runs to consider; None is all.
+        runs_root: Folder that holds the folders of all sweeps.
+        name: Name of the cluster's profile, see `profile.load`.
+        only: Paths of the runs to consider; None considers all.
 
     Raises:
-        UserError: if the profile is not valid, Slurm is not there, or it refuses the jobs; with its words.
+        UserError: if the profile is not valid, Slurm is not installed, or it refuses the jobs; the error quotes it.
         SuiteError: if the scheduler does not answer.
     """
     chosen = profile.load(name)
     cluster.require("sbatch", "srun")
-    folder = (root / sweep.name).resolve()
+    folder = (runs_root / sweep.name).resolve()
     with records.alone(folder):
         write_json(folder / names.MANIFEST, manifest(sweep))
         wanted = [cell for cell in sweep.runs if only is None or cell.path in only]
@@ -82,15 +82,15 @@ def submit(sweep: Sweep, root: Path, name: str, only: Collection[str] | None = N
 
 
 def resubmit(folder: Path, paths: Collection[str], name: str | None = None) -> Submitted:
-    """Submit runs of a sweep again, with the specifications of their last submission and the code of today.
+    """Submit runs of a sweep again, with the specifications of their last submission and the current code.
 
     Args:
-        folder: Of the sweep.
-        paths: The runs, relative to it.
-        name: Profile; None is that of the last submission as it was then.
+        folder: Folder of the sweep.
+        paths: Directories of the runs, relative to `folder`.
+        name: Name of the profile; None uses the copy kept with the last submission.
 
     Raises:
-        UserError: if one of the runs was never submitted; and as `submit`.
+        UserError: if one of the runs was never submitted; otherwise as for `submit`.
         SuiteError: if the scheduler does not answer.
     """
     known = records.recorded_runs(folder)
@@ -109,15 +109,15 @@ def resubmit(folder: Path, paths: Collection[str], name: str | None = None) -> S
     return Submitted(arrays, jobs, len(paths) - len(todo), len(todo) - len(free))
 
 
-def dry_run(sweep: Sweep, root: Path, name: str) -> str:
-    """What `submit` would hand to sbatch, and how much it would ask for; writes nothing."""
+def dry_run(sweep: Sweep, runs_root: Path, name: str) -> str:
+    """Return the batch scripts that `submit` would pass to sbatch and the resources it would request; write nothing."""
     chosen = profile.load(name)
-    folder = (root / sweep.name).resolve()
+    folder = (runs_root / sweep.name).resolve()
     todo = [cell for cell in sweep.runs if read_result(folder / cell.path) is None]
     done = len(sweep.runs) - len(todo)
     if (folder / names.SUBMISSIONS).exists():
         todo = not_under_way(folder, todo)
-    code = root.resolve() / snapshot.FOLDER / snapshot.name_of(snapshot.contents(_imports(todo)))
+    code = runs_root.resolve() / snapshot.FOLDER / snapshot.name_of(snapshot.contents(_imports(todo)))
     place = Place(folder / names.SUBMISSIONS / "DRY-RUN", folder, code, _python(chosen))
     size = cluster.array_size(cluster.configuration())
     arrays = plan(todo, chosen, place, name=f"ham-{sweep.name}-DRY-RUN", array_size=size)
@@ -141,10 +141,10 @@ def _ask_of(array: ArrayPlan) -> str:
 
 
 def not_under_way(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
-    """The runs that nobody works on and that no job waits for.
+    """Return the runs on which no process works and for which no job waits.
 
     Raises:
-        SuiteError: if the scheduler cannot be asked.
+        SuiteError: if the scheduler does not answer.
     """
     until = time.monotonic() + PATIENCE
     while True:
@@ -186,7 +186,7 @@ def _submit(
 
 
 def _send(array: ArrayPlan, place: Place, chosen: profile.Profile, where: str) -> str:
-    """Submit one array, again where the scheduler does not answer; its job number."""
+    """Submit one array, repeatedly if the scheduler does not answer, and return its job number."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -206,19 +206,22 @@ def _call(array: ArrayPlan, place: Place, chosen: profile.Profile) -> str:
 
     executor = submitit.SlurmExecutor(place.folder, python=script.command(place.python))
     executor.update_parameters(**array.parameters)
-    root = chosen.staging.root if chosen.staging else None
-    with redirect_stderr(io.StringIO()), executor.batch():  # submitit prints what the error says as well
+    staged_root = chosen.staging.root if chosen.staging else None
+    with redirect_stderr(io.StringIO()), executor.batch():  # submitit also prints the text of the error
         jobs = [
-            executor.submit(JobPayload(_runs(task, place), chosen.max_restarts, array.gpus > 0, root))
+            executor.submit(JobPayload(_runs(task, place), chosen.max_restarts, array.gpus > 0, staged_root))
             for task in array.tasks
         ]
     return jobs[0].job_id.partition("_")[0]
 
 
 def _withdraw(name: str) -> str | None:
-    """Cancel what a call without answer may have left in the queue; None, or why that is not certain.
+    """Cancel jobs that a call of sbatch without an answer may have left in the queue.
 
-    One that enters the queue even later finds no pickle and ends by itself.
+    A job that enters the queue even later finds no pickle and ends by itself.
+
+    Returns:
+        None, or the scheduler's message if it is not certain that no such job is left.
     """
     answer = queue.queue(names=[name], patience=5)
     active = [job.id for job in answer.jobs.values() if job.active]

@@ -1,4 +1,4 @@
-"""What the suite itself costs: measured, and shown beside the optimizer's step. Nothing is judged here."""
+"""Benchmarks of the suite's own cost, in relation to an optimizer's step. They report and do not judge."""
 
 from .methods import Cost, Found, methods
 from .optimizer import FoundOptimizer, Timing, optimizer

@@ -1,4 +1,4 @@
-"""Bytes of tensors alive at the same time."""
+"""Measurement of the peak memory of tensors."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from torch.utils._pytree import tree_leaves
 
 
 def living() -> dict[int, torch.UntypedStorage]:
-    """The storages of all tensors that Python can see, by address of the storage object."""
-    # types are compared, not instances: asking some lazy objects for their class imports what they stand for
+    """Return the storages of all tensors that Python can see, by the address of the storage object."""
+    # compares types, not instances: reading the class of some lazy objects imports the modules they stand for
     tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
     storages = [tensor.untyped_storage() for tensor in tensors if tensor.layout is torch.strided]
     return {storage._cdata: storage for storage in storages}
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows every storage from its first use to its end. It costs time, so nothing is timed within.
+    """A dispatch mode that tracks every storage from its first use to its end.
 
-    What an operation allocates and frees inside itself is not seen.
+    It slows operations down, so nothing should be timed inside. Memory that an operation allocates and frees
+    internally is not seen.
 
     Args:
-        besides: Storages that do not count, such as what was there before.
+        besides: Storages that do not count, such as those that existed before.
 
     Attributes:
-        now: Bytes alive.
-        peak: Most bytes alive so far.
+        now: Bytes alive now.
+        peak: Largest number of bytes alive so far.
     """
 
     def __init__(self, besides: dict[int, torch.UntypedStorage]):
@@ -41,7 +42,7 @@ class LiveBytes(TorchDispatchMode):
             self._follow(storage)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and follow what it returns."""
+        """Run the operation and track the tensors that it returns."""
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.layout is torch.strided:
@@ -62,13 +63,13 @@ class LiveBytes(TorchDispatchMode):
 
 
 class Peak:
-    """Peak bytes of tensors on a device since the start, beyond what was there.
+    """Peak memory of tensors on a device during a block, beyond a baseline.
 
-    On a GPU the allocator says it, temporaries within operations included; elsewhere `LiveBytes` does.
+    On a GPU the allocator reports it, including temporaries within operations; elsewhere `LiveBytes` measures it.
 
     Args:
-        device: Where the tensors are.
-        besides: `living` before anything that counts was made; on a GPU `torch.cuda.memory_allocated` then.
+        device: Device of the tensors.
+        besides: The baseline, from `before`.
     """
 
     def __init__(self, device: torch.device, besides: Any):
@@ -78,7 +79,7 @@ class Peak:
 
     @staticmethod
     def before(device: torch.device) -> Any:
-        """What is there now: the `besides` of a later measurement."""
+        """Return the tensors or bytes that exist now, as the baseline of a later measurement."""
         gc.collect()
         return torch.cuda.memory_allocated(device) if device.type == "cuda" else living()
 
@@ -97,7 +98,7 @@ class Peak:
 
     @property
     def bytes(self) -> int:
-        """The peak."""
+        """The peak in bytes, beyond the baseline."""
         if self._mode is None:
             return torch.cuda.max_memory_allocated(self._device) - self._besides
         return self._mode.peak

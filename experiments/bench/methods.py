@@ -1,6 +1,6 @@
-"""The cost of mask work: a training step and a mask update of every method, beside a step of plain SGD.
+"""The cost of mask work: a training step and a mask update of every method, relative to a step of plain SGD.
 
-All of it runs on random weights and gradients; no network is evaluated and no mask is any good.
+Everything runs on random weights and gradients; no network is evaluated, and the masks are meaningless.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sparsity import registry
 from .memory import Peak
 from .trial import SPARSITY, Trial, build_network
 
-# The training whose steps are sampled: ImageNet, 512 images a step.
+# The training whose steps are sampled: ImageNet, 512 images per step.
 EPOCHS, STEPS_PER_EPOCH, BATCH = 100, 1_281_167 // 512, 512
 STEPS = EPOCHS * STEPS_PER_EPOCH
 Calendar = dict[int, list[str]]  # index of a step -> kinds of its events
@@ -32,18 +32,18 @@ Calendar = dict[int, list[str]]  # index of a step -> kinds of its events
 
 @dataclass(frozen=True)
 class Cost:
-    """What one method costs; times in steps of the plain optimizer, memory in copies of the weights.
+    """The cost of one method; times in units of a step of the plain optimizer, memory in copies of the weights.
 
     Attributes:
         kind: ``topology`` (on plain weights) or ``representation`` (without a topology).
         name: Registered name.
-        step: What an ordinary step costs beyond the optimizer's.
-        updates: What a step with an event costs beyond the optimizer's, by the kind of event; an update that stands
-            in place of the weight step saves that step.
-        share: Mean cost beyond the optimizer's step over a whole training, updates included.
+        step: Cost of an ordinary step, beyond the optimizer's step.
+        updates: Cost of a step with an event, beyond the optimizer's step, by the kind of event; an update that
+            replaces the weight step saves that step.
+        share: Mean cost per step beyond the optimizer's over a whole training, including updates.
         per_training: Number of events of each kind in such a training.
-        memory: Peak beyond that of plain training, in copies of the prunable weights.
-        initial_seconds: Time to set it up, initial masks included; measured once.
+        memory: Peak memory beyond that of plain training, in copies of the prunable weights.
+        initial_seconds: Time to set the method up, including initial masks; measured once.
     """
 
     kind: str
@@ -58,15 +58,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Found:
-    """All that was measured.
+    """The results of a benchmark of methods.
 
     Attributes:
-        model: Network whose shapes were taken.
-        device: Where.
+        model: Network that the shapes are from.
+        device: Device of the measurements.
         weights: Number of prunable weights.
-        sparsity: Share of zeros.
-        optimizer_ms: Milliseconds of a step of SGD with momentum.
-        costs: One a method.
+        sparsity: Fraction of pruned weights.
+        optimizer_ms: Milliseconds per step of SGD with momentum.
+        costs: The cost of each method.
     """
 
     model: str
@@ -78,16 +78,16 @@ class Found:
 
 
 def methods(names: Sequence[str] = (), *, model: str, device: str = "cpu", rounds: int = 5) -> Found:
-    """Measure methods one after the other, each against a plain step that alternates with its own.
+    """Measure methods one after the other; the steps of each alternate with plain steps, to which they are compared.
 
     Args:
         names: Topologies and representations; empty for all.
-        model: Network whose shapes are taken, as in ``model.name``.
+        model: Network that the shapes are from, as in ``model.name``.
         device: ``cpu``, ``cuda`` or ``auto``.
-        rounds: Repetitions, of which the median counts.
+        rounds: Number of repetitions, whose median is reported.
 
     Raises:
-        UserError: for a name that is not registered or a device that is not there.
+        UserError: for a name that is not registered or a device that is not available.
     """
     known = [("topology", name) for name in registry.topologies()]
     known += [("representation", name) for name in registry.representations()]
@@ -106,7 +106,7 @@ def methods(names: Sequence[str] = (), *, model: str, device: str = "cpu", round
 
 
 class _Plain:
-    """Plain training, and what it needs: the measure of all others."""
+    """Plain training, and its time and memory: the reference for all methods."""
 
     def __init__(self, model: str, device: torch.device):
         self.device = device
@@ -116,17 +116,17 @@ class _Plain:
         self.weights = sum(theta.numel() for _, theta in self._trial.rep.weights())
         self._trial.backward()
         self._optimizer = self._trial.sparse.optimizer
-        self._optimizer.step()  # makes the momentum
+        self._optimizer.step()  # creates the momentum buffers
         masks = list(self._trial.sparse.masks.values())
         with Peak(device, before) as peak:
             self._trial.backward()
             self._optimizer.step()
-            # the masks of dense training, which it does not need
+            # without the masks, which dense training does not need
             self.peak = peak.bytes - sum(mask.nbytes for mask in masks)
 
     def step(self) -> float:
-        """Seconds of a step of the plain optimizer."""
-        self._trial.backward()  # gradients as fresh in the caches as they are for the others
+        """Take a step of the plain optimizer and return its seconds."""
+        self._trial.backward()  # brings gradients into the caches, as for the other methods
         self.seconds.append(self._trial.timed(self._optimizer.step))
         return self.seconds[-1]
 
@@ -152,8 +152,8 @@ def _measure(kind: str, name: str, model: str, plain: _Plain, rounds: int) -> Co
 
 
 def _peak(trial: Trial, before: Any, calendar: Calendar) -> int:
-    """Most bytes alive in an event of each kind and in the ordinary step after it."""
-    trial.step()  # the momenta come into being
+    """Return the peak bytes over one event of each kind, each followed by an ordinary step."""
+    trial.step()  # creates the momentum buffers
     saved, most = trial.save(), 0
     for step in _visited(calendar, 1):
         trial.jump(step)
@@ -166,9 +166,10 @@ def _peak(trial: Trial, before: Any, calendar: Calendar) -> int:
 
 
 def _calendar(topology: str, representation: str) -> Calendar:
-    """When something happens, by a tiny network that looks in at the end of every epoch.
+    """Return the steps at which events happen, found with a tiny network that takes one step per epoch, the last.
 
-    An update that was due meanwhile happens there, since methods make up for steps that a loss scaler leaves out.
+    An update that was due earlier in the epoch happens at that step, since methods catch up on steps that a loss scaler
+    has skipped.
     """
     network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.Flatten(), nn.Linear(256, 10))
     trial = Trial(topology, representation, network, steps=STEPS, steps_per_epoch=STEPS_PER_EPOCH)
@@ -182,7 +183,7 @@ def _calendar(topology: str, representation: str) -> Calendar:
 
 
 def _visited(calendar: Calendar, rounds: int) -> list[int]:
-    """The first steps in which each kind of event happens, so many times; a step in between where nothing does."""
+    """Return the first steps with an event of each kind, up to `rounds` per kind; ``[1]`` if there are no events."""
     seen: Counter[str] = Counter()
     chosen = []
     for step, kinds in sorted(calendar.items()):
@@ -193,7 +194,10 @@ def _visited(calendar: Calendar, rounds: int) -> list[int]:
 
 
 def _timed(trial: Trial, plain: _Plain, calendar: Calendar, rounds: int) -> tuple[list[float], dict[str, list[float]]]:
-    """Costs of ordinary steps and of events by kind, each beyond a plain step beside it and in such steps."""
+    """Return the costs of ordinary steps, and of steps with events by kind.
+
+    Each is the time beyond that of a plain step taken just before, in units of that step.
+    """
     ordinary: list[float] = []
     updates: dict[str, list[float]] = {}
     visited = _visited(calendar, rounds)
@@ -214,11 +218,11 @@ def _timed(trial: Trial, plain: _Plain, calendar: Calendar, rounds: int) -> tupl
 
     for step in visited:
         sample(step)
-    if not ordinary:  # all that happens, happens in the last step
+    if not ordinary:  # the only event is in the last step
         sample(1)
     return ordinary, updates
 
 
 def _per_training(trial: Trial) -> dict[str, int]:
-    """Number of events by kind in the whole training, by the methods' own word."""
+    """Return the number of events of each kind in the whole training, as the method itself expects."""
     return {kind: number for kind, number in trial.sparse.expected_events().items() if kind != "initial" and number}

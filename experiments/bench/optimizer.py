@@ -1,6 +1,6 @@
-"""The cost of HAM: its forms and guards, the published listing, and the least that such a step can cost.
+"""The cost of HAM: its forms and guards, the published listing, and a lower bound for any such step.
 
-All of it runs on random weights and gradients of a network's shapes, in one process, one after the other.
+Everything runs on random weights and gradients with a network's shapes, in one process, one after the other.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ Contenders = dict[Key, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Timing:
-    """What one contender costs; ratios are medians over rounds, each within its round.
+    """The time of one contender; ratios are taken within each round, and their median over rounds is given.
 
     Attributes:
         part: ``step`` (a whole optimizer step) or ``rule`` (HAM's part of it alone).
-        name: Contender.
+        name: Name of the contender.
         ms: Median milliseconds.
-        floor: Its time in streaming passes, by the one that ran just before it.
+        floor: Its time divided by that of the streaming pass just before it.
         quartiles: First and third quartile of that ratio.
-        listing: How many times as long the listing takes for the same part.
-        base: Its time in steps of the base alone.
+        listing: Time of the published listing for the same part, divided by this one.
+        base: Its time divided by that of a step of the base optimizer alone.
     """
 
     part: str
@@ -58,16 +58,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class FoundOptimizer:
-    """All that was measured.
+    """The results of a benchmark of HAM.
 
     Attributes:
-        model: Network whose shapes were taken.
-        device: Where.
+        model: Network that the shapes are from.
+        device: Device of the measurements.
         threads: Compute threads on the CPU.
-        weights: Number of weights, all tensors together.
-        rounds: Repetitions.
+        weights: Number of weights of all tensors together.
+        rounds: Number of repetitions.
         streaming_ms: Median milliseconds of the streaming pass.
-        timings: One a contender.
+        timings: The time of each contender.
     """
 
     model: str
@@ -82,17 +82,17 @@ class FoundOptimizer:
 def optimizer(
     names: Sequence[str] = (), *, model: str, device: str = "cpu", rounds: int = 9, threads: int | None = None
 ) -> FoundOptimizer:
-    """Time whole steps of SGD, the listing and HAM, and the multiplicative step alone in each form and guard.
+    """Time whole steps of SGD, the published listing and HAM, and HAM's multiplicative step in each form and guard.
 
     Args:
         names: Forms of HAM's step; empty for all.
-        model: Network whose shapes are taken, as in ``model.name``.
+        model: Network that the shapes are from, as in ``model.name``.
         device: ``cpu``, ``cuda`` or ``auto``.
-        rounds: Repetitions, of which the median counts.
-        threads: Compute threads on the CPU; None for one a core that the process may use.
+        rounds: Number of repetitions, whose median is reported.
+        threads: Compute threads on the CPU; None for one per core that the process may use.
 
     Raises:
-        UserError: for a name that is no form or a device that is not there.
+        UserError: for an unknown form or a device that is not available.
     """
     forms: list[Form] = [form for form in FORMS if form != "auto"]
     for name in names:
@@ -120,35 +120,35 @@ def _threads(number: int) -> Iterator[None]:
 
 
 class _Still(SGD):
-    """A base that does nothing, so that what is around it is timed alone."""
+    """A base optimizer that does nothing, so that the wrapper around it is timed alone."""
 
     def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Do nothing."""
 
 
 class _Unknown(SGD):
-    """A base of another package, which might write into gradients for all that HAM knows."""
+    """A base optimizer that HAM does not know, and that might therefore write into gradients."""
 
 
 class _Tensors:
-    """One set of weights and gradients, which all contenders share, and what they do to it."""
+    """One set of weights and gradients that all contenders share, and the contenders."""
 
     def __init__(self, model: str, device: torch.device):
         self.device = device
         self.params = list(build_network(model, device).parameters())
         generator = torch.Generator().manual_seed(0)
-        for param in self.params:  # small, so that thousands of steps leave the weights what they are
+        for param in self.params:  # small, so that thousands of steps hardly change the weights
             param.grad = torch.randn(param.shape, generator=generator).mul_(1e-6).to(device)
         self._matrices = [param for param in self.params if param.ndim >= 2]
         self._vectors = [param for param in self.params if param.ndim < 2]
 
     def stream(self) -> None:
-        """Read weight and gradient, write the weight: what no step of the kind can undercut."""
+        """Read weights and gradients and write weights once: the lower bound for the time of any such step."""
         with torch.no_grad():
             torch._foreach_add_(self.params, [param.grad for param in self.params], alpha=1e-6)  # pyright: ignore
 
     def steps(self) -> Contenders:
-        """Whole optimizer steps."""
+        """Return the contenders that take whole optimizer steps."""
 
         def sgd(**form: bool) -> SGD:
             return SGD(self.params, **SGD_OPTIONS, **form)
@@ -164,7 +164,7 @@ class _Tensors:
         }
 
     def rules(self, forms: Sequence[Form]) -> Contenders:
-        """The multiplicative step alone, without guards, with one, and with both."""
+        """Return the contenders that take the multiplicative step alone, with neither, one or both guards."""
 
         def rule(form: Form, nan_guard: bool, bound: bool) -> None:
             grads: Any = [param.grad for param in self._matrices]
@@ -185,7 +185,7 @@ class _Tensors:
 def _sample(
     tensors: _Tensors, contenders: Mapping[Key, Callable[[], object]], rounds: int
 ) -> dict[Key, list[tuple[float, float]]]:
-    """Seconds of each contender in each round, with those of the streaming pass just before it."""
+    """Return, per contender and round, the seconds of the streaming pass just before it and its own."""
 
     def clock() -> float:
         if tensors.device.type == "cuda":
@@ -198,7 +198,7 @@ def _sample(
         return clock() - begun
 
     samples: dict[Key, list[tuple[float, float]]] = {key: [] for key in contenders}
-    for index in range(-1, rounds):  # the first round makes momenta and kernels and does not count
+    for index in range(-1, rounds):  # the first round creates momenta and kernels, and does not count
         print(f"round {index + 1} of {rounds}" if index >= 0 else "warming up", file=sys.stderr, flush=True)
         for key, work in contenders.items():
             timed(tensors.stream)

@@ -1,9 +1,8 @@
-"""The published HAM listing, operation by operation: what `ham bench optimizer` compares with, and the tests too.
+"""The published HAM listing, operation by operation, with which `ham bench optimizer` and the tests compare.
 
-Written after the listing in the README of the authors' repository (TomJacobs05/HAM at 5128597), with its copies, its
-four tests for NaN, its boolean indexing and its clip of gradients behind the step, but for two things: it says nothing
-where the listing prints, and it is no `torch.optim.Optimizer`, which the listing is by name only. Not for training:
-use `ham.HAM`.
+It follows the listing in the README of the authors' repository (TomJacobs05/HAM at 5128597), including its copies, its
+four tests for NaN, its boolean indexing and its clipping of gradients after the step. It differs in two points: it
+does not print, and it is not a `torch.optim.Optimizer`, which the listing is in name only. For training, use `ham.HAM`.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from torch.optim import Optimizer
 
 
 class PublishedHAM:
-    """A base optimizer, then the published multiplicative step, norm bound and gradient clip.
+    """A base optimizer followed by the published multiplicative step, norm bound and gradient clipping.
 
     Args:
         base: The optimizer that takes the first half of the step.
         alpha: Strength of the sign-aware part.
         beta: Decay per unit of learning rate.
         max_weight_norm: Largest norm of a tensor after the step.
-        max_grad_norm: Norm that the gradients of a group are clipped to once they have been used.
+        max_grad_norm: Norm to which the gradients of a group are clipped after they have been used.
 
     Attributes:
-        events: How often a tensor was left out, by the test that it failed, or was scaled to the bound.
+        events: How often a tensor was skipped, by the test that it failed, and how often one was scaled to the bound.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class PublishedHAM:
         self.events: Counter[str] = Counter()
 
     def step(self) -> None:
-        """Take the base step, then the multiplicative one."""
+        """Take the base step, then the multiplicative step."""
         self.base.step()
         for group in self.base.param_groups:
             for param in group["params"]:

@@ -1,4 +1,4 @@
-"""The measured costs as a table and as JSON."""
+"""The measured costs as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEAST_SPEED_UP, MOST_PASSES = 40, 2.5
 
 
 def table(found: Found) -> str:
-    """Times in steps of the optimizer, memory in copies of the weights."""
+    """Return the costs of methods as a table: times in steps of the optimizer, memory in copies of the weights."""
     lines = [
         f"{found.model}, {found.weights:,} prunable weights, {found.sparsity:.0%} sparse, {found.device}",
         f"A step of SGD with momentum takes {found.optimizer_ms:.2f} ms. Times are in such steps, beyond it.",
@@ -30,7 +30,10 @@ def table(found: Found) -> str:
 
 
 def optimizer_table(found: FoundOptimizer) -> str:
-    """Times in milliseconds and in those of the streaming pass, the listing and the base, whole steps first."""
+    """Return the times of HAM as tables, of whole steps first.
+
+    Times are in milliseconds, and relative to the streaming pass, the listing and the base.
+    """
     lines = [
         f"{found.model}, {found.weights:,} weights, {found.device}, {found.threads} threads, {found.rounds} rounds",
         f"A pass that reads weight and gradient and writes the weight takes {found.streaming_ms:.2f} ms.",
@@ -45,7 +48,7 @@ def optimizer_table(found: FoundOptimizer) -> str:
 
 
 def to_json(found: Found | FoundOptimizer) -> str:
-    """One object; null where nothing was observed."""
+    """Return the results as one JSON object, with null where nothing was observed."""
     return json.dumps(asdict(found), indent=1)
 
 

@@ -1,4 +1,4 @@
-"""A network with random weights and gradients on which a method does its work, step by step."""
+"""A network with random weights and gradients on which the mask work of a method is run step by step."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ CLASSES, IMAGE = 10, (3, 32, 32)
 
 
 def build_network(name: str, device: torch.device) -> nn.Module:
-    """The network, a thousand classes of small colour images; always the same weights."""
+    """Build a network for a thousand classes of small colour images, always with the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return zoo.build(name, num_classes=1000, in_channels=IMAGE[0], image_size=IMAGE[1]).to(device)
 
 
 def probe(device: torch.device) -> sparsity.Probe:
-    """Random images for topologies that look at data, ten classes in turn; small, for their cost is not the masks'."""
+    """Return random images for topologies that read data, with ten classes in turn.
+
+    The images are small, since the cost of evaluating them is not that of the masks.
+    """
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(1)
@@ -38,18 +41,18 @@ def probe(device: torch.device) -> sparsity.Probe:
 
 
 class Trial:
-    """One method on one network; its gradients are set, not computed.
+    """One method on one network, whose gradients are set, not computed.
 
     Args:
         topology: A registered topology.
         representation: A registered representation.
         network: The network; it is changed.
         steps: Length of a training in steps.
-        steps_per_epoch: Steps an epoch.
+        steps_per_epoch: Steps per epoch.
 
     Attributes:
-        sparse: The topology at work.
-        initial_seconds: Time that `attach` took, initial masks included.
+        sparse: The sparse training of the network.
+        initial_seconds: Seconds that `attach` took, including initial masks.
     """
 
     def __init__(self, topology: str, representation: str, network: nn.Module, *, steps: int, steps_per_epoch: int):
@@ -61,7 +64,7 @@ class Trial:
             for name, theta in self.rep.weights()
         }
         self._rest = [p for p in network.parameters() if p.ndim < 2]
-        # torch.optim.SGD as a configuration builds it; its decay is of the groups
+        # torch.optim.SGD as a configuration builds it, with the weight decay in its groups
         optimizer = torch.optim.SGD(self.rep.param_groups(weight_decay=1e-4), lr=1e-3, momentum=0.9)
         needs = registry.topology(topology).needs_probe
         begun = self.clock()
@@ -78,19 +81,19 @@ class Trial:
         self.initial_seconds = self.clock() - begun
 
     def clock(self) -> float:
-        """Seconds, once the device is idle."""
+        """Wait until the device is idle and return the time in seconds."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
     def timed(self, work: Callable[[], Any]) -> float:
-        """Seconds that some work takes."""
+        """Run some work and return the seconds that it takes."""
         begun = self.clock()
         work()
         return self.clock() - begun
 
     def backward(self) -> float:
-        """Bring dL/dθ to the trained tensors; seconds of what the representation adds to a plain one."""
+        """Set the gradients of the trained tensors from dL/dθ; return the seconds beyond those of a plain one."""
         for parameter in self._rest:
             parameter.grad = torch.zeros_like(parameter)
         if type(self.rep).materialise is sparsity.Representation.materialise:
@@ -107,7 +110,10 @@ class Trial:
             slot.module.weight.backward(self._gradients[name])  # pyright: ignore
 
     def step(self) -> tuple[float, list[str]]:
-        """One step; its seconds, the representation's share of forward and backward included, and its events."""
+        """Take one step; return its seconds and its events.
+
+        The seconds include the representation's part of the forward and backward pass.
+        """
         before = len(self.sparse.events)
         seconds = self.backward() + self.timed(self._step)
         if self.sparse.level_ended:
@@ -118,17 +124,17 @@ class Trial:
         self.sparse.step(metrics=lambda: {"train_accuracy": 0.5})
 
     def save(self) -> tuple[Any, Any]:
-        """Network, masks and what methods remember; `load` goes back there."""
+        """Return the state of network, masks and method, for `load`."""
         network = {key: tensor.clone() for key, tensor in self.rep.model.state_dict().items()}
         return network, copy.deepcopy(self.sparse.state_dict())
 
     def load(self, saved: tuple[Any, Any]) -> None:
-        """Undo everything since `save`, but for the optimizer's momenta."""
+        """Restore the state that `save` returned; the optimizer's momenta stay as they are."""
         self.rep.model.load_state_dict(saved[0])
         self.sparse.load_state_dict(saved[1])
 
     def jump(self, step: int) -> None:
-        """Go on at another step, as if all between had happened without an event."""
+        """Continue at another step, as if the steps in between had been taken without an event."""
         state: Mapping[str, Any] = self.sparse.state_dict()
         level = min(step // self.sparse.levels.steps, self.sparse.levels.count - 1)
         self.sparse.load_state_dict({**state, "step": step, "levels": {**state["levels"], "index": level}})

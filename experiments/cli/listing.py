@@ -1,4 +1,4 @@
-"""What methods there are: as text for the terminal, and as the page docs/methods.md, from one description."""
+"""The list of methods, as text for the terminal and as the page docs/methods.md, from one description."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 REGENERATE = "ham methods --markdown > docs/methods.md"
 
 KINDS = {
-    "topology": "topologies: which weights exist",
-    "representation": "representations: how an existing weight is parametrised",
+    "topology": "topologies: which weights are active",
+    "representation": "representations: how an active weight is parametrised",
 }
 HEAD = ("name", "family", "title", "options", "paper")
 FIGURES = ("row", "data", "sparsity %: top-1 %", "epochs", "layers", "source", "known", "to compare")
@@ -31,7 +31,7 @@ class ListedMethod:
 
     Attributes:
         kind: ``topology`` or ``representation``.
-        name: Registered name.
+        name: Its registered name.
         cls: Its class.
     """
 
@@ -41,29 +41,29 @@ class ListedMethod:
 
     @property
     def head(self) -> tuple[str, ...]:
-        """Its row of the overview, see `HEAD`."""
+        """The method's row of the overview, see `HEAD`."""
         family = getattr(self.cls, "family", "")
         return (self.name, family, self.cls.title, str(len(fields(self.cls.Options))), self.cls.paper)
 
     @property
     def text(self) -> str:
-        """Paper, rule and deviations: the class's docstring."""
+        """The docstring of the class: paper, rule and deviations."""
         return inspect.cleandoc(self.cls.__doc__ or "")
 
     @property
     def facts(self) -> list[str]:
-        """What the class states about itself and its docstring need not."""
+        """Facts that the attributes of the class state, so that its docstring need not."""
         if self.kind == "representation":
-            return ["weights can come back at zero" if self.cls.grad_at_zero else "refused with topologies that regrow"]
+            return ["weights can regrow at zero" if self.cls.grad_at_zero else "refused with topologies that regrow"]
         stated = {
-            "regrows": "weights can come back",
-            "needs_probe": "looks at data before training",
+            "regrows": "weights can regrow",
+            "needs_probe": "reads data before training",
             "repeats": "a run consists of several trainings",
         }
         return [text for attribute, text in stated.items() if getattr(self.cls, attribute)]
 
     def options(self) -> list[tuple[str, ...]]:
-        """Name, type, default, range and meaning of each option."""
+        """Return name, type, default, range and meaning of each option."""
         return [
             (row["name"], row["type"], _default(row["default"]), row["allowed"], row["doc"])
             for row in describe_options(self.cls.Options)
@@ -71,13 +71,13 @@ class ListedMethod:
 
 
 def methods() -> list[ListedMethod]:
-    """All registered methods."""
+    """Return all registered methods."""
     tables = {"topology": registry.topologies(), "representation": registry.representations()}
     return [ListedMethod(kind, name, cls) for kind, table in tables.items() for name, cls in table.items()]
 
 
 def overview() -> str:
-    """One line a method."""
+    """Return the overview, with one line per method."""
     known = methods()
     widths = _widths([HEAD, *(method.head for method in known)])
     lines = []
@@ -90,11 +90,11 @@ def overview() -> str:
 
 
 def describe(name: str, figures: Sequence[Figure] = ()) -> str:
-    """Docstring, options and published figures of one method.
+    """Return docstring, options and published figures of one method, as text.
 
     Args:
         name: A topology or representation.
-        figures: The figures that others published of it.
+        figures: Published figures of the method.
 
     Raises:
         UserError: if there is no such method.
@@ -118,7 +118,7 @@ def describe(name: str, figures: Sequence[Figure] = ()) -> str:
 
 
 def figure_rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
-    """Published figures as text, see `FIGURES`: one line a row of a source, whatever its sparsities."""
+    """Return published figures as text, see `FIGURES`: all sparsities of a source's row share one line."""
     lines: dict[tuple[str, ...], list[str]] = {}
     for figure in figures:
         head = (figure.row, f"{figure.dataset}, {figure.model}")
@@ -133,10 +133,10 @@ def figure_rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
 
 
 def markdown(figures_of: Callable[[str], Sequence[Figure]]) -> str:
-    """The page docs/methods.md.
+    """Return the page docs/methods.md.
 
     Args:
-        figures_of: Name of a method to the figures that others published of it.
+        figures_of: Function from the name of a method to its published figures.
     """
     known = methods()
     parts = [_INTRODUCTION]
@@ -154,17 +154,17 @@ def markdown(figures_of: Callable[[str], Sequence[Figure]]) -> str:
 
 _INTRODUCTION = f"""# Methods
 
-What is registered, in the words of the code: this page is written by `{REGENERATE}` and
-a test says when it is out of date. `ham methods NAME` prints one of its sections.
+The registered methods, as the code describes them. This page is written by `{REGENERATE}`,
+and a test fails if it is out of date. `ham methods NAME` prints one of its sections.
 
-A row of a table is a topology, a representation and an optimizer; HAM goes around any optimizer
-(`optimizer.ham`), and SAM around that (`optimizer.sam`). Published figures are what the sources state, top-1 in per
-cent; none of them was computed here. "unconfirmed" ones are recalled from the literature, "second-hand" ones come from
-notes or reviews, not from the source itself. Epochs and layer densities are left empty where they are not stated."""
+A row of a table is a topology, a representation and an optimizer; HAM wraps any optimizer (`optimizer.ham`), and SAM
+wraps that (`optimizer.sam`). Published figures are those of the sources, top-1 in per cent; none of them was computed
+here. "unconfirmed" ones are recalled from the literature, "second-hand" ones come from notes or reviews, not from the
+source itself. Epochs and layer densities are left empty where they are not stated."""
 
 
 def _default(value: Any) -> str:
-    """As it is written in a configuration."""
+    """Return a default value as it is written in a configuration."""
     if value is MISSING:
         return "required"
     if value is None:

@@ -1,6 +1,6 @@
 """The `ham` command.
 
-Heavy imports stand inside the commands: `ham --help` and the commands that only read load no torch.
+Slow imports are inside the commands, so that `ham --help` and commands that only read results do not load torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from experiments.errors import SuiteError, UserError
 from . import bench, read, theory
 
 if TYPE_CHECKING:
-    from experiments.config.resolve import Loaded, Spec
+    from experiments.config.resolve import Loaded
+    from experiments.config.schema import Spec
     from experiments.config.sweep import Sweep
 
 app = typer.Typer(
@@ -35,7 +36,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as optimizer.lr=0.2.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder that run folders are written below.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes; default: one a core.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes; default: one per core.")]
 RUNS = Path("runs")
 
 
@@ -68,10 +69,10 @@ def run(
     spec, identity, folder = _single(loaded, out)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(folder.name, total=None)
-        result, leads = run_here(
+        result, is_main = run_here(
             spec, folder, identity, lambda done, total: bars.update(bar, completed=done, total=total), threads
         )
-    if leads:
+    if is_main:
         print(
             f"{folder}: accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}"
         )
@@ -213,7 +214,10 @@ def _single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:
 
 
 def main() -> None:
-    """Run the command line; every foreseeable error is one message and an exit code (2: user, 1: failure)."""
+    """Run the command line.
+
+    Every expected error becomes one message and an exit code: 2 for a mistake of the user's, 1 for a failure.
+    """
     try:
         app()
     except SuiteError as error:

@@ -1,4 +1,4 @@
-"""The commands that read what runs left behind; none of them loads torch."""
+"""The commands that read the files of runs; none of them loads torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Words = Annotated[
 
 
 class Format(StrEnum):
-    """How a table is written."""
+    """Output format of a table."""
 
     text = "text"
     markdown = "markdown"
@@ -39,7 +39,7 @@ class Format(StrEnum):
 
 
 class Again(StrEnum):
-    """Runs that can be submitted again."""
+    """States of runs that can be submitted again."""
 
     failed = "failed"
     lost = "lost"
@@ -56,7 +56,7 @@ def status(
     """Say of each run whether it is done, running, pending, resumable, failed, lost or not started, and how far."""
     from results.progress import status as reader
 
-    if as_json + watch + (resubmit is not None) > 1:
+    if [as_json, watch, resubmit is not None].count(True) > 1:
         raise UserError("--json, --watch and --resubmit exclude each other; give one")
     if watch:
         _watch(directory, every)
@@ -77,22 +77,25 @@ def _print(report: Report) -> None:
 
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(_coloured(render(report, console.width)), soft_wrap=True)
+        console.print(_colored(render(report, console.width)), soft_wrap=True)
     else:
         print(render(report))
 
 
-def _coloured(text: str) -> Text:
+def _colored(text: str) -> Text:
     from rich.text import Text
 
-    coloured = Text(text)
-    coloured.highlight_regex(r"(?m)^(failed|lost|unknown):$|^The scheduler .*$", "red")
-    coloured.highlight_regex(r"(?m)^(running|pending|resumable|elsewhere):$", "bold")
-    return coloured
+    colored = Text(text)
+    colored.highlight_regex(r"(?m)^(failed|lost|unknown):$|^The scheduler .*$", "red")
+    colored.highlight_regex(r"(?m)^(running|pending|resumable|elsewhere):$", "bold")
+    return colored
 
 
 def _watch(directory: Path, every: float) -> None:
-    """Look until nothing is under way or Ctrl-C; on a terminal in place, elsewhere whenever the text has changed."""
+    """Show the status until nothing is under way or Ctrl-C.
+
+    On a terminal the text is updated in place; elsewhere it is printed again whenever it has changed.
+    """
     from rich.console import Console
     from rich.live import Live
 
@@ -107,7 +110,7 @@ def _watch(directory: Path, every: float) -> None:
                 report = look(directory)
                 if console.is_terminal:
                     text = _fitting(report, console.width, console.height - 2)
-                    live.update(_coloured(f"{text}\n\n{time.strftime('%H:%M:%S')}, every {every:g} s"), refresh=True)
+                    live.update(_colored(f"{text}\n\n{time.strftime('%H:%M:%S')}, every {every:g} s"), refresh=True)
                 elif (text := render(report)) != before:
                     print(text, end="\n\n", flush=True)
                     before = text
@@ -119,7 +122,7 @@ def _watch(directory: Path, every: float) -> None:
 
 
 def _fitting(report: Report, width: int, height: int) -> str:
-    """The text with lists so short that it fits the terminal, as far as that can be."""
+    """Return the text with its lists shortened until it fits the terminal, or as short as possible."""
     from results.progress.status_text import LISTED, render
 
     texts = (render(report, width, listed) for listed in range(LISTED, 0, -1))
@@ -131,7 +134,7 @@ def _fitting(report: Report, width: int, height: int) -> str:
 
 
 def _submit_again(report: Report, state: str) -> str:
-    """Submit the failed or lost runs of a sweep again; what was submitted, in a line."""
+    """Submit the failed or lost runs of a sweep again, and return a line about what was submitted."""
     from results.runs.submissions import submissions
 
     folder = report.sweep.directory
@@ -180,7 +183,7 @@ def logs(
     try:
         while follow:
             over = (path / "result.json").is_file() or (path / "failure.json").is_file()
-            tasks = submissions(sweep.directory).by_run.get(path, [])  # it may be submitted anew meanwhile
+            tasks = submissions(sweep.directory).by_run.get(path, [])  # it may have been submitted again meanwhile
             if not printed.look(files_of(path, tasks, rank)) and over:
                 return
             time.sleep(1)
@@ -189,7 +192,7 @@ def logs(
 
 
 def _choice(directory: Path, paths: set[Path]) -> str:
-    """Runs to choose from: the ones in trouble first."""
+    """Return a list of runs to choose from, those with problems first."""
     from results.progress.status import status as look
 
     order = ("failed", "lost", "running", "resumable", "unknown", "elsewhere", "pending", "done")

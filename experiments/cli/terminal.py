@@ -1,4 +1,4 @@
-"""What a person sees while work is under way: bars on a terminal, nothing but problems elsewhere."""
+"""Progress on the terminal: bars on an interactive one, only problems elsewhere."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ console = Console(stderr=True, highlight=False)
 
 
 class SweepBars(Listener):
-    """One bar over all tasks and one for each that is running.
+    """One progress bar over all tasks, and one for each running task.
 
     Args:
         total: Number of tasks.
-        unit: What a task is called.
+        unit: Plural noun for the tasks, shown beside the bar over all.
     """
 
     def __init__(self, total: int, unit: str = "runs"):
@@ -44,17 +44,17 @@ class SweepBars(Listener):
         self._bars.stop()
 
     def started(self, name: str) -> None:
-        """Add a bar."""
+        """Add a bar for the task."""
         self._ids[name] = self._bars.add_task(name, total=None)
 
     def progress(self, name: str, done: int, total: int) -> None:
-        """Move a bar."""
+        """Move the bar of the task."""
         self._bars.update(self._ids[name], completed=done, total=total)
 
     def finished(self, name: str, outcome: TaskResult) -> None:
-        """Remove the bar; say what went wrong, if anything did."""
+        """Remove the bar of the task, and print its error, if there is one."""
         self._bars.remove_task(self._ids.pop(name))
         self._bars.advance(self._all)
         if outcome.error and not outcome.interrupted:
-            # a Text, since an error may hold brackets, which would be read as markup
+            # a Text, since brackets in an error would be read as markup
             self._bars.console.print(Text.assemble(("failed", "red"), f" {name}: {outcome.error}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The command that measures HAM's theory."""
+"""The command `ham theory`, which measures what the theory of HAM predicts."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ THEORY = "theory"  # folder of the settings of `ham theory`, which are no runs
 
 
 def configs_folder() -> Path:
-    """The folder of the packaged configurations: inside an installed package, or beside it in a checkout."""
+    """Return the folder of the packaged configurations: inside an installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "configs"
     return inside if inside.exists() else package.parent / "configs"
 
 
 def known_configs() -> list[str]:
-    """Names of the packaged configurations of runs, without suffix, sorted."""
+    """Return the names of the packaged configurations of runs, without suffix, sorted."""
     folder = configs_folder()
     names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob(f"*{SUFFIX}"))
     return sorted(name for name in names if not name.endswith(CALIBRATION) and not name.startswith(f"{THEORY}/"))

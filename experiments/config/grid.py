@@ -43,11 +43,11 @@ class SweepGrid:
         self._check()
 
     def fail(self, message: str, *path: str | int) -> UserError:
-        """The error for a key path below ``sweep``."""
+        """Return the error for a key path below ``sweep``."""
         return UserError(f"{dotted(('sweep', *path))}: {message}", place_of(self.tree, path))
 
     def columns(self) -> Iterator[dict[str, Any]]:
-        """The product of the columns' values, in order; one empty mapping if there are no columns."""
+        """Yield the product of the columns' values, in order; one empty mapping if there are no columns."""
         keys = list(self.section.columns)
         for values in itertools.product(*self.section.columns.values()):
             yield dict(zip(keys, values, strict=True))
@@ -107,7 +107,7 @@ class SweepGrid:
             raise self.fail("an empty list matches no cell", *path)
 
     def resolve(self, row: str, column: dict[str, Any], calibrate: bool) -> Spec:
-        """The specification of a cell: row, then column, then every rule that matches."""
+        """Resolve the specification of a cell: apply the row, then the column, then every rule that matches."""
         context = f"row {row!r}{at(column)}"
         tree = apply(self.loaded.tree, self.rows[row], context)
         for key, value in column.items():
@@ -123,7 +123,7 @@ class SweepGrid:
 
 
 def at(column: dict[str, Any]) -> str:
-    """A column as messages name it, or an empty string."""
+    """Name a column as messages do; return an empty string for none."""
     return f" at {', '.join(f'{key}={show(value)}' for key, value in column.items())}" if column else ""
 
 

@@ -44,7 +44,7 @@ def identity(spec: Spec, content_hash: str | None = None) -> str:
 
 
 def calibration_identity(spec: Spec) -> str:
-    """Identity of a specification before its threshold decay is filled in: the key of a calibration file's entry."""
+    """Hash a specification before its threshold decay is filled in: the key of an entry in a calibration file."""
     options = dataclasses.replace(spec.representation.options, **{THRESHOLD_DECAY: CALIBRATED})
     return identity(spec.model_copy(update={"representation": spec.representation.with_options(options)}))
 

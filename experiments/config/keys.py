@@ -18,7 +18,7 @@ KeyPath = tuple[str | int, ...]
 
 
 def dotted(path: KeyPath) -> str:
-    """A key path as messages print it."""
+    """Write a key path as messages print it."""
     return ".".join(str(part) for part in path)
 
 
@@ -147,7 +147,7 @@ def assign_text(tree: Located, text: str) -> Located:
 
 
 def lookup(tree: Mapping[str, Any], path: Sequence[str]) -> tuple[bool, Any]:
-    """Whether a nested mapping has a key path, and its value."""
+    """Look a key path up in a nested mapping: whether it is there, and its value."""
     value: Any = tree
     for part in path:
         if not isinstance(value, Mapping) or part not in value:
@@ -157,7 +157,7 @@ def lookup(tree: Mapping[str, Any], path: Sequence[str]) -> tuple[bool, Any]:
 
 
 def place_of(tree: Any, path: KeyPath) -> str | None:
-    """Where a key path was written; for an absent key, where the mapping was that lacks it."""
+    """Say where a key path was written; for an absent key, where the mapping that lacks it was."""
     place = None
     for part in path:
         if isinstance(tree, Located) and part in tree:

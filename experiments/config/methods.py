@@ -132,7 +132,7 @@ def problems_of_parts(tree: Mapping[str, Any]) -> list[Problem]:
 
 
 def _build(kind: str, name: str, given: Mapping[str, Any]) -> tuple[Any, list[Problem]]:
-    """The options of a method from the keys beside its name, or what is wrong with them."""
+    """Build the options of a method from the keys beside its name, or say what is wrong with them."""
     from sparsity.options import OptionError, build_options
     from sparsity.registry import UnknownMethodError
 
@@ -154,7 +154,7 @@ def _build(kind: str, name: str, given: Mapping[str, Any]) -> tuple[Any, list[Pr
 
 
 def method_class(kind: str, name: str) -> Any:
-    """The registered class of a topology or representation.
+    """Look up the registered class of a topology or representation.
 
     Raises:
         UnknownMethodError: if there is none of this name.
@@ -165,7 +165,7 @@ def method_class(kind: str, name: str) -> Any:
 
 
 def neutral_options(kind: str, name: str) -> dict[str, Any]:
-    """The options of a method that have a neutral value, and that value."""
+    """Return the options of a method that have a neutral value, with that value."""
     fields = dataclasses.fields(method_class(kind, name).Options)
     return {
         field.name: field.metadata["neutral"]

@@ -42,14 +42,14 @@ class Problem(NamedTuple):
 
 
 def show(value: Any) -> str:
-    """A value as messages print it: as YAML writes it, cut to a readable length."""
+    """Write a value as messages print it: as YAML does, cut to a readable length."""
     names = {None: "null", True: "true", False: "false"}
     text = names[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def complain(problems: Iterable[Problem], tree: Any, context: str = "") -> UserError:
-    """One error out of several problems, one a line.
+    """Make one error of several problems, one per line.
 
     Args:
         problems: At least one.
@@ -122,7 +122,7 @@ def _translate(model: type[BaseModel], error: ErrorDetails, above: KeyPath, also
 
 
 def unknown_key(key: str, allowed: list[str], of: str = "", model: type[BaseModel] | None = None) -> str:
-    """The text for a key nobody knows.
+    """Write the message about an unknown key.
 
     Args:
         key: Its name.
@@ -148,7 +148,7 @@ def _type_hint(kind: str, value: Any) -> str:
 
 
 def _sparsity_hint(path: KeyPath, value: Any) -> str:
-    """People write 95 or "95%"; a fraction is meant."""
+    """Add a hint for people who write 95 or "95%" where a fraction is meant."""
     if path[-1:] != ("sparsity",):
         return ""
     text = str(value).removesuffix("%").strip()
@@ -158,7 +158,7 @@ def _sparsity_hint(path: KeyPath, value: Any) -> str:
 
 
 def keys_hint(model: type[BaseModel], path: KeyPath) -> Any:
-    """The annotation of the field at a path; keys of a free mapping and list indices lead to their values' type."""
+    """Return the annotation of the field at a path; list indices and keys of a free mapping lead to their values."""
     hint: Any = model
     for part in path:
         inner = _model_in(hint)
@@ -168,7 +168,7 @@ def keys_hint(model: type[BaseModel], path: KeyPath) -> Any:
 
 
 def keys_at(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """The allowed keys of the mapping at a path."""
+    """Return the allowed keys of the mapping at a path."""
     inner = _model_in(keys_hint(model, path))
     return list(inner.model_fields) if inner else []
 

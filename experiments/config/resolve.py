@@ -21,10 +21,8 @@ from .identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity
 from .keys import KeyPath, assign_text, place_of
 from .problems import Problem, complain, validate
 from .rules import contradictions
-from .schema import OptimizerSpec, Spec
+from .schema import Spec
 from .yaml_text import Located, read_yaml, shown
-
-__all__ = ["Loaded", "OptimizerSpec", "Spec", "calibration_path", "from_mapping", "load", "read_calibration", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Loaded:
     sweep: Located | None
 
     def place(self, path: KeyPath) -> str | None:
-        """Where a key path was written, as ``FILE:LINE`` or ``command line``."""
+        """Say where a key path was written, as ``FILE:LINE`` or ``command line``."""
         return place_of(self.sweep, path[1:]) if path[:1] == ("sweep",) else place_of(self.tree, path)
 
 
@@ -81,7 +79,7 @@ def resolve(loaded: Loaded, tree: Located | None = None, *, calibrate: bool = Tr
         context: What is being resolved, for messages.
 
     Raises:
-        UserError: with one line for every problem.
+        UserError: with one line per problem.
     """
     tree = loaded.tree if tree is None else tree
     spec = _build(tree, (loaded.path.parent, Path()), context)
@@ -93,7 +91,7 @@ def resolve(loaded: Loaded, tree: Located | None = None, *, calibrate: bool = Tr
 
 
 def with_threshold_decay(spec: Spec, number: float) -> Spec:
-    """A specification with another decay of STR's thresholds."""
+    """Return a copy of a specification with another decay of STR's thresholds."""
     options = dataclasses.replace(spec.representation.options, **{THRESHOLD_DECAY: number})
     return spec.model_copy(update={"representation": spec.representation.with_options(options)})
 
@@ -102,13 +100,13 @@ def from_mapping(mapping: Mapping[str, Any]) -> Spec:
     """Rebuild the specification of a run from what its ``spec.yaml`` holds, `Spec.model_dump()`.
 
     Raises:
-        UserError: with one line for every problem.
+        UserError: with one line per problem.
     """
     return _build(mapping, (Path(),), "")
 
 
 def calibration_path(config: Path) -> Path:
-    """The calibration file that belongs to a configuration file: ``NAME.calibration.yaml`` beside it."""
+    """Return the calibration file of a configuration: ``NAME.calibration.yaml`` beside it."""
     return config.with_name(f"{config.stem}{CALIBRATION}.yaml")
 
 
@@ -128,7 +126,7 @@ def _build(tree: Mapping[str, Any], folders: Sequence[Path], context: str) -> Sp
 
 
 def _calibrated(loaded: Loaded, tree: Located, spec: Spec, context: str) -> float:
-    """The number for a specification: from the file's own calibration, else from those of the files it extends."""
+    """Look up the decay for a specification: in the calibration of its own file, else of the files it extends."""
     wanted = calibration_identity(spec)
     for config in reversed(loaded.files):
         number = read_calibration(calibration_path(config)).get(wanted)

@@ -82,12 +82,12 @@ class MethodSpec(Section):
 
     @property
     def options(self) -> Any:
-        """The method's own options in a resolved specification: an instance of its `Options`."""
+        """The method's own options, an instance of its `Options`; only in a resolved specification."""
         assert self._options is not None, "options are built when a configuration is resolved"
         return self._options
 
     def with_options(self, options: Any, **fields: Any) -> Self:
-        """A copy that holds these options, as the object they are and as keys beside the section's own."""
+        """Return a copy that holds these options, as one object and as keys beside the section's own."""
         own = {name: getattr(self, name) for name in type(self).model_fields}
         section = type(self).model_construct(**{**own, **fields}, **dataclasses.asdict(options))
         section._options = options
@@ -95,7 +95,7 @@ class MethodSpec(Section):
 
 
 class TopologySpec(MethodSpec):
-    """Which weights exist. `sparsity` is the target share of zeros over all prunable weights, in [0, 1).
+    """Which weights are active. `sparsity` is the target share of zeros over all prunable weights, in [0, 1).
 
     Resolution sets it to 0 where neither topology nor representation aims at a sparsity.
     """
@@ -104,7 +104,7 @@ class TopologySpec(MethodSpec):
 
 
 class RepresentationSpec(MethodSpec):
-    """How an existing weight is parametrised."""
+    """How an active weight is parametrised."""
 
 
 class HamSpec(Section):
@@ -167,10 +167,13 @@ class ScheduleSpec(Section):
     gamma: Annotated[float, Field(gt=0, lt=1), _neutral(0.1)]
 
 
+Device = Literal["auto", "cpu", "cuda"]
+
+
 class RuntimeSpec(Section):
     """Device, memory layout, precision and how a step is computed; `rank_timeout` in minutes."""
 
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
     channels_last: bool
     amp: Literal["none", "bf16", "fp16"]
     accumulate: Annotated[Positive, _neutral(1)]

@@ -1,7 +1,7 @@
 """A table: rows × columns × seeds to a list of runs, in a fixed order.
 
 A cell of the table is a row, a column and a seed. Several cells may be one run: a dense row under a column of
-sparsities is trained once a seed and repeated in the table.
+sparsities is trained once per seed and repeated in the table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .grid import SweepGrid, at
 from .identity import identity
 from .keys import lookup
 from .problems import show
-from .resolve import Loaded, Spec, resolve
+from .resolve import Loaded, resolve
+from .schema import Spec
 from .yaml_text import shown
 
 MAX_NAME = 80  # characters of a run's folder
@@ -114,7 +115,7 @@ def expand(
 
 
 def manifest(sweep: Sweep) -> dict[str, Any]:
-    """The content of ``sweep.json``: what a table needs to find and order its runs. Paths are relative to the file."""
+    """Return the content of ``sweep.json``: what a table needs to find and order its runs; paths are relative to it."""
     cells = [
         {"row": cell.row, "column": cell.column, "seed": cell.seed, "identity": cell.identity, "path": cell.path}
         for cell in sweep.cells
@@ -124,19 +125,19 @@ def manifest(sweep: Sweep) -> dict[str, Any]:
 
 
 def slug(text: str) -> str:
-    """Lower-case ASCII letters, digits and dots joined by dashes: "RiGL + HAM" becomes "rigl-ham"."""
+    """Reduce a text to lower-case ASCII letters, digits and dots joined by dashes: "RiGL + HAM" becomes "rigl-ham"."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9.]+", "-", ascii_text).strip("-.") or "row"
 
 
 def run_name(label: str, hashed: str, seed: int) -> str:
-    """Name of a run's folder, at most 80 characters that every file system takes."""
+    """Name a run's folder, with at most 80 characters that every file system takes."""
     suffix = f"-{hashed}-s{seed}"
     return slug(label)[: MAX_NAME - len(suffix)].rstrip("-.") + suffix
 
 
 def _check_cells(grid: SweepGrid, cells: list[Cell]) -> None:
-    """What shows only in resolved cells: columns without effect, rows that are the same."""
+    """Refuse what shows only in resolved cells: columns without effect, rows that are the same."""
     for key in grid.section.columns:
         if not any(lookup(cell.spec.model_dump(), key.split("."))[0] for cell in cells):
             parent = key.rpartition(".")[0]
@@ -150,7 +151,7 @@ def _check_cells(grid: SweepGrid, cells: list[Cell]) -> None:
 
 
 def _named(cells: list[Cell]) -> list[Cell]:
-    """Give the cells their folders: one for each identity and seed, named after its first row.
+    """Give the cells their folders: one per identity and seed, named after its first row.
 
     The name has the values of the columns that the run depends on. It does not depend on which other columns the table
     has, so that a table grows without orphaning its runs.

@@ -173,7 +173,7 @@ def _parse(text: str, locate: Locate) -> Any:
 
 
 def shown(path: Path) -> str:
-    """A path as messages print it: relative where it is below the current folder."""
+    """Write a path as messages print it: relative where it is below the current folder."""
     absolute = os.path.abspath(path)
     relative = os.path.relpath(absolute)
     return absolute if relative.startswith("..") else relative

@@ -1,6 +1,6 @@
-"""Data sets by name. Importing this package loads no torch; `content_hash` needs none either.
+"""Data sets by name. Importing this package does not import torch, and neither does `content_hash`.
 
-A data set of one's own joins by an entry in `DATASETS`.
+To add a data set, add an entry to `DATASETS`.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ DATASETS: dict[str, Source] = {
 
 
 def find(name: str) -> Source:
-    """Look a data set up.
+    """Return the data set of a name.
 
     Raises:
-        UserError: if there is none of this name.
+        UserError: if there is no data set of this name.
     """
     if name not in DATASETS:
         raise UserError(
@@ -60,9 +60,9 @@ def find(name: str) -> Source:
 
 @cache
 def content_hash(name: str, root: str | None) -> str:
-    """Hash of a data set's content, for the identity of a run: it does not depend on where the files are.
+    """Return the hash of a data set's content, which is part of a run's identity in place of the files' location.
 
-    Remembered within a process, since a sweep asks once a cell.
+    Cached within a process, since a sweep asks for it once per cell.
 
     Raises:
         UserError: if the data set is unknown or cannot be loaded.
@@ -77,7 +77,7 @@ def outline(spec: DataSettings) -> Outline:
         spec: The section ``data`` of its configuration.
 
     Raises:
-        UserError: naming the key that has to change; whatever `build` would refuse.
+        UserError: in every case in which `build` raises one; the error names the key that has to change.
     """
     return find(spec.name).outline(spec)
 
@@ -89,16 +89,16 @@ def build(
 
     Args:
         spec: The section ``data`` of its configuration.
-        seed: Seed of the run; it decides the order of batches and the augmentation, nothing else.
-        device: Where the tensors live.
-        channels_last: Memory layout of the images.
-        shard: Which rank's part of it, by default all.
+        seed: Seed of the run; here it determines only the order of batches and the augmentation.
+        device: Device of the tensors.
+        channels_last: Whether images are stored in the channels-last memory layout.
+        shard: The rank's part of the data; None is all of it.
 
     Returns:
-        The data: in memory on the device, or read as it is used.
+        The data, either held in memory on the device or read from files when needed.
 
     Raises:
-        UserError: naming the key that has to change.
+        UserError: if the section asks for something impossible; the error names the key that has to change.
     """
     import torch
 

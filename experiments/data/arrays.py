@@ -1,4 +1,4 @@
-"""Images and labels as they come from a file, before normalisation and splitting."""
+"""Images and labels as read from a file, before normalisation and splitting."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Arrays:
-    """A labelled set of images, all of one size, with a training and a test part.
+    """A labelled set of images of equal size, with a training and a test part.
 
     Attributes:
-        train_images: uint8, shape [N, H, W] (grey) or [N, C, H, W], 0 to 255.
+        train_images: uint8, shape [N, H, W] (greyscale) or [N, C, H, W], 0 to 255.
         train_labels: int64, shape [N], 0 to classes - 1.
         test_images: uint8, shape [M, H, W] or [M, C, H, W].
         test_labels: int64, shape [M].
@@ -28,14 +28,14 @@ class Arrays:
 
     @property
     def channels(self) -> int:
-        """Channels of an image."""
+        """Number of channels of an image."""
         return 1 if self.train_images.ndim == 3 else self.train_images.shape[1]
 
     @cached_property
     def content_hash(self) -> str:
-        """First 16 hexadecimal digits of SHA-256 over dtypes, shapes and bytes.
+        """The first 16 hexadecimal digits of the SHA-256 of dtypes, shapes and bytes.
 
-        It stands for the data in the identity of a run: the folder may move, the pixels may not change.
+        It represents the data in the identity of a run: the folder may move, but the pixels may not change.
         """
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):

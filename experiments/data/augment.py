@@ -1,4 +1,4 @@
-"""Random crops and flips of images in memory, for whole batches at once."""
+"""Random crops and flips of images in memory, applied to whole batches at once."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from experiments.seeding import derived_seed
 
 @dataclass(frozen=True)
 class CropFlip:
-    """Pad an image, crop it back to its size at random, mirror every second one.
+    """Random cropping and mirroring: pad an image, crop it back to its size, and mirror it with probability 1/2.
 
-    What happens to an image is a function of seed, epoch and image alone: neither batches, nor ranks, nor a restart
-    change it. The draws of an epoch are made at once for all images of the file, in file order.
+    The transformation of an image depends on seed, epoch and image alone, not on batches, ranks or restarts: the
+    random numbers of an epoch are drawn at once for all images of the file, in file order.
 
     Attributes:
-        size: Number of images in the file, held-out ones included.
+        size: Number of images in the file, including held-out ones.
         pad: Pixels added on each side.
-        fill: Value of the added pixels by channel, float [C]; after normalisation, black is not zero.
+        fill: Value of the added pixels per channel, float [C]: black, which is not zero after normalisation.
         seed: Seed of the run.
     """
 
@@ -30,21 +30,25 @@ class CropFlip:
     seed: int
 
     def draws(self, epoch: int) -> Tensor:
-        """Draw for an epoch: int64 [size, 3] on the CPU, row and column of the crop's corner, 0 or 1 for a mirror."""
+        """Draw the random numbers of an epoch.
+
+        Returns:
+            Row and column of each crop's corner, and 1 where the image is mirrored; int64 [size, 3] on the CPU.
+        """
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "augment", epoch))
         corners = torch.randint(2 * self.pad + 1, (self.size, 2), generator=generator)
         mirrored = torch.randint(2, (self.size, 1), generator=generator)
         return torch.cat([corners, mirrored], dim=1)
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Crop and mirror.
+        """Crop and mirror images.
 
         Args:
             images: Float [n, C, H, W].
-            draws: The rows of `draws` of these images, int64 [n, 3].
+            draws: The rows of `draws` for these images, int64 [n, 3].
 
         Returns:
-            Images of the same shape and device, laid out in memory as they were.
+            Images of the same shape, device and memory layout.
         """
         count, channels, height, width = images.shape
         pad, device = self.pad, images.device
@@ -56,7 +60,7 @@ class CropFlip:
         columns = left[:, None] + torch.arange(width, device=device)
         columns = torch.where(mirrored[:, None] == 1, columns.flip(1), columns)
         image = torch.arange(count, device=device)
-        # indices apart from the channels' slice put the channels last: the batch is put back in order
+        # advanced indices on both sides of a slice move the channels to the end; permute restores their place
         chosen = padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         last = images.is_contiguous(memory_format=torch.channels_last)
         return chosen.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""A data set in memory, normalised and split, as training and evaluation use it."""
+"""A data set in memory, normalised and split for training and evaluation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVALUATION_BATCH = 1000
 
 @dataclass(frozen=True)
 class DataBundle:
-    """What a run needs of its data.
+    """The `Data` of a set of images in memory.
 
     Attributes:
         num_classes: Number of classes.
@@ -31,11 +31,11 @@ class DataBundle:
         image_size: Height and width of an image in pixels.
         content_hash: Hash of the whole data set as loaded, before the split.
         sampler: The order of training batches.
-        train: The images trained on.
+        train: The images to train on.
         validation: The images held out of the training part; may be empty.
         test: The test images.
-        positions: Place of each training image in the file, int64 [N].
-        augment: What is done to training images, or None.
+        positions: Position of each training image in the file, int64 [N].
+        augment: Augmentation of training images, or None.
     """
 
     num_classes: int
@@ -51,19 +51,19 @@ class DataBundle:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of training batches in an epoch."""
+        """Number of training batches per epoch."""
         return self.sampler.steps_per_epoch
 
     def count(self, part: Literal["train", "validation", "test"]) -> int:
-        """Number of images of a part, over all ranks."""
+        """Return the number of images of a part, over all ranks."""
         return len({"train": self.train, "validation": self.validation, "test": self.test}[part])
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over this rank's part of the training batches of an epoch from a given batch on.
+        """Iterate over this rank's part of the training batches of an epoch, from batch `start` on.
 
         Args:
             epoch: Counted from 0.
-            start: Batches of this epoch that are over already, 0 to `steps_per_epoch`.
+            start: Number of batches of this epoch to skip, 0 to `steps_per_epoch`.
 
         Returns:
             Pairs of images [batch_size / ranks, C, H, W] and labels [batch_size / ranks].
@@ -83,13 +83,13 @@ class DataBundle:
         return self.augment.apply(images[here], draws[self.positions[index]]), labels[here]
 
     def evaluate_batches(self, part: Literal["validation", "test"]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate once over this rank's share of a part, in file order; each image is in one rank's share.
+        """Iterate once over this rank's share of a part, in file order; each image is in exactly one rank's share.
 
         Args:
-            part: ``"validation"`` (no batches where it is empty) or ``"test"``.
+            part: ``"validation"`` (no batches if it is empty) or ``"test"``.
 
         Returns:
-            Pairs of images and labels, `EVALUATION_BATCH` at a time; the last may be smaller.
+            Pairs of images and labels, `EVALUATION_BATCH` per pair; the last may be smaller.
         """
         held = {"validation": self.validation, "test": self.test}[part]
         share = self.sampler.shard.of(len(held))
@@ -97,25 +97,28 @@ class DataBundle:
         return ((held.images[chosen], held.labels[chosen]) for chosen in slices)
 
     def close(self) -> None:
-        """Do nothing: all of it is in memory."""
+        """Do nothing, since all data are in memory."""
 
 
 def split(
     labels: NDArray[np.int64], num_classes: int, validation: int, train_limit: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split a training part, balanced and independent of any seed, so that all runs are compared on equal terms.
+    """Split a training part into images to train on and images to hold out.
+
+    The split is balanced over the classes and does not depend on a seed, so that all runs share it.
 
     Args:
         labels: int64 [N], 0 to num_classes - 1.
         num_classes: Number of classes.
         validation: Images to hold out: the last validation / num_classes of each class, in file order.
-        train_limit: Images to train on: the first train_limit / num_classes of each class; None for all that are left.
+        train_limit: Images to train on: the first train_limit / num_classes of each class; None for all that are not
+            held out.
 
     Returns:
-        Indices into `labels` to train on and to hold out, both ascending.
+        Indices into `labels` of the images to train on and to hold out, both ascending.
 
     Raises:
-        UserError: if a number is not a multiple of the classes or exceeds what is there.
+        UserError: if a number is not a multiple of the number of classes or exceeds the available images.
     """
     members = [np.flatnonzero(labels == label) for label in range(num_classes)]
     rarest = min(len(member) for member in members)
@@ -161,10 +164,12 @@ def make_bundle(
     channels_last: bool,
     shard: Shard = WHOLE,
 ) -> DataBundle:
-    """Split, normalise and place a data set; see `split`, `make_part` and `ArraySource` for the arguments.
+    """Split and normalise a data set and move it to the device.
+
+    See `split`, `make_part` and `ArraySource` for the arguments.
 
     Raises:
-        UserError: if the split is impossible or not even one batch fits into the training part.
+        UserError: if the split is impossible or the batch is larger than the training part.
     """
     train, held = split(arrays.train_labels, num_classes, validation, train_limit)
     check_batch(batch_size, len(train))
@@ -200,7 +205,7 @@ def epoch_of(
         is left out.
 
     Raises:
-        UserError: if the split is impossible or not even one batch fits into the training part.
+        UserError: if the split is impossible or the batch is larger than the training part.
     """
     train, _ = split(labels, num_classes, validation, train_limit)
     check_batch(batch_size, len(train))
@@ -210,10 +215,10 @@ def epoch_of(
 
 
 def check_batch(batch_size: int, images: int) -> None:
-    """Make sure that at least one batch fits into the training part.
+    """Check that the training part holds at least one batch.
 
     Raises:
-        UserError: if none does.
+        UserError: if it does not.
     """
     if not 1 <= batch_size <= images:
         raise UserError(
@@ -222,10 +227,10 @@ def check_batch(batch_size: int, images: int) -> None:
 
 
 def check_divisible(batch_size: int, ranks: int, micro_batches: int = 1) -> None:
-    """Make sure that all ranks get equally many images a step, or their mean gradient would not be the batch's.
+    """Check that all ranks get equally many images per step; otherwise their mean gradient is not that of the batch.
 
     Raises:
-        UserError: if they would not.
+        UserError: if they do not.
     """
     if batch_size % (ranks * micro_batches):
         shares = f"{ranks} ranks" + (f" × {micro_batches} micro-batches" if micro_batches > 1 else "")

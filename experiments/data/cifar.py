@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"). Loads no torch.
 
-60,000 colour photographs of 32x32 pixels in ten or a hundred classes, read from a folder as its author publishes them:
-the python version (``cifar-10-batches-py``, ``cifar-100-python``) or the binary one (``cifar-10-batches-bin``,
-``cifar-100-binary``); equal images have one content hash in both.
+60,000 colour photographs of 32x32 pixels in ten or a hundred classes, read from a folder in either form that the
+author publishes: the python version (``cifar-10-batches-py``, ``cifar-100-python``) or the binary one
+(``cifar-10-batches-bin``, ``cifar-100-binary``). Both forms of the same images have the same content hash.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .plain_pickle import PickleError, read_plain_pickle
 
 CHANNELS, IMAGE_SIZE = 3, 32
 PIXELS = CHANNELS * IMAGE_SIZE**2
-# Zeros around a training image before it is cropped at random, as in He et al. 2016 (arXiv:1512.03385).
+# Width of the black border added to a training image before it is cropped at random (He et al. 2016, arXiv:1512.03385).
 PAD = 4
 
 # Of the training images, on the scale 0 to 1.
@@ -41,7 +41,7 @@ class Layout:
         folder: Name of its folder.
         train: Files of the training part, in order.
         test: File of the test part.
-        read: Reads one file; raises ValueError, whose text says what is wrong with it.
+        read: Function that reads one file; raises ValueError with a text that says what is wrong with the file.
     """
 
     folder: str
@@ -51,7 +51,7 @@ class Layout:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All its files."""
+        """All files of this layout."""
         return (*self.train, self.test)
 
 
@@ -59,10 +59,10 @@ def load_10(root: str | Path | None) -> Arrays:
     """Load CIFAR-10.
 
     Args:
-        root: The folder of the batches, or the one that holds it.
+        root: The folder of the batches, or its parent.
 
     Returns:
-        Images uint8 [N, 3, 32, 32] and labels int64 [N]; 50,000 and 10,000 in the published set.
+        Images uint8 [N, 3, 32, 32] and labels int64 [N]; the published set has 50,000 to train on and 10,000 to test.
 
     Raises:
         UserError: if files are missing, damaged or of another format.
@@ -138,7 +138,7 @@ def _pickled(label_key: str) -> Callable[[Path], ArrayPart]:
 
 
 def _binary(label_bytes: int) -> Callable[[Path], ArrayPart]:
-    """Rows of labels, of which the last is the fine one, and pixels."""
+    """Return a reader of files whose rows are `label_bytes` labels, the fine one last, followed by the pixels."""
 
     def read(path: Path) -> ArrayPart:
         content = np.frombuffer(path.read_bytes(), dtype=np.uint8)

@@ -1,7 +1,7 @@
-"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747): ten kinds of clothing, 28x28 grey pixels.
+"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747): ten kinds of clothing in 28x28 greyscale images.
 
-A part is embedded: the first 500 training images of each class and all 10,000 test images, made by
-`scripts/make_fashion_mnist.py`. The full 60,000 are read from a folder.
+A part of it comes with the package: the first 500 training images of each class and all 10,000 test images, extracted
+by `scripts/make_fashion_mnist.py`. The full set of 60,000 training images is read from a folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .idx import IdxError, read_idx
 
 NUM_CLASSES = 10
 IMAGE_SIZE = 28
-# Of the 60,000 training images, on the scale 0 to 1; also used for the embedded part, so that both see equal inputs.
+# Of the 60,000 training images, on the scale 0 to 1; also used for the embedded part, so that equal images become
+# equal inputs.
 MEAN, STD = 0.2860, 0.3530
 
 EMBEDDED = Path(__file__).with_name("fashion_mnist_5k.npz")
@@ -39,14 +40,14 @@ def load(root: str | Path | None) -> Arrays:
     """Load the embedded part or the full set.
 
     Args:
-        root: None for the embedded part; else a folder with the four idx files, gzipped or not, or a torchvision root
-            (which holds them in ``FashionMNIST/raw``).
+        root: None for the embedded part; otherwise a folder with the four idx files, gzipped or not, or a root folder
+            of torchvision's (which holds them in ``FashionMNIST/raw``).
 
     Returns:
         Images uint8 [N, 28, 28] and labels int64 [N]: 5,000 and 10,000 embedded, 60,000 and 10,000 in the full set.
 
     Raises:
-        UserError: if files are missing, damaged or not Fashion-MNIST's format.
+        UserError: if files are missing, damaged or not in the format of Fashion-MNIST.
     """
     return _load_embedded(EMBEDDED) if root is None else _load_folder(Path(root).expanduser())
 

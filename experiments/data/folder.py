@@ -1,4 +1,4 @@
-"""A folder of images, ``train/CLASS/*`` and ``val/CLASS/*``: what lies in it, without opening an image. No torch."""
+"""The listing of a folder of images, ``train/CLASS/*`` and ``val/CLASS/*``. Opens no image and imports no torch."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from experiments.errors import UserError
 EXTENSIONS = (".jpg", ".jpeg", ".png")  # in either case
 _KEY = "data.root"
 _LAYOUT = "expected are train/CLASS/*.jpg and val/CLASS/*.jpg (or .jpeg, .png)"
-# listing waits for the file system, a network's more often than not, and not for the processor
+# listing is limited by the file system, often a network's, and not by the processor
 _THREADS = 16
-_NAMED = 3  # of a long list in a message
+_NAMED = 3  # names that a message spells out of a long list
 
 
 @dataclass(frozen=True)
 class Files:
-    """The images of one part, by class and within a class by name.
+    """The images of one part, sorted by class and, within a class, by name.
 
-    Names are held as one array of bytes: a million Python strings would cost every worker process its own copy.
+    Names are held in one array of bytes, since each worker process would copy a million Python strings.
 
     Attributes:
         folder: ``ROOT/train`` or ``ROOT/val``.
-        classes: Names of the class folders, sorted; the position is the label.
+        classes: Names of the class folders, sorted; a class's position is its label.
         names: File names, bytes [N].
         labels: int64 [N].
     """
@@ -44,30 +44,31 @@ class Files:
         return len(self.labels)
 
     def path(self, index: int) -> str:
-        """Path of one image."""
+        """Return the path of one image."""
         return os.path.join(self.folder, self.classes[self.labels[index]], os.fsdecode(bytes(self.names[index])))
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Both parts; they have the same classes."""
+    """The training and the test part of a folder of images; both have the same classes."""
 
     train: Files
     test: Files
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, sorted; the position is the label."""
+        """Names of the classes, sorted; a class's position is its label."""
         return self.train.classes
 
     @cached_property
     def content_hash(self) -> str:
-        """First 16 hexadecimal digits of SHA-256 over what the folder holds, but not over the pixels.
+        """The first 16 hexadecimal digits of a SHA-256 over the listing of the folder, not over the pixels.
 
-        It sees the name of every class and every image, in which part and class it lies, and the size in bytes of the
-        first image of every class in both parts: images that are missing, added, renamed, moved to another class or
-        all encoded anew (resized, say) change it. It does not see one image replaced by another of its name, unless it
-        is the first of its class and differs in size. Reading 1.3 million files for it would take an hour.
+        The hash covers the names of all classes and images, the part and class of each image, and the size in bytes of
+        the first image of each class in both parts. It changes if images are removed, added, renamed, moved to another
+        class, or all encoded again (resized, for instance). It does not change if one image is replaced by another of
+        the same name, unless that is the first of its class and differs in size. Hashing the pixels would mean reading
+        1.3 million files, which takes an hour.
         """
         digest = hashlib.sha256()
         for part in (self.train, self.test):
@@ -82,14 +83,16 @@ class ImageFolder:
 
 @lru_cache(maxsize=2)
 def scan(root: str | None) -> ImageFolder:
-    """List a folder; remembered within a process, which asks for the identity first and then trains.
+    """List a folder of images.
+
+    Cached within a process, which first needs the listing for the identity and then for training.
 
     Args:
-        root: Folder with ``train`` and ``val``. Files that are no images by their names are passed over, and so is
-            what starts with a dot.
+        root: Folder with ``train`` and ``val``. Files without the name of an image are skipped, and so is everything
+            whose name starts with a dot.
 
     Raises:
-        UserError: if root is None, the layout is another, a class is empty or the parts differ in their classes.
+        UserError: if root is None, the layout is different, a class is empty, or the parts have different classes.
     """
     if root is None:
         raise UserError(f"is null, so there are no images to read; give data.root=DIR; in it, {_LAYOUT}", where=_KEY)
@@ -143,7 +146,7 @@ def _files(folder: Path, classes: tuple[str, ...]) -> Files:
 
 
 def _images(folder: Path) -> list[bytes]:
-    """Names of the images in a folder, sorted; told by the name alone, which asks the file system nothing more."""
+    """Return the sorted names of the images in a folder, recognised by name alone to save calls to the file system."""
     with os.scandir(folder) as entries:
         names = [name for entry in entries if (name := entry.name).lower().endswith(EXTENSIONS) and name[0] != "."]
     return sorted(os.fsencode(name) for name in names)

@@ -1,6 +1,7 @@
-"""The idx format of MNIST and its relatives, plain or gzipped.
+"""A reader of the idx format of MNIST and similar data sets, plain or gzipped.
 
-Two zero bytes, a type byte (8 = uint8), the number of dimensions, the dimensions as big-endian uint32, the data.
+A file holds two zero bytes, a type byte (8 = uint8), the number of dimensions, the dimensions as big-endian uint32,
+and the data.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ _UINT8 = 8
 
 
 class IdxError(ValueError):
-    """A file that is not a complete idx file of bytes; the message says why, without the file's name."""
+    """The file is not a complete idx file of unsigned bytes; the message says why, without the file's name."""
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """Read an idx file of unsigned bytes.
 
     Args:
-        path: The file; a name ending in ``.gz`` is decompressed.
+        path: The file; decompressed if its name ends in ``.gz``.
 
     Returns:
-        A uint8 array, of the dimensions in the file.
+        A uint8 array with the dimensions that the file states.
 
     Raises:
-        IdxError: if the file cannot be read, is damaged, truncated, longer than it says or of another format.
+        IdxError: if the file cannot be read, is damaged, truncated, longer than its header says, or of another format.
     """
     try:
         content = path.read_bytes()

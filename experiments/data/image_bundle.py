@@ -1,4 +1,4 @@
-"""A folder of images as training and evaluation use it: read ahead by worker processes, seekable."""
+"""A folder of images for training and evaluation: seekable, and read ahead by worker processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVALUATION_BATCH = 256
 
 
 class _Plan(Sampler[Request]):
-    """The requests of the pass that begins next; persistent workers outlive many passes."""
+    """A sampler whose requests can be replaced before each pass, since persistent workers serve many passes."""
 
     def __init__(self) -> None:
         self.requests: Sequence[Request] = ()
@@ -39,18 +39,19 @@ class _Plan(Sampler[Request]):
 class ImageBundle:
     """The `Data` of a folder of images.
 
-    One set of worker processes serves all passes, so one pass goes on at a time: a new one ends the one before.
+    One set of worker processes serves all passes, so only one pass runs at a time: starting a pass ends the previous
+    one.
 
     Args:
         folder: The images.
         spec: The section ``data``.
-        placement: Seed, device, layout, rank.
+        placement: Seed, device, memory layout and rank.
         size: Height and width of an image in pixels.
         mean: Mean of each channel on the scale 0 to 1.
-        std: Standard deviation of each.
+        std: Standard deviation of each channel.
 
     Raises:
-        UserError: if the split is impossible or the batch does not fit.
+        UserError: if the split is impossible or the batch is larger than the training part.
     """
 
     in_channels = 3
@@ -88,27 +89,28 @@ class ImageBundle:
             pin_memory=placement.device.type == "cuda",
             collate_fn=_as_it_is,
             worker_init_fn=_keep_reading,
-            generator=torch.Generator(),  # each pass draws a number; from the global one, a resumed run would differ
+            # each pass draws a number: from the global generator, it would make a resumed run differ
+            generator=torch.Generator(),
         )
         self._reading: Iterator[Any] = iter(())
         self._passes = 0
 
     @property
     def content_hash(self) -> str:
-        """Hash of names and some sizes."""
+        """Hash of all names and some sizes, see `ImageFolder.content_hash`."""
         return self.folder.content_hash
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of training batches in an epoch."""
+        """Number of training batches per epoch."""
         return self.sampler.steps_per_epoch
 
     def count(self, part: PartName) -> int:
-        """Number of images of a part, over all ranks."""
+        """Return the number of images of a part, over all ranks."""
         return len(self._parts[part])
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over this rank's part of the training batches of an epoch from batch `start` on."""
+        """Iterate over this rank's part of the training batches of an epoch, from batch `start` on."""
         train = self._parts["train"]
         return self._read([Request("train", train[i.numpy()], epoch) for i in self.sampler.batches(epoch, start)])
 
@@ -142,7 +144,7 @@ class ImageBundle:
             yield self._placed(*batch)
 
     def _placed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels travel as bytes and are normalised where they are used: a quarter of the traffic."""
+        """Normalise a batch on the device: the transfer of pixels as bytes takes a quarter of the traffic of floats."""
         device = self._placement.device
         layout = torch.channels_last if self._placement.channels_last else torch.contiguous_format
         images = images.to(device, non_blocking=True).to(memory_format=layout)
@@ -154,13 +156,16 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-# What a terminal and Slurm send to all processes of a run.
+# Signals that a terminal and Slurm send to all processes of a run.
 _SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let no signal reach a new worker before `_keep_reading`; this process gets them a moment later."""
+    """Block signals while workers start, so that none reaches a worker before `_keep_reading` has run.
+
+    This process receives them a moment later.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGTERM})
     try:
         yield
@@ -169,17 +174,17 @@ def _signals_held() -> Iterator[None]:
 
 
 def _keep_reading(worker: int) -> None:
-    """Leave the end to the training process.
+    """Make a worker ignore signals, so that the training process decides when it ends.
 
-    It finishes its step on a signal and saves a checkpoint, and may still wait for this process. SIGTERM counts where
-    it comes from the training process itself.
+    On a signal, the training process finishes its step and saves a checkpoint, for which it may still wait for this
+    worker. SIGTERM ends a worker only if it comes from the training process itself.
     """
     del worker
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     if hasattr(signal, "sigwaitinfo"):
-        threading.Thread(target=_end_for_parent, daemon=True).start()  # SIGTERM stays blocked, and waits there
+        threading.Thread(target=_end_for_parent, daemon=True).start()  # waits for SIGTERM, which stays blocked
     else:  # macOS
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 

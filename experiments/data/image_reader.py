@@ -1,4 +1,4 @@
-"""Images from files: decoded, augmented, cropped. Runs in worker processes as well as in the training process."""
+"""Reading of images: decoding, augmentation, cropping; runs in worker processes or in the training process."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Request:
     """One batch to read.
 
     Attributes:
-        part: Where the images lie.
-        indices: Which of them, int64 [n].
-        epoch: Epoch they are augmented for; None: they are evaluated on.
+        part: Part of the folder that holds the images.
+        indices: Indices of the images in that part, int64 [n].
+        epoch: Epoch to augment for; None crops the centre, for evaluation.
     """
 
     part: Literal["train", "test"]
@@ -37,16 +37,16 @@ class Request:
 
 
 class Reader(Dataset):
-    """Batches by request: uint8 [n, 3, size, size] and labels int64 [n].
+    """A reader of batches by request: images uint8 [n, 3, size, size] and labels int64 [n].
 
-    Training images are cropped at random (8 % to 100 % of the area, sides 3:4 to 4:3), resized and mirrored, the
-    published augmentation of all recipes here; the others are resized to size · 256 / 224 on the shorter side and
-    cropped in the centre. Decoding and bilinear resizing are Pillow's, as in the code of AC/DC and STR; TurboPrune's
-    FFCV differs in single pixel values.
+    Training images are cropped at random (8 % to 100 % of the area, sides 3:4 to 4:3), resized and mirrored, which is
+    the published augmentation of all recipes here. Other images are resized to size · 256 / 224 on the shorter side
+    and cropped in the centre. Decoding and bilinear resizing are Pillow's, as in the code of AC/DC and STR; FFCV, which
+    TurboPrune uses, differs in single pixel values.
 
     Args:
         folder: The images.
-        size: Height and width of what is returned, in pixels.
+        size: Height and width of the returned images in pixels.
         seed: Seed of the run.
     """
 
@@ -57,7 +57,10 @@ class Reader(Dataset):
         self.crop = v2.Compose([v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size), v2.PILToTensor()])
 
     def __getitem__(self, request: Request) -> tuple[Tensor, Tensor] | UserError:
-        """Read a batch. An error is returned: raised, it would reach the training process as a page of text."""
+        """Read a batch.
+
+        A `UserError` is returned, not raised: the data loader would wrap a raised one in a page of traceback.
+        """
         files = self.folder.train if request.part == "train" else self.folder.test
         try:
             images = [self._image(files.path(int(i)), int(i), request.epoch) for i in request.indices]
@@ -69,30 +72,32 @@ class Reader(Dataset):
         image = decode(path)
         if epoch is None:
             return self.crop(image)
-        # of seed, epoch and image alone, so that neither workers, nor ranks, nor a restart change an image
+        # the seed depends on epoch and image alone, so that workers, ranks and restarts do not change an image
         with drawing_from(derived_seed(self.seed, "augment", epoch, index)):
             return self.augment(image)
 
 
 def decode(path: str) -> Image.Image:
-    """Decode a JPEG or PNG to RGB; told apart by content, since ImageNet has a PNG named .JPEG.
+    """Decode a JPEG or PNG to RGB.
+
+    The format is recognised by content, since ImageNet holds a PNG named .JPEG.
 
     Raises:
-        UserError: if it cannot be read.
+        UserError: if the file cannot be decoded.
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):  # Pillow would cut the values off
+            if image.mode.startswith(("I", "F")):  # Pillow would clip the values
                 raise ValueError("more than 8 bits a channel")
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow says of damage
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises for damage
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise UserError(f"this image cannot be decoded ({reason}); replace or remove it", where=path) from error
 
 
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """Let torchvision, which draws from torch's global CPU generator, draw from a seed of its own meanwhile."""
+    """Seed torch's global CPU generator, from which torchvision draws, and restore it at the end of the block."""
     generator = torch.default_generator  # not torch.manual_seed, which would reach the GPUs' generators too
     before = generator.get_state()
     generator.manual_seed(seed)

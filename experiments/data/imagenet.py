@@ -1,7 +1,7 @@
 """ImageNet (Russakovsky et al. 2015, arXiv:1409.0575), or any folder of photographs in its layout. Loads no torch.
 
-``data.root`` has ``train/CLASS/*`` and ``val/CLASS/*``; the classes are the folders' names, sorted, so their number
-comes from there. `val` is the test part, as everywhere in the literature; a validation part is held out of `train`.
+``data.root`` holds ``train/CLASS/*`` and ``val/CLASS/*``. The sorted names of the folders are the classes, so their
+number is not fixed. `val` is the test part, as everywhere in the literature; a validation part is held out of `train`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class ImageNet:
-    """The `Source` of the images."""
+    """The `Source` of a folder of images."""
 
     def content_hash(self, root: str | None) -> str:
-        """Hash of names and some sizes, see `ImageFolder.content_hash`."""
+        """Return the hash of all names and some sizes, see `ImageFolder.content_hash`."""
         return scan(root).content_hash
 
     def outline(self, spec: DataSettings) -> Outline:
-        """See `Source`."""
+        """Describe the data of a run, see `Source.outline`."""
         from .bundle import epoch_of
 
         folder = scan(spec.root)
@@ -30,7 +30,7 @@ class ImageNet:
         return Outline(len(folder.classes), 3, spec.image_size or IMAGE_SIZE, *epoch)
 
     def open(self, spec: DataSettings, placement: Placement) -> Data:
-        """See `Source`."""
+        """Return the data of a run, see `Source.open`."""
         from .image_bundle import ImageBundle
 
         return ImageBundle(scan(spec.root), spec, placement, size=spec.image_size or IMAGE_SIZE, mean=MEAN, std=STD)

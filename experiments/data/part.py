@@ -1,4 +1,4 @@
-"""Images and labels of one part of a data set, as numbers a network takes."""
+"""Images and labels of one part of a data set, normalised for a network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Scale = float | tuple[float, ...]  # of all pixels, or of each channel's
+Scale = float | tuple[float, ...]  # one value for all pixels, or one per channel
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ def make_part(
     device: str | torch.device,
     channels_last: bool,
 ) -> Part:
-    """Turn pixels 0 to 255 into (pixel / 255 - mean) / std on the device.
+    """Make a part on the device, with pixels of 0 to 255 normalised to (pixel / 255 - mean) / std.
 
     Args:
         images: uint8 [N, H, W] or [N, C, H, W].
         labels: int64 [N].
-        mean: Mean of the pixels on the scale 0 to 1, or of each channel's.
+        mean: Mean of all pixels, or of each channel's, on the scale 0 to 1.
         std: Their standard deviation.
-        device: Where the tensors live.
-        channels_last: Store images channel by channel for each pixel, which convolutions on CPUs like better.
+        device: Device of the tensors.
+        channels_last: Store the channels of each pixel side by side, which is faster for convolutions on CPUs.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     pixels = torch.tensor(images, device=device)
@@ -49,7 +49,7 @@ def make_part(
 
 
 def normalised(pixels: Tensor, mean: Scale, std: Scale) -> Tensor:
-    """(pixels / 255 - mean) / std, in place; float [N, C, H, W] of 0 to 255."""
+    """Compute (pixels / 255 - mean) / std in place, for pixels float [N, C, H, W] of 0 to 255."""
     # a single value stays a number: as a tensor it could round differently
     shift, scale = (
         torch.tensor(value, device=pixels.device).view(1, -1, 1, 1) if isinstance(value, tuple) else value

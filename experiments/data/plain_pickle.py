@@ -1,7 +1,7 @@
-"""Pickles that hold plain data, read without running anything that is in them.
+"""A reader of pickles that hold plain data, which runs none of the code that a pickle can name.
 
-A pickle is a program: it names functions and calls them. This reader knows four names, which together make arrays of
-unsigned bytes, and refuses all others before anything is called.
+A pickle is a program that names functions and calls them. This reader knows only the names that are needed to make
+arrays of unsigned bytes, and refuses all others before anything is called.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 
 class PickleError(ValueError):
-    """A file that is not a pickle of plain data; the message says why, without the file's name."""
+    """The file is not a pickle of plain data; the message says why, without the file's name."""
 
 
 def read_plain_pickle(path: Path) -> Any:
@@ -38,25 +38,25 @@ def read_plain_pickle(path: Path) -> Any:
 
 
 class _NdarrayType:
-    """What stands for the class numpy.ndarray: an argument of `_reconstruct`, nothing that could be called."""
+    """A placeholder for the class numpy.ndarray: only an argument of `_reconstruct`, and not callable."""
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
-    """An empty array, which the pickle then fills through `ndarray.__setstate__`."""
+    """Return an empty array, which the pickle then fills through `ndarray.__setstate__`."""
     if kind is not _NDARRAY:
         raise PickleError("an array of a class of its own")
     return np.ndarray(0, np.uint8)
 
 
 def _dtype(code: Any, align: Any = False, copy: Any = False) -> np.dtype:
-    """The one type of element that is read."""
+    """Return the only supported element type, uint8."""
     if code not in (b"u1", "u1"):
         raise PickleError(f"an array of {code!r}; only unsigned bytes (u1) are read")
-    return np.dtype(np.uint8, copy=True)  # a copy, for the pickle sets its state
+    return np.dtype(np.uint8, copy=True)  # a copy, since the pickle sets its state
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """How Python 3 writes bytes for Python 2."""
+    """Return bytes in the form in which Python 3 pickles them for Python 2."""
     if encoding not in ("latin1", b"latin1") or not isinstance(text, str):
         raise PickleError(f"text in the encoding {encoding!r}")
     return text.encode("latin1")
@@ -73,7 +73,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """An unpickler to which only the names in `_KNOWN` mean anything; none of them is the original."""
+    """An unpickler that resolves only the names in `_KNOWN`, and each to a replacement of the original."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         found = _KNOWN.get((module_name, global_name))

@@ -1,4 +1,4 @@
-"""The order of training images: seekable, so that a resumed run sees exactly what an unbroken one would."""
+"""The order of training images: seekable, so that a resumed run sees the same batches as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from experiments.seeding import derived_seed
 
 @dataclass(frozen=True)
 class Shard:
-    """The part of the data that one of several ranks works on.
+    """The part of the data that belongs to one of several ranks.
 
     Attributes:
         rank: 0 to `size` - 1.
@@ -24,7 +24,10 @@ class Shard:
     size: int = 1
 
     def of(self, count: int) -> range:
-        """This rank's positions among `count`: contiguous, disjoint, all covered, lengths at most one apart."""
+        """Return this rank's positions among `count`.
+
+        The ranges of all ranks are contiguous and disjoint, cover all positions, and differ in length by at most one.
+        """
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
 
@@ -33,16 +36,16 @@ WHOLE = Shard()
 
 @dataclass(frozen=True)
 class SeekableSampler:
-    """Random batches of indices without replacement; the incomplete last batch of an epoch is dropped.
+    """A sampler of random batches of indices without replacement; the incomplete last batch of an epoch is dropped.
 
-    The permutation of an epoch is a function of seed and epoch alone. No state survives between calls, hence none has
-    to be saved, and any position is reached without walking there. Ranks share each batch.
+    The permutation of an epoch depends on seed and epoch alone. The sampler therefore has no state that would have to
+    be saved, and can start at any position at once. Ranks share each batch.
 
     Attributes:
         size: Number of images, at least `batch_size`.
-        batch_size: Images a batch over all ranks, a multiple of their number.
+        batch_size: Images per batch over all ranks, a multiple of their number.
         seed: Seed of the run.
-        shard: Whose part of each batch `batches` yields.
+        shard: The rank whose part of each batch `batches` yields.
     """
 
     size: int
@@ -58,20 +61,20 @@ class SeekableSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches in an epoch."""
+        """Number of batches per epoch."""
         return self.size // self.batch_size
 
     def permutation(self, epoch: int) -> Tensor:
-        """Return the order of an epoch (counted from 0): int64 [size], each index once."""
+        """Return the order of an epoch (counted from 0), a permutation of all indices, int64 [size]."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
         return torch.randperm(self.size, generator=generator)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
-        """Iterate over the rest of an epoch.
+        """Iterate over the batches of an epoch, from batch `start` on.
 
         Args:
             epoch: Counted from 0.
-            start: Batches of this epoch that are over already, 0 to `steps_per_epoch`.
+            start: Number of batches of this epoch to skip, 0 to `steps_per_epoch`.
 
         Returns:
             `steps_per_epoch` - `start` tensors of indices, int64 [batch_size / ranks].

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the suite: where it comes from, and what a run gets of it. Loads no torch."""
+"""The protocols of a data set: a `Source`, known by name, and the `Data` that a run gets of it. Loads no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PartName = Literal["train", "validation", "test"]
 
 
 class DataSettings(Protocol):
-    """The section ``data`` of a configuration, as far as it is read here."""
+    """The keys of the section ``data`` of a configuration that this package reads."""
 
     @property
     def name(self) -> str:
@@ -30,7 +30,7 @@ class DataSettings(Protocol):
 
     @property
     def root(self) -> str | None:
-        """Folder of the files; None for what comes with the package."""
+        """Folder of the files; None for files that come with the package."""
         ...
 
     @property
@@ -40,44 +40,44 @@ class DataSettings(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Images a training step, over all ranks."""
+        """Images per training step, over all ranks."""
         ...
 
     @property
     def validation(self) -> int:
-        """Images held out of the training part, a multiple of the classes; 0 for none."""
+        """Images held out of the training part, a multiple of the number of classes; 0 for none."""
         ...
 
     @property
     def train_limit(self) -> int | None:
-        """Images to train on, a multiple of the classes; None for all."""
+        """Images to train on, a multiple of the number of classes; None for all."""
         ...
 
     @property
     def evaluate_on(self) -> str:
-        """The part of the headline accuracy: ``"test"`` or ``"validation"``."""
+        """The part on which the reported accuracy is measured: ``"test"`` or ``"validation"``."""
         ...
 
     @property
     def workers(self) -> int:
-        """Processes a rank that read images; 0 reads in the training process."""
+        """Processes per rank that read images; 0 reads in the training process."""
         ...
 
 
 def lengths(spec: DataSettings) -> dict[str, Any]:
-    """What the length of an epoch depends on."""
+    """Return the settings that determine the length of an epoch."""
     return {"validation": spec.validation, "train_limit": spec.train_limit, "batch_size": spec.batch_size}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How and for whom the batches of a run are made.
+    """Seed, device, memory layout and rank of the batches of a run.
 
     Attributes:
-        seed: Seed of the run; it decides the order of batches and the augmentation, nothing else.
-        device: Where the tensors live.
-        channels_last: Memory layout of the images.
-        shard: Which rank's part of the data.
+        seed: Seed of the run; here it determines only the order of batches and the augmentation.
+        device: Device of the tensors.
+        channels_last: Whether images are stored in the channels-last memory layout.
+        shard: The rank's part of the data.
     """
 
     seed: int
@@ -87,7 +87,7 @@ class Placement:
 
 
 class Data(Protocol):
-    """What a run needs of its data. Batches are pairs of images, float32 [n, C, H, W], and labels, int64 [n]."""
+    """The data of a run. Batches are pairs of images, float32 [n, C, H, W], and labels, int64 [n]."""
 
     @property
     def num_classes(self) -> int:
@@ -111,17 +111,17 @@ class Data(Protocol):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of training batches in an epoch."""
+        """Number of training batches per epoch."""
         ...
 
     def count(self, part: PartName) -> int:
-        """Number of images of a part, over all ranks."""
+        """Return the number of images of a part, over all ranks."""
         ...
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over this rank's part of the training batches of an epoch from batch `start` on.
+        """Iterate over this rank's part of the training batches of an epoch, from batch `start` on.
 
-        Nothing before `start` is read, and no global random state is touched.
+        Batches before `start` are not read, and no global random state changes.
 
         Raises:
             ValueError: if epoch or start is out of range.
@@ -129,23 +129,23 @@ class Data(Protocol):
         ...
 
     def evaluate_batches(self, part: Literal["validation", "test"]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate once over this rank's share of a part; each image is in one rank's share."""
+        """Iterate once over this rank's share of a part; each image is in exactly one rank's share."""
         ...
 
     def close(self) -> None:
-        """End what reads ahead; no batches after it."""
+        """Stop reading ahead; no batches can be read afterwards."""
         ...
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What is known of a run's data without placing them: form of an image, classes, length of an epoch.
+    """The properties of a run's data that are known without placing them on a device.
 
     Attributes:
         num_classes: Number of classes.
         in_channels: Channels of an image.
         image_size: Height and width of an image in pixels.
-        steps_per_epoch: Number of training batches in an epoch.
+        steps_per_epoch: Number of training batches per epoch.
         rarest: Images of the rarest class that the batches of an epoch are sure to hold.
     """
 
@@ -157,44 +157,44 @@ class Outline:
 
 
 class Source(Protocol):
-    """A data set by its name, before any of it is read."""
+    """A data set that is known by name, and of which nothing has been read yet."""
 
     def content_hash(self, root: str | None) -> str:
-        """Hash of the content, for the identity of a run: it does not depend on where the files are.
+        """Return the hash of the content, which is part of a run's identity in place of the files' location.
 
         Raises:
-            UserError: if the files are not there or not right.
+            UserError: if files are missing or wrong.
         """
         ...
 
     def outline(self, spec: DataSettings) -> Outline:
-        """Describe the data of a run, split as it asks, without placing them.
+        """Describe the data of a run, split as configured, without placing them.
 
         Raises:
-            UserError: naming the key that has to change; whatever `open` would refuse.
+            UserError: in every case in which `open` raises one; the error names the key that has to change.
         """
         ...
 
     def open(self, spec: DataSettings, placement: Placement) -> Data:
-        """Make the data of a run.
+        """Return the data of a run.
 
         Raises:
-            UserError: naming the key that has to change.
+            UserError: if a key has to change; the error names it.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ArraySource:
-    """A set of images that is held in memory, how it is normalised and augmented.
+    """A `Source` whose images are held in memory.
 
     Attributes:
-        load: Root folder or None to arrays.
+        load: Function from the root folder (or None) to arrays.
         num_classes: Number of classes.
-        mean: Mean of the training pixels on the scale 0 to 1; of each channel, where there are several.
-        std: Their standard deviation.
-        pad: Training images are cropped at random after so many pixels are added on each side, and mirrored at
-            random; None leaves them as they are.
+        mean: Mean of the training pixels on the scale 0 to 1; one per channel for colour images.
+        std: Their standard deviation, likewise.
+        pad: Pixels added on each side of a training image before it is cropped and mirrored at random; None turns the
+            augmentation off.
     """
 
     load: Callable[[str | Path | None], Arrays]
@@ -204,11 +204,11 @@ class ArraySource:
     pad: int | None = None
 
     def content_hash(self, root: str | None) -> str:
-        """See `Source`."""
+        """Return the hash of dtypes, shapes and pixels, see `Arrays.content_hash`."""
         return self.load(root).content_hash
 
     def outline(self, spec: DataSettings) -> Outline:
-        """See `Source`."""
+        """Describe the data of a run, see `Source.outline`."""
         from .bundle import epoch_of
 
         arrays = self._arrays(spec)
@@ -231,7 +231,7 @@ class ArraySource:
         return arrays
 
     def open(self, spec: DataSettings, placement: Placement) -> Data:
-        """See `Source`."""
+        """Return the data of a run, see `Source.open`."""
         from .bundle import make_bundle
 
         return make_bundle(

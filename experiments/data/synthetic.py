@@ -1,4 +1,4 @@
-"""A tiny set of ten kinds of noisy images, learnable within seconds: for tests and first steps, not for results."""
+"""A tiny set of noisy images in ten classes, learnable within seconds: for tests and first steps, not for results."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _CELLS = 7
 
 
 def load(root: str | Path | None) -> Arrays:
-    """Draw the images: a coarse random pattern of 7x7 cells for each class, plus noise on every pixel.
+    """Generate the images: a coarse random pattern of 7x7 cells for each class, plus noise on every pixel.
 
     Args:
         root: Must be None, since there are no files.
 
     Returns:
-        400 training and 200 test images [N, 28, 28], classes in turn, always the same ones.
+        400 training and 200 test images [N, 28, 28] with the classes in turn; the same images at every call.
 
     Raises:
         UserError: if a root is given.
     """
     if root is not None:
         raise UserError(f"the synthetic data set has no files, but root is {str(root)!r}; use null", where="data.root")
-    # RandomState, not a Generator: its streams are promised never to change between versions of numpy.
+    # RandomState, not Generator: numpy guarantees that its streams never change between versions.
     random = np.random.RandomState(20170825)
     coarse = random.uniform(40.0, 215.0, size=(NUM_CLASSES, _CELLS, _CELLS))
     prototypes = coarse.repeat(IMAGE_SIZE // _CELLS, axis=1).repeat(IMAGE_SIZE // _CELLS, axis=2)

@@ -1,1 +1,1 @@
-"""Many runs on this machine."""
+"""Running one run or many on this machine."""

@@ -1,8 +1,8 @@
-"""Solve for what makes a method hit its target: the decay of STR's thresholds for a given sparsity.
+"""Calibration: solve for the threshold decay with which STR reaches a given sparsity.
 
-STR's sparsity results from the decay of s and is not set (only one setting is published), so a table at a given
-sparsity needs a decay for each setting. It is searched on one seed with short bookkeeping and stored as data beside the
-configuration, with how it was obtained; the search is not counted as tuning, and its cost is stored with it.
+STR's sparsity is not set but results from the decay of the threshold parameter s (only one setting is published), so a
+table at a given sparsity needs a decay for each setting. The decay is searched for with one seed and stored beside the
+configuration, together with how it was obtained. The search does not count as tuning; its cost is stored with it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity, identity
-from experiments.config.resolve import Spec, from_mapping, with_threshold_decay
+from experiments.config.resolve import from_mapping, with_threshold_decay
+from experiments.config.schema import Spec
 from experiments.config.sweep import Cell
 from experiments.config.yaml_text import dump
 from experiments.errors import RunFailure, UserError
@@ -23,13 +24,13 @@ from experiments.rundir.files import write_text
 
 from .pool import Listener, Task, run_all
 
-TOLERANCE = 0.002  # of sparsity; tables mark rows that are more than 0.005 off
+TOLERANCE = 0.002  # of sparsity; tables mark rows that miss their target by more than 0.005
 MAX_RUNS = 14
 _START = 0.01
 
 
 def needed(cells: list[Cell], known: dict[str, float]) -> list[Cell]:
-    """One cell for each setting that asks for a calibrated decay and has none."""
+    """Return one cell for each setting that asks for a calibrated decay and has none yet."""
     found: dict[str, Cell] = {}
     for cell in cells:
         if getattr(cell.spec.representation.options, THRESHOLD_DECAY, None) != CALIBRATED:
@@ -41,15 +42,15 @@ def needed(cells: list[Cell], known: dict[str, float]) -> list[Cell]:
 
 
 def calibrate(cells: list[Cell], jobs: int, listener: Listener) -> tuple[list[dict[str, Any]], list[str]]:
-    """Search the decays of some cells, in parallel.
+    """Search for the decays of some cells, in parallel.
 
     Args:
-        cells: Cells whose decay is wanted, as `needed` returns them.
+        cells: Cells to calibrate, as `needed` returns them.
         jobs: Number of worker processes.
-        listener: Told what happens.
+        listener: Receives the progress.
 
     Returns:
-        Entries for the calibration file, and messages of the searches that failed.
+        Entries for the calibration file, and one message per failed search.
     """
     with tempfile.TemporaryDirectory(prefix="ham-calibrate-") as scratch:
         tasks = [
@@ -99,23 +100,23 @@ def _trial(spec: Spec, decay: float) -> Spec:
     update = {
         "tracking": spec.tracking.model_copy(update={"wandb": "disabled"}),
         "checks": spec.checks.model_copy(update={"events": {}}),
-        # nothing is chosen by accuracy here, and the test part must not even be read
+        # the search does not use the accuracy, so that the test part need not be read
         "data": spec.data.model_copy(update={"evaluate_on": "validation"} if spec.data.validation else {}),
     }
     return spec.model_copy(update=update)
 
 
 def solve(measure: Callable[[float], float], target: float) -> tuple[float, float, int]:
-    """Find the decay that reaches a sparsity, by bracketing and the Illinois method on log scales.
+    """Find the decay that reaches a target sparsity, by bracketing and the Illinois method on log scales.
 
-    Sparsity grows with the decay; its logit is close to linear in the decay's logarithm around the target.
+    Sparsity grows with the decay; its logit is nearly linear in the logarithm of the decay around the target.
 
     Args:
-        measure: Decay to realised sparsity, in [0, 1].
-        target: Wanted sparsity, in (0, 1).
+        measure: Function from a decay to the sparsity it reaches, in [0, 1].
+        target: Target sparsity, in (0, 1).
 
     Returns:
-        Decay, its sparsity, number of measurements.
+        The decay, the sparsity it reaches, and the number of measurements.
 
     Raises:
         RunFailure: if the target is not met to `TOLERANCE` in `MAX_RUNS` measurements.
@@ -145,7 +146,7 @@ def solve(measure: Callable[[float], float], target: float) -> tuple[float, floa
     kept_side = 0
     while len(tried) < MAX_RUNS and not any(met(point) for point in tried):
         middle = (low * high_gap - high * low_gap) / (high_gap - low_gap)
-        # stay inside the bracket: a saturated end (sparsity 1) would pull the line to the other one
+        # stay inside the bracket: a saturated end (sparsity 1) would pull the secant to the other end
         middle = min(max(middle, low + 0.1 * (high - low)), high - 0.1 * (high - low))
         middle_gap = gap(middle)
         if middle_gap < 0:
@@ -166,7 +167,7 @@ def solve(measure: Callable[[float], float], target: float) -> tuple[float, floa
 
 
 def _written(log_decay: float) -> float:
-    """The decay as the file states it: measured is what is stored."""
+    """Return the decay with the digits that the file stores, so that the stored value is the measured one."""
     return float(f"{math.exp(log_decay):.6g}")
 
 
@@ -176,7 +177,7 @@ def _logit(share: float) -> float:
 
 
 def store(path: Path, old: list[dict[str, Any]], new: list[dict[str, Any]]) -> None:
-    """Write a calibration file: old entries, replaced by new ones of the same identity."""
+    """Write a calibration file; new entries replace old ones of the same identity."""
     entries = {entry["identity"]: entry for entry in [*old, *new]}
     head = (
         "# Decay of STR's thresholds for the target sparsity, one entry a setting, written by `ham calibrate`\n"

@@ -1,4 +1,4 @@
-"""Runs and sweeps on this machine."""
+"""Execution of runs and sweeps on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from experiments.config.resolve import Spec, from_mapping
+from experiments.config.resolve import from_mapping
+from experiments.config.schema import Spec
 from experiments.config.sweep import Sweep, manifest
 from experiments.errors import Interrupted, RunFailure
 from experiments.ranks import distributed
@@ -23,19 +24,19 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def default_jobs() -> int:
-    """One worker a core that this process may use."""
+    """Return one worker per core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_here(
     spec: Spec, folder: Path, identity: str, progress: runner.OnStep, threads: int
 ) -> tuple[dict[str, Any], bool]:
-    """Carry one run out in this process, or as one of several ranks that torchrun or srun started.
+    """Execute one run in this process, or this process's part of it if torchrun or srun started several ranks.
 
-    Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 leave a resumable run.
+    Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 stop the run at a checkpoint, from which it can be resumed.
 
     Returns:
-        The result, and whether this is rank 0.
+        The result, and whether this process is the main rank.
 
     Raises:
         Interrupted, RunFailure, LostRank, UserError: see `runner.run`.
@@ -63,21 +64,21 @@ def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, group: str
     return runner.run(from_mapping(mapping), folder, identity, group=group, **hooks)
 
 
-def run_sweep(sweep: Sweep, root: Path, *, jobs: int, listener: Listener) -> None:
-    """Carry out the runs of a sweep that have no result yet; write the manifest first.
+def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -> None:
+    """Write the manifest of a sweep, and execute its runs that have no result yet.
 
     Args:
         sweep: The sweep.
-        root: Folder of all sweeps; this one's is below it.
+        runs_root: Folder that holds the folders of all sweeps.
         jobs: Number of worker processes.
-        listener: Told what happens.
+        listener: Receives the progress.
 
     Raises:
-        RunFailure: after all other runs are done, if some failed.
+        RunFailure: if some runs failed, after all others are done.
     """
-    folder = root / sweep.name
+    folder = runs_root / sweep.name
     write_json(folder / names.MANIFEST, manifest(sweep))
-    todo = pending(sweep, root)
+    todo = pending(sweep, runs_root)
     tasks = [
         Task(
             name=cell.path,
@@ -102,6 +103,6 @@ def run_sweep(sweep: Sweep, root: Path, *, jobs: int, listener: Listener) -> Non
         )
 
 
-def pending(sweep: Sweep, root: Path) -> list[Any]:
-    """The runs of a sweep without a result, each once, in table order."""
-    return [cell for cell in sweep.runs if read_result(root / sweep.name / cell.path) is None]
+def pending(sweep: Sweep, runs_root: Path) -> list[Any]:
+    """Return the runs of a sweep without a result, each once, in table order."""
+    return [cell for cell in sweep.runs if read_result(runs_root / sweep.name / cell.path) is None]

@@ -1,7 +1,7 @@
-"""Local worker processes: one a task, so that a crash takes nothing else along.
+"""Local worker processes: one per task, so that a crash does not affect other tasks.
 
-Workers are forked from a server process that has imported torch but done nothing with it, so a start costs
-milliseconds and inherits no threads and no state of other runs.
+Workers are forked from a server process that has imported torch but not used it. A worker therefore starts within
+milliseconds and inherits neither threads nor state of other runs.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from typing import Any
 
 from experiments.errors import Interrupted, RunFailure, SuiteError
 
-_GRACE = 60.0  # seconds a stopped worker has to write its checkpoint
+_GRACE = 60.0  # seconds that a stopped worker has to write its checkpoint
 
 
 @dataclass(frozen=True)
 class Task:
-    """Something to do in a worker.
+    """A function call to be executed in a worker.
 
     Attributes:
-        name: Key of its outcome; unique.
-        function: A module-level function called as ``function(*arguments, progress=..., stop=...)``.
-        arguments: Picklable.
-        log: File that takes what the worker prints.
+        name: Unique name, the key of its result.
+        function: A module-level function, called as ``function(*arguments, progress=..., stop=...)``.
+        arguments: Positional arguments; must be picklable.
+        log: File to which the worker's output is appended.
     """
 
     name: str
@@ -44,7 +44,13 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """How a task ended: `value` if it succeeded, else `error`."""
+    """How a task ended.
+
+    Attributes:
+        value: What the function returned; None if it failed.
+        error: Why it failed; None if it succeeded.
+        interrupted: Whether it stopped at a checkpoint on request; `error` is then set too.
+    """
 
     value: Any = None
     error: str | None = None
@@ -52,16 +58,16 @@ class TaskResult:
 
 
 class Listener:
-    """Told what happens; the base class listens to nothing."""
+    """Receiver of the progress of tasks; this base class ignores it."""
 
     def started(self, name: str) -> None:
-        """A task has started."""
+        """React to the start of a task."""
 
     def progress(self, name: str, done: int, total: int) -> None:
-        """A task is at step `done` of `total`."""
+        """React to a task that has reached step `done` of `total`."""
 
     def finished(self, name: str, outcome: TaskResult) -> None:
-        """A task has ended."""
+        """React to the end of a task."""
 
 
 class _Stop:
@@ -76,7 +82,10 @@ class _Stop:
 
 
 def _die_with_parent() -> None:
-    """End with the server process, which ends with the command: a killed command leaves no writer behind (Linux)."""
+    """Make this worker end with the server process, which ends with the command (Linux only).
+
+    A killed command then leaves no process behind that still writes.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     command = multiprocessing.parent_process()
@@ -85,12 +94,12 @@ def _die_with_parent() -> None:
 
 
 def _work(task: Task, connection: Connection, threads: int) -> None:
-    # Ctrl-C reaches the whole terminal group: the parent decides, and says so by SIGTERM
+    # Ctrl-C reaches the whole terminal group, but the parent decides, and sends SIGTERM
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = _Stop()
     signal.signal(signal.SIGTERM, stop.request)
     _die_with_parent()
-    with suppress(ConnectionError):  # nobody is left to listen
+    with suppress(ConnectionError):  # the parent is gone
         _carry_out(task, connection, threads, stop)
 
 
@@ -136,14 +145,14 @@ def run_all(
     """Run tasks in worker processes.
 
     Args:
-        tasks: What to do, started in this order.
-        jobs: Number of workers at a time, at least 1.
-        listener: Told what happens, in this process.
-        threads: Compute threads of each worker.
+        tasks: The tasks, started in this order.
+        jobs: Maximum number of concurrent workers, at least 1.
+        listener: Receives the progress, in this process.
+        threads: Compute threads per worker.
         preload: Modules that all tasks need and that are slow to import.
 
     Returns:
-        Outcome by task name. Tasks that were not started because of an interrupt are missing.
+        The result of each task by its name. Tasks that were not started because of an interrupt are missing.
 
     Raises:
         KeyboardInterrupt: after the workers have stopped at a checkpoint.
@@ -177,9 +186,9 @@ def run_all(
 
 
 def _start_server(threads: int) -> None:
-    """Start the server process such that it ignores Ctrl-C from its first moment on, while it imports too.
+    """Start the server process with Ctrl-C and SIGTERM ignored from its first moment on, even while it imports.
 
-    SIGTERM as well, which a scheduler sends to all processes of a job: workers, which end with the server, handle it.
+    A scheduler sends SIGTERM to all processes of a job. Workers handle it themselves, and the server must outlive them.
     """
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     variable, wanted = "OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS")

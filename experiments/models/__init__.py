@@ -1,1 +1,1 @@
-"""Networks, and weights to start from."""
+"""Networks, and initial weights from files."""

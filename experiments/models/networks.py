@@ -1,4 +1,4 @@
-"""The small networks of our own."""
+"""The suite's own small networks. To add one, add an entry to `MODELS`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _Norm = Callable[[int], nn.Module]  # channels -> normalisation
 
 
 class PaddedShortcut(nn.Module):
-    """Every `stride`-th pixel, and zeros for the new channels, half on either side (He et al.'s option A)."""
+    """A shortcut without weights: every `stride`-th pixel, and zeros for new channels, half on each side.
+
+    He et al. 2016 call it option A.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -21,7 +24,7 @@ class PaddedShortcut(nn.Module):
         self.after = outputs - inputs - self.before
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, inputs, H, W] to [N, outputs, H / stride, W / stride]; it has no weights."""
+        """Map [N, inputs, H, W] to [N, outputs, H / stride, W / stride]."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
@@ -34,7 +37,7 @@ class BasicBlock(nn.Module):
         inputs: Input channels.
         outputs: Output channels.
         stride: Stride of the first convolution and of the shortcut.
-        norm: Makes a normalisation of some channels.
+        norm: Function from the number of channels to a normalisation layer.
         padded: Whether the shortcut has no weights (their option A).
     """
 
@@ -59,12 +62,12 @@ class BasicBlock(nn.Module):
 class ResNet8(nn.Module):
     """A residual network small enough for a CPU: 77,754 parameters for ten classes of grey images.
 
-    A 3x3 stem of stride 2 (no pooling), one basic block each of 16, 32 and 64 channels, the latter two of stride 2,
-    global average pooling, a linear layer. Convolutions keep torch's default initialisation.
+    It consists of a 3x3 stem of stride 2 (no pooling), one basic block each of 16, 32 and 64 channels, the latter two
+    of stride 2, global average pooling and a linear layer. Convolutions keep torch's default initialisation.
 
-    ``resnet8_gn`` has group normalisation in place of batch normalisation (Wu & He 2018, arXiv:1803.08494), with
-    equally many parameters: an image's logits then do not depend on its batch, so neither do a step's gradients on how
-    many ranks or micro-batches share the batch.
+    ``resnet8_gn`` has group normalisation in place of batch normalisation (Wu & He 2018, arXiv:1803.08494), with the
+    same number of parameters. The logits of an image then do not depend on its batch, and the gradients of a step do
+    not depend on how many ranks or micro-batches share the batch.
     """
 
     def __init__(self, *, num_classes: int, in_channels: int, image_size: int, norm: _Norm = nn.BatchNorm2d):
@@ -90,9 +93,9 @@ class CifarResNet(nn.Module):
     ``resnet20`` is that of He et al. 2016, section 4.2: three stages of three blocks, 16, 32 and 64 channels, shortcuts
     without weights (option A); 269,722 parameters for ten classes of colour images.
 
-    ``resnet18_cifar`` is ResNet-18 of their table 1 with the stem of CIFAR's networks in place of the 7x7 convolution
-    and the pooling, as is usual: four stages of two blocks, 64 to 512 channels, option B; 11,220,132 parameters for a
-    hundred classes of colour images.
+    ``resnet18_cifar`` is ResNet-18 of their table 1 with the stem of their CIFAR networks in place of the 7x7
+    convolution and the pooling, as is usual: four stages of two blocks, 64 to 512 channels, option B; 11,220,132
+    parameters for a hundred classes of colour images.
 
     Both end in global average pooling and a linear layer. Convolutions keep torch's default initialisation; He et al.
     draw from a normal distribution (``model.init: kaiming_fan_in``).
@@ -100,9 +103,9 @@ class CifarResNet(nn.Module):
     Args:
         num_classes: Number of logits.
         in_channels: Channels of an image.
-        image_size: Not used, since the image is pooled away.
-        widths: Channels of the stages; the first is the stem's too.
-        blocks: Blocks a stage.
+        image_size: Not used, because of the global average pooling.
+        widths: Channels of the stages; the stem has as many as the first.
+        blocks: Number of blocks per stage.
         padded: Whether shortcuts have no weights.
     """
 
@@ -140,8 +143,8 @@ class CifarResNet(nn.Module):
 class MlpBn(nn.Sequential):
     """LeNet-300-100 with batch normalisation: 267,010 parameters for ten classes of 28x28 grey images.
 
-    The layers before a normalisation have no bias, since it would cancel. ``mlp_bn_small`` has 100 and 30 units and
-    81,970 parameters.
+    Layers before a normalisation have no bias, since the normalisation would cancel it. ``mlp_bn_small`` has 100 and 30
+    hidden units and 81,970 parameters.
     """
 
     def __init__(self, *, num_classes: int, in_channels: int, image_size: int, widths: tuple[int, int] = (300, 100)):
@@ -157,7 +160,7 @@ class MlpBn(nn.Sequential):
         self.fc3 = nn.Linear(second, num_classes)
 
 
-# eight groups: of two channels in the first layers, of eight in the last
+# eight groups are groups of two channels in the first layers and of eight in the last
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": ResNet8,
     "resnet8_gn": partial(ResNet8, norm=partial(nn.GroupNorm, 8)),

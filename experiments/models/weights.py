@@ -1,4 +1,4 @@
-"""Initial weights from a file: `model.weights`. Importing this loads no torch."""
+"""Initial weights from a file, for the key `model.weights`. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ KEY = "model.weights"
 
 
 def content_hash(path: str) -> str:
-    """Hash of a file's content, which stands for its place in the identity of a run.
+    """Return the hash of a file's content, which is part of a run's identity in place of the file's path.
 
     Raises:
-        UserError: if there is no such file.
+        UserError: if the file cannot be read.
     """
     try:
         found = os.stat(path)
@@ -34,37 +34,37 @@ def content_hash(path: str) -> str:
 
 @cache
 def _hash(path: str, size: int, changed: int) -> str:
-    """A sweep asks once a cell, so it is remembered while the file stays as it is."""
+    """Hash a file; cached while its size and time stay the same, since a sweep asks once per cell."""
     del size, changed
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def load(model: nn.Module, path: str) -> None:
-    """Put the weights of a file into a network, which must fit exactly.
+    """Load the weights of a file into a network; names and shapes must match exactly.
 
     Args:
-        model: The plain network; its parameters and statistics are overwritten.
-        path: A `weights.pt` of this suite, or what ``torch.save(model.state_dict(), path)`` writes.
+        model: The plain network; its parameters and buffers are overwritten.
+        path: A `weights.pt` of this suite, or a file that ``torch.save(model.state_dict(), path)`` wrote.
 
     Raises:
-        UserError: if it is no such file, or naming the first tensor that does not fit.
+        UserError: if the file is neither, or does not match; the error names the first tensor that differs.
     """
     model.load_state_dict(check(model.state_dict(), path))
 
 
 def check(wanted: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
-    """Read the weights of a file and make sure that they fit a network.
+    """Read the weights of a file and check that they match a network.
 
     Args:
-        wanted: The network's state_dict; only names and shapes count, so it may be of the meta device.
+        wanted: The network's state_dict; only names and shapes are compared, so it may be on the meta device.
         path: The file.
 
     Returns:
         The weights of the file.
 
     Raises:
-        UserError: if it is no such file, or naming the first tensor that does not fit.
+        UserError: if the file holds no weights, or does not match; the error names the first tensor that differs.
     """
     found = _read(path)
     for name, tensor in wanted.items():
@@ -87,7 +87,7 @@ def _read(path: str) -> dict[str, Tensor]:
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the system, zipfile, pickle and torch make of a file that holds no tensors
+    except Exception as error:  # whatever the system, zipfile, pickle and torch raise for a file without tensors
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(f"{path} cannot be read as weights ({reason})", where=KEY) from None
     if isinstance(content, Mapping) and content.get("format") == FORMAT:

@@ -1,4 +1,4 @@
-"""Models by name: the small ones of our own, and those of torchvision and timm without pretrained weights."""
+"""Models by name: the suite's own, and those of torchvision and timm, without pretrained weights."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def build(
     options: Mapping[str, Any] | None = None,
     init: Init = "default",
 ) -> nn.Module:
-    """Build a freshly initialised classifier; also under ``torch.device("meta")``.
+    """Build a freshly initialised classifier; works under ``torch.device("meta")`` too.
 
     Args:
-        name: A key of `MODELS`, ``torchvision:NAME`` (its classification models) or ``timm:NAME``.
+        name: A key of `MODELS`, ``torchvision:NAME`` (classification models) or ``timm:NAME``.
         num_classes: Number of logits.
         in_channels: Channels of an image; torchvision's models take 3 only.
         image_size: Height and width of an image in pixels.
-        options: Arguments of the library's builder; our own models take none.
-        init: ``default`` is the library's; see `initialise` for the others.
+        options: Arguments for the library's builder; the suite's own models take none.
+        init: ``default`` keeps the library's initialisation; see `initialise` for the others.
 
     Returns:
         A module in training mode that maps [N, in_channels, image_size, image_size] to [N, num_classes].
@@ -52,12 +52,13 @@ def build(
 
 
 def initialise(model: nn.Module, init: Literal["kaiming_fan_in", "kaiming_fan_out"]) -> None:
-    """Draw the weights of all convolutional and linear layers anew, in the order of the modules.
+    """Reinitialise the weights of all convolutional and linear layers, in the order of the modules.
 
-    He et al. 2015 (arXiv:1502.01852): normal with variance 2 / fan, for ReLU. Biases and normalisation stay.
+    Weights are normal with variance 2 / fan, for ReLU (He et al. 2015, arXiv:1502.01852). Biases and normalisation
+    layers stay unchanged.
 
     Args:
-        model: The network; its weights are changed.
+        model: The network; its weights are changed in place.
         init: Whether the fan counts the inputs or the outputs of a layer.
     """
     mode = "fan_in" if init == "kaiming_fan_in" else "fan_out"
@@ -84,7 +85,7 @@ def _build(name: str, options: dict[str, Any], num_classes: int, in_channels: in
         fault = _fault(model, **shape)
         if fault is None:
             return model
-    except NotImplementedError:  # an operation that the meta device lacks says nothing about the model
+    except NotImplementedError:  # an operation that the meta device lacks: not a fault of the model
         raise
     except _MISFITS as error:
         _check_options(name, error, options, partial(create, num_classes))
@@ -95,7 +96,7 @@ def _build(name: str, options: dict[str, Any], num_classes: int, in_channels: in
 
 
 def _check_options(name: str, error: Exception, options: Mapping[str, Any], create: _Create) -> None:
-    """Blame an option, if the builder's complaint was about one that it does not know or sets itself."""
+    """Raise a `UserError` about an option, if the builder's error concerns one that is unknown or already set."""
     found = re.search(r"(?:unexpected keyword|multiple values for(?: keyword)?) argument '(\w+)'", str(error))
     if isinstance(error, TypeError) and found and found[1] in options:
         with torch.device("meta"):
@@ -104,15 +105,18 @@ def _check_options(name: str, error: Exception, options: Mapping[str, Any], crea
         raise UserError(f"{name!r} takes no such option{hint}", where=f"{_OPTIONS}.{found[1]}") from error
 
 
-# What libraries raise, in construction or in a first pass, where images are too small for a model or do not divide.
+# Errors that libraries raise, at construction or in a first pass, if images are too small or not divisible as required.
 _MISFITS = (RuntimeError, ValueError, TypeError, AssertionError, ArithmeticError, IndexError)
 
 
 def _fault(model: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> str | None:
-    """Run one image through, for otherwise the mismatch shows as a traceback from deep inside a library."""
+    """Return what is wrong with the logits of one image, or None.
+
+    Without this pass, a mismatch would appear later as a traceback from deep inside a library.
+    """
     parameter = next(model.parameters())
     image = torch.zeros(1, in_channels, image_size, image_size, device=parameter.device)
-    model.eval()  # leaves batch statistics alone
+    model.eval()  # keeps batch statistics unchanged
     with torch.no_grad():
         logits = model(image)
     model.train()
@@ -132,7 +136,7 @@ def _torchvision(name: str, in_channels: int, image_size: int, options: Mapping[
             f"use {', '.join(MODELS)} or timm:NAME",
             where=_KEY,
         )
-    # These two return tuples in training unless told not to, and warn unless init_weights is said.
+    # By default these two return tuples in training, and warn unless init_weights is given.
     extra = {"aux_logits": False, "init_weights": True} if name in {"googlenet", "inception_v3"} else {}
     own = {"weights": None, "progress": False, **extra}
     _check_reserved([*own, "name", "weights_backbone", "num_classes"], options)
@@ -144,9 +148,9 @@ def _timm(name: str, in_channels: int, image_size: int, options: Mapping[str, An
 
     _check_name("timm", name, timm.list_models())
     config = timm.models.get_pretrained_cfg(name)
-    # Transformers and their kin are built for one size, 224 unless told; the others do not know the argument.
+    # Transformers and similar models are built for one image size, by default 224; the others lack this argument.
     sized: dict[str, Any] = {"img_size": image_size} if config and config.fixed_input_size else {}
-    own = inspect.signature(timm.create_model).parameters  # weights to load and the like
+    own = inspect.signature(timm.create_model).parameters  # weights to load, for instance
     _check_reserved([*own, "num_classes", "in_chans", "img_size"], options)
     return lambda num_classes, **options: timm.create_model(
         name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **sized, **options

@@ -1,4 +1,4 @@
-"""Ranks: who takes part in a run, how they find each other, and how they agree."""
+"""The ranks of a run: how they are started, how they connect, and how they agree."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from slurm.scheduler.environment import this_start
 
 @dataclass(frozen=True)
 class World:
-    """The ranks of one run, as one of them sees them; by default there is one rank and nothing to agree on.
+    """The ranks of one run, from the view of one of them; by default there is only one.
 
     Attributes:
-        rank: This one, 0 to `size` - 1; rank 0 is the main one: it alone writes files.
+        rank: Number of this rank, 0 to `size` - 1. Rank 0 is the main rank, the only one that writes files.
         size: Number of ranks.
-        local_rank: Position on this node, which picks the GPU.
+        local_rank: Number of this rank on its node, which determines its GPU.
     """
 
     rank: int = 0
@@ -38,11 +38,11 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0."""
+        """Whether this is the main rank, rank 0."""
         return self.rank == 0
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
+        """Return rank 0's value on every rank."""
         if self.size == 1:
             return value
         box = [value]
@@ -51,7 +51,7 @@ class World:
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all ranks in order, on every rank."""
+        """Return the values of all ranks, in the order of ranks, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -60,7 +60,7 @@ class World:
         return values
 
     def sum(self, values: Tensor) -> Tensor:
-        """Entry by entry over all ranks; a new tensor on the CPU."""
+        """Return the elementwise sum over all ranks, as a new tensor on the CPU."""
         total = values.detach().cpu().clone()
         if self.size > 1:
             with lost_ranks_named(self):
@@ -68,10 +68,10 @@ class World:
         return total
 
     def check_equal(self, what: str, value: str) -> None:
-        """Make sure that all ranks hold the same value.
+        """Check that all ranks hold the same value.
 
         Raises:
-            RunFailure: on every rank, naming those that differ from rank 0.
+            RunFailure: on every rank if they do not; the error names the ranks that differ from rank 0.
         """
         values = self.gather(value)
         others = [str(rank) for rank, other in enumerate(values) if other != values[0]]
@@ -83,14 +83,14 @@ ALONE = World()
 
 
 class StepVote:
-    """Agreement of all ranks at every step without a wait: a vote is counted while the next step computes.
+    """A vote of all ranks at every step, reduced while the next step computes, so that no rank waits for it.
 
-    With one rank a vote counts at once. With several, `cast` returns what was voted one step before, the same on all
-    ranks, so that all act at the same step.
+    With one rank, `cast` returns its votes at once. With several, `cast` returns the result of the previous step's
+    vote, which is the same on all ranks, so that all act on it at the same step.
 
     Args:
         world: The ranks.
-        questions: Number of yes-or-no questions in a vote.
+        questions: Number of yes-or-no questions per vote.
     """
 
     def __init__(self, world: World, questions: int):
@@ -99,7 +99,7 @@ class StepVote:
         self._none = [False] * questions
 
     def cast(self, *votes: bool) -> list[bool]:
-        """Vote; yes wins if any rank says yes."""
+        """Vote on all questions and return the last result: per question, whether any rank voted yes."""
         if self._world.size == 1:
             return list(votes)
         with lost_ranks_named(self._world):
@@ -109,7 +109,7 @@ class StepVote:
         return counted
 
     def settle(self) -> list[bool]:
-        """Wait for a vote that is still being counted and return it."""
+        """Wait for the vote that is still being reduced, if there is one, and return its result."""
         if self._pending is None:
             return self._none
         (ballot, work), self._pending = self._pending, None
@@ -120,7 +120,7 @@ class StepVote:
 
 @torch.no_grad()
 def share_buffers(model: nn.Module, world: World) -> None:
-    """Give all ranks rank 0's batch statistics, as DDP does before each forward pass of training."""
+    """Copy rank 0's buffers, such as batch statistics, to all ranks, as DDP does before each training forward pass."""
     if world.size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
@@ -128,9 +128,9 @@ def share_buffers(model: nn.Module, world: World) -> None:
 
 @contextmanager
 def lost_ranks_named(world: World) -> Iterator[None]:
-    """Turn what collectives raise when a rank is gone into `LostRank`.
+    """Convert the errors that collectives raise when a rank is gone into `LostRank`.
 
-    torch has no type of its own for it: gloo raises a bare RuntimeError from inside `backward`.
+    torch has no error type for this case: gloo raises a bare RuntimeError from inside `backward`.
     """
     try:
         yield
@@ -152,17 +152,18 @@ def _of_transport(text: str) -> bool:
 
 @contextmanager
 def joined(folder: Path, device: str, minutes: float) -> Generator[World]:
-    """Join the other ranks of this run for the time of a block, if it was started as several.
+    """Connect to the other ranks of this run for the duration of a block, if there are any.
 
-    torchrun's variables are taken first, then those of a Slurm step with more than one task; else there is one rank.
+    Ranks are recognised by torchrun's environment variables or, without them, by those of a Slurm step with more than
+    one task. Otherwise there is one rank.
 
     Args:
-        folder: The run directory, on a file system that all ranks share; made if missing.
-        device: ``cpu``, ``cuda`` or ``auto``: NCCL carries what is on GPUs, gloo the rest.
-        minutes: How long a rank waits for one that does not answer.
+        folder: The run directory, on a file system that all ranks share; created if missing.
+        device: ``cpu``, ``cuda`` or ``auto``; NCCL communicates tensors on GPUs, gloo all others.
+        minutes: Time that a rank waits for another that does not answer.
 
     Raises:
-        RunFailure: if the ranks do not find each other in that time.
+        RunFailure: if the ranks do not connect in that time.
     """
     found = _started_as()
     if found is None:
@@ -173,7 +174,7 @@ def joined(folder: Path, device: str, minutes: float) -> Generator[World]:
     try:
         yield world
     except LostRank:
-        raise  # the group cannot be ended in order
+        raise  # the process group cannot be shut down cleanly
     except BaseException:
         dist.destroy_process_group()
         raise
@@ -192,7 +193,7 @@ def _join(folder: Path, world: World, device: str, timeout: timedelta, *, by_slu
             dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
         else:
             dist.init_process_group(backend, timeout=timeout)
-        world.gather(None)  # connects all pairs, so that a missing rank shows here
+        world.gather(None)  # connects all pairs, so that a missing rank is noticed here
     except (RuntimeError, ValueError, LostRank) as error:
         text = str(error).splitlines()[0]
         raise RunFailure(f"rank {world.rank} of {world.size} did not find the others: {text}", str(folder)) from error
@@ -201,7 +202,7 @@ def _join(folder: Path, world: World, device: str, timeout: timedelta, *, by_slu
 
 
 def _started_as() -> tuple[World, bool] | None:
-    """The ranks by their environment, and whether Slurm started them; None for one rank."""
+    """Return the ranks that the environment describes and whether Slurm started them; None for a single rank."""
     env = os.environ
     if "RANK" in env and "WORLD_SIZE" in env and "MASTER_ADDR" in env:
         world = World(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0)))
@@ -211,13 +212,13 @@ def _started_as() -> tuple[World, bool] | None:
 
 
 def _rendezvous(folder: Path) -> Path:
-    """Where rank 0 says how to reach it: a file of its own for each job, restart and step."""
+    """Return the path of the file with rank 0's address; each job, restart and step has its own."""
     start = this_start()
     return folder / f".rendezvous.{start.id or 0}.{start.restarts}.{start.step}.json"
 
 
 def _slurm_store(folder: Path, world: World, timeout: timedelta) -> TCPStore:
-    """The store the ranks meet at. The system picks the port, so that jobs on one node cannot collide."""
+    """Return the store through which the ranks connect; the system picks its port, so that jobs cannot collide."""
     path = _rendezvous(folder)
     if world.is_main:
         host = this_start().node or socket.gethostname()
@@ -228,6 +229,6 @@ def _slurm_store(folder: Path, world: World, timeout: timedelta) -> TCPStore:
     while (place := read_json(path)) is None:
         if time.monotonic() > deadline:
             raise RunFailure(f"rank 0 has not written {path.name}: is this file system shared by all nodes?")
-        os.listdir(folder)  # makes network file systems look again
+        os.listdir(folder)  # makes network file systems refresh their cache
         time.sleep(0.05)
     return TCPStore(place["host"], place["port"], world.size, is_master=False, timeout=timeout)

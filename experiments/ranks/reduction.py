@@ -1,4 +1,7 @@
-"""How ranks average gradients. DDP looks at the annotations themselves, so they are not put off here."""
+"""Averaging of gradients over ranks.
+
+DDP inspects the annotations of its hook, so this module must not postpone their evaluation (no `annotations` import).
+"""
 
 import torch
 import torch.distributed as dist
@@ -6,11 +9,11 @@ from torch.distributed import GradBucket  # pyright: ignore[reportPrivateImportU
 
 
 def mean_over_ranks(ranks: int, gradient: torch.Tensor) -> torch.Tensor:
-    """Mean of what the ranks hold, a new tensor; on CPUs summed in the order of ranks.
+    """Return the mean over all ranks as a new tensor; on CPUs, the sum is taken in the order of ranks.
 
     Args:
-        ranks: Number of ranks.
-        gradient: This rank's part; all ranks must call this.
+        ranks: Number of ranks; all must call this function.
+        gradient: This rank's tensor.
     """
     gradient = gradient.contiguous()
     if gradient.is_cuda:
@@ -23,14 +26,14 @@ def mean_over_ranks(ranks: int, gradient: torch.Tensor) -> torch.Tensor:
 
 
 def mean_in_rank_order(ranks: int, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-    """Mean of the ranks' gradients, summed in the order of ranks, so that a resumed run on CPUs stays bit-equal.
+    """Average gradients over ranks, summed in the order of ranks, so that a resumed run on CPUs stays bit-equal.
 
-    An all-reduce sums in an order that depends on an entry's place in its bucket, and DDP sorts its buckets anew after
-    the first step of every process.
+    An all-reduce would sum in an order that depends on an entry's position in its bucket, and DDP rearranges its
+    buckets after the first step of every process.
 
     Args:
         ranks: Number of ranks.
-        bucket: What DDP has collected.
+        bucket: The gradients that DDP has collected.
     """
     own = bucket.buffer()
     parts = [torch.empty_like(own) for _ in range(ranks)]

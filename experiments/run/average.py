@@ -36,7 +36,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """A step is done."""
+        """Average the weights in; called after each step."""
         now = self._model.state_dict()
         floats = [name for name, tensor in now.items() if tensor.is_floating_point()]
         for name in floats:
@@ -45,13 +45,13 @@ class Average:
             self._tensors[name].copy_(now[name])
 
     def restart(self) -> None:
-        """A training begins: forget the one before."""
+        """Forget the average; called when another training begins."""
         for name, tensor in self._model.state_dict().items():
             self._tensors[name].copy_(tensor)
 
     @torch.no_grad()
     def network(self, folded: nn.Module, masks: MaskSet) -> nn.Module:
-        """A plain network with the averaged weights, zero where the final masks are.
+        """Return a plain network with the averaged weights, zero where the masks prune.
 
         Args:
             folded: The trained network after `SparseTraining.finalize`.
@@ -67,7 +67,7 @@ class Average:
         return network
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages."""
+        """Return the averages."""
         return self._tensors
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 import sparsity
 from experiments import data as datasets
-from experiments.config.resolve import OptimizerSpec, Spec
+from experiments.config.schema import Device, OptimizerSpec, Spec
 from experiments.data import Data
 from experiments.data.bundle import check_divisible
 from experiments.data.sampler import Shard
@@ -30,7 +30,7 @@ from sparsity.options import Infeasible, OptionError
 from .average import Average
 from .probe import make_probe
 
-_DEVICES = ("auto", "cpu", "cuda")
+_DEVICES = get_args(Device)
 
 
 @dataclass
@@ -45,7 +45,7 @@ class RunObjects:
         optimizer: The optimizer, HAM and SAM included.
         scaler: The loss scaler of fp16, or None.
         sparse: The topology at work.
-        macs: Multiply-adds a layer for one input.
+        macs: Multiply-adds per layer for one input.
         device: Where all of it lives.
     """
 
@@ -66,7 +66,7 @@ class RunObjects:
 
 
 def pick_device(name: str, world: World = ALONE, where: str = "runtime.device") -> torch.device:
-    """``auto`` is the GPU where there is one; each rank of a node has its own.
+    """Choose the device: ``auto`` is the GPU where there is one; each rank of a node has its own.
 
     Raises:
         UserError: for another name, or if a GPU is asked for and there is none; ``where`` says what asked.
@@ -152,7 +152,7 @@ def _synchronised(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _forward(model: nn.Module, device: torch.device, world: World, *, compiled: bool) -> nn.Module:
-    """The network as a training step calls it; the model itself keeps its names."""
+    """Wrap the network as a training step calls it; the model itself keeps its parameter names."""
     if compiled:
         model.compile()
     if world.size == 1:
@@ -165,7 +165,7 @@ def _forward(model: nn.Module, device: torch.device, world: World, *, compiled: 
 
 
 def build_model(spec: Spec, data: Data) -> nn.Module:
-    """The network with the initial weights of this seed or of a file, on the CPU."""
+    """Build the network with the initial weights of this seed or of a file, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(spec.seed, "init"))
         model = zoo.build(
@@ -182,7 +182,7 @@ def build_model(spec: Spec, data: Data) -> nn.Module:
 
 
 def build_optimizer(spec: OptimizerSpec, groups: list[dict], model: nn.Module) -> Optimizer:
-    """The base optimizer, HAM around it, and SAM around that.
+    """Build the base optimizer, HAM around it, and SAM around that.
 
     `momentum` is the first moment's decay in all of them: SGD's and RMSprop's momentum, Adam's first beta.
     """
@@ -206,7 +206,7 @@ def build_optimizer(spec: OptimizerSpec, groups: list[dict], model: nn.Module) -
 
 
 def _apart(groups: list[dict], model: nn.Module) -> list[dict]:
-    """Groups with biases apart, which adaptive SAM takes as they are: all that has no "weight" in its name."""
+    """Put biases into groups of their own, which adaptive SAM does not scale: all that has no "weight" in its name."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     parts = []
     for group in groups:

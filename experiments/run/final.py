@@ -104,7 +104,7 @@ def _write(training: Training, result: dict[str, Any]) -> None:
 
 
 def _evaluate_average(training: Training) -> dict[str, Any]:
-    """Accuracy of the averaged weights under the final masks, beside that of the weights themselves."""
+    """Evaluate the averaged weights under the final masks, beside the weights themselves."""
     run = training.objects
     if run.average is None:
         return {}
@@ -143,7 +143,7 @@ def check_events(sparse: SparseTraining, records: list[dict[str, Any]], spec: Sp
 
 
 def _terms(spec: Spec) -> dict[str, Any]:
-    """What a table must say about how the run was meant, where it is not the usual."""
+    """Collect what a table must say about how the run was meant, where that is unusual."""
     terms: dict[str, Any] = {}
     options = spec.topology.options
     if spec.topology.sparsity > 0 and getattr(options, "dense", "none") != "none":
@@ -154,7 +154,7 @@ def _terms(spec: Spec) -> dict[str, Any]:
 
 
 def summarise(spec: Spec, identity: str, records: list[dict[str, Any]], measured: dict[str, Any]) -> dict[str, Any]:
-    """The content of `result.json`: the headline is the last epoch's; the best validation epoch stands apart.
+    """Return the content of `result.json`: the headline is the last epoch's, the best validation epoch stands apart.
 
     Of a run that trains several times, only the last training has the target sparsity and counts for the best epoch.
     """

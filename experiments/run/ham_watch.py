@@ -17,13 +17,13 @@ _EARLY, _EVERY = 100, 10  # steps
 
 
 class HamWatch:
-    """Looks at HAM every ten of the first hundred steps, and at the end of each epoch; does nothing without HAM.
+    """Measures HAM at every tenth of the first hundred steps, and at the end of each epoch; does nothing without HAM.
 
     Nothing that it does changes a run.
 
     Args:
         run: The objects of the run.
-        is_main: Whether this is rank 0; the others see the same and look away.
+        is_main: Whether this is rank 0; the others see the same and measure nothing.
     """
 
     def __init__(self, run: RunObjects, *, is_main: bool):
@@ -35,7 +35,7 @@ class HamWatch:
         self._skipped = run.sparse.skipped
 
     def after_step(self, step: int, writer: RunWriter) -> None:
-        """Look if it is time; a step that the loss scaler left out shows nothing."""
+        """Measure if it is time; a step that the loss scaler skipped shows nothing."""
         run, watch = self._run, self._watch
         if watch is None:
             return
@@ -58,16 +58,16 @@ class HamWatch:
             )
 
     def new_level(self) -> None:
-        """Weights may have gone back: flips count from here."""
+        """Count sign flips from here on: weights may have been rewound."""
         if self._watch is not None:
             self._watch.forget_signs()
 
     def state_dict(self) -> dict[str, Any] | None:
-        """What a resumed run goes on with; None without HAM."""
+        """Return what a resumed run continues with; None without HAM."""
         return self._watch.state_dict() if self._watch is not None else None
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Undo `state_dict`."""
+        """Restore the state."""
         self._skipped = self._run.sparse.skipped
         if self._watch is not None and state is not None:
             self._watch.load_state_dict(state)

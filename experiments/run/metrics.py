@@ -33,23 +33,23 @@ class EpochMeter:
         self._bad = torch.where(first, torch.full_like(self._bad, step), self._bad)
 
     def result(self, world: World) -> tuple[float, float, int | None]:
-        """Over all ranks: mean loss, accuracy in [0, 1], and the first step whose loss was not finite, or None."""
+        """Return mean loss, accuracy in [0, 1] and the first step with a loss that is not finite, over all ranks."""
         loss, correct, images = world.sum(self._sums).tolist()
         bad = [step for step in world.gather(int(self._bad)) if step >= 0]
         return loss / images, correct / images, min(bad) if bad else None
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums of this rank."""
+        """Return the sums of this rank."""
         return {"sums": self._sums.cpu(), "bad": self._bad.cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`."""
+        """Restore the sums."""
         self._sums.copy_(state["sums"])
         self._bad.copy_(state["bad"])
 
     @staticmethod
     def merge(states: list[dict[str, Any]]) -> dict[str, Any]:
-        """The sums of several ranks as those of one."""
+        """Add up the sums of several ranks as those of one."""
         bad = [state["bad"] for state in states if state["bad"] >= 0]
         return {"sums": sum(state["sums"] for state in states), "bad": min(bad) if bad else states[0]["bad"]}
 

@@ -29,13 +29,13 @@ def same_arithmetic(threads: int) -> Iterator[None]:
 
 
 def _flushes() -> bool:
-    """Whether this thread takes subnormal numbers as zero, which torch sets and does not tell."""
+    """Find out whether this thread flushes subnormal numbers to zero; torch can set that, but does not report it."""
     return not (torch.tensor(torch.finfo(torch.float32).tiny) / 2).item()
 
 
 @contextmanager
 def switches(spec: RuntimeSpec) -> Iterator[None]:
-    """Deterministic algorithms and TF32 as a run asks for them."""
+    """Set deterministic algorithms and TF32 as a run asks for them."""
     backends: Any = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # pyright: ignore[reportAttributeAccessIssue]
     before = [backend.fp32_precision for backend in backends]
     deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 import sparsity
 from experiments import data as datasets
-from experiments.config.resolve import Spec
+from experiments.config.schema import Spec
 from experiments.data import Data, Outline
 from experiments.ranks.distributed import World, lost_ranks_named
 from experiments.seeding import derived_seed
@@ -20,7 +20,7 @@ from sparsity import registry
 
 
 def make_probe(spec: Spec, data: Data | Outline, device: torch.device, world: World) -> sparsity.Probe | None:
-    """The probe of a run, or None where its topology needs none.
+    """Make the probe of a run, or None where its topology needs none.
 
     Batches are those of training, augmentation included, in an order of their own, so that the scores of a seed do not
     depend on what is trained first. Every rank sees all of each batch and computes the same, in as many parts as a
@@ -47,7 +47,7 @@ def make_probe(spec: Spec, data: Data | Outline, device: torch.device, world: Wo
 
 
 def _batches(spec: Spec, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over data of its own, so that no position and no worker of the training's is disturbed."""
+    """Yield one pass over data of its own, so that no position and no worker of the training is disturbed."""
     data = datasets.build(spec.data, derived_seed(spec.seed, "probe"), device, spec.runtime.channels_last)
     try:
         yield from data.batches(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def run(
     stop: Stop = lambda: False,
     world: World = ALONE,
 ) -> dict[str, Any]:
-    """Carry one run out, or go on with it, or return its result if it has one.
+    """Carry one run out, or resume it, or return its result if it has one.
 
     Args:
         spec: The resolved specification.
@@ -57,8 +58,8 @@ def run(
         Interrupted: if `stop` said so.
     """
     with _claimed(folder, world) as held:
-        if not isinstance(held, Attempt):
-            return held
+        if isinstance(held, Finished):
+            return held.result
         log_path = folder / names.log_of(world.rank)
         with logging_to(log_path), switches(spec.runtime):
             try:
@@ -81,23 +82,26 @@ def run(
                 raise failure from error
 
 
-@contextmanager
-def _claimed(folder: Path, world: World) -> Iterator[Attempt | dict[str, Any]]:
-    """Rank 0 claims the directory; what comes of it, also an error, comes to all ranks. A finished run needs no claim.
+@dataclass(frozen=True)
+class Finished:
+    """A run that has its result already."""
 
-    Yields:
-        The attempt, or the result the run has already.
-    """
-    held: Attempt | dict[str, Any] | SuiteError | None = None
+    result: dict[str, Any]
+
+
+@contextmanager
+def _claimed(folder: Path, world: World) -> Iterator[Attempt | Finished]:
+    """Claim the directory on rank 0 and tell all ranks the outcome, also an error; a finished run needs no claim."""
+    held: Attempt | Finished | SuiteError | None = None
     if world.is_main:
         try:
-            held = outcome.read_result(folder) or _claim(folder, world)
+            held = _finished(folder) or _claim(folder, world)
         except SuiteError as error:
             held = error
         except OSError as error:
             held = _failure(error, folder / names.LOG)
     held = world.broadcast(held)
-    if isinstance(held, Exception):
+    if isinstance(held, SuiteError):
         raise held
     assert held is not None
     end = held.end if world.is_main and isinstance(held, Attempt) else lambda reason: None
@@ -105,10 +109,15 @@ def _claimed(folder: Path, world: World) -> Iterator[Attempt | dict[str, Any]]:
         yield held
 
 
-def _claim(folder: Path, world: World) -> Attempt | dict[str, Any]:
+def _finished(folder: Path) -> Finished | None:
+    result = outcome.read_result(folder)
+    return Finished(result) if result is not None else None
+
+
+def _claim(folder: Path, world: World) -> Attempt | Finished:
     folder.mkdir(parents=True, exist_ok=True)
     attempt = attempts.claim(folder, world.size)
-    done = outcome.read_result(folder)  # another process may have finished it a moment ago
+    done = _finished(folder)  # another process may have finished it a moment ago
     if done is not None:
         attempt.end("done")
         return done

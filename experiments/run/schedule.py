@@ -8,7 +8,7 @@ from experiments.config.schema import ScheduleSpec
 
 
 def lr_multiplier(spec: ScheduleSpec, step: int, steps_per_epoch: int) -> float:
-    """The rate of one step as a share of the peak rate.
+    """Return the learning rate of one step as a fraction of the peak rate.
 
     With ``per: epoch`` all steps of an epoch have the rate of its first, in warm-up that of its last: AC/DC's and STR's
     (e + 1) / 5 in epochs 0 to 4, then a cosine over the other epochs.
@@ -16,7 +16,7 @@ def lr_multiplier(spec: ScheduleSpec, step: int, steps_per_epoch: int) -> float:
     Args:
         spec: The section ``schedule``.
         step: Index of the step, from 0.
-        steps_per_epoch: Steps an epoch.
+        steps_per_epoch: Steps per epoch.
 
     Returns:
         A number in [0, 1]. ``cosine`` falls to 0, ``constant`` stays at 1, ``multistep`` is multiplied by `gamma` at

@@ -12,7 +12,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from experiments.config.resolve import Spec
+    from experiments.config.schema import Spec
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ PATIENCE = 60.0  # seconds that starting or finishing a W&B run may take
 
 
 def resolve_mode(wanted: str) -> str:
-    """``auto`` is online where credentials are found, else offline; other modes stand."""
+    """Resolve ``auto``: online where credentials are found, else offline; other modes stand."""
     if wanted != "auto":
         return wanted
     return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc() else "offline"
@@ -35,7 +35,7 @@ def _in_netrc() -> bool:
 
 
 def _patiently(call: Callable[[], Any]) -> Any:
-    """Wait for a call, but not for ever: W&B goes on for hours where a server does not answer."""
+    """Wait for a call, but not for ever: W&B keeps trying for hours where a server does not answer."""
     answers: Queue[tuple[Any, Exception | None]] = Queue()
 
     def ask() -> None:
@@ -117,7 +117,7 @@ class WandbMirror:
         self.close(exit_code=0)
 
     def close(self, exit_code: int = 1) -> None:
-        """Close a run that is still open, by default as one that has not come to its end."""
+        """Close a run that is still open, by default as one that did not finish."""
         if self._run is None:
             return
         run, self._run = self._run, None

@@ -106,7 +106,7 @@ class Training:
             group["lr"] = spec.optimizer.lr * lr_multiplier(
                 spec.schedule, run.sparse.step_in_level, run.data.steps_per_epoch
             )
-        passes = count()  # one a step; SAM makes a second
+        passes = count()  # one per step; SAM makes a second
         # In order: forward and backward; the topology reads the dense gradient and may change masks; gradients of
         # pruned weights become zero; the optimizer steps, HAM's factor included; pruned weights become zero.
         run.sparse.step(
@@ -146,7 +146,7 @@ class Training:
         return self.objects.forward.no_sync()  # pyright: ignore
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of forward passes."""
+        """Return the context that sets the precision of forward passes."""
         if self.spec.runtime.amp == "none":
             return nullcontext()
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.spec.runtime.amp]
@@ -201,12 +201,12 @@ class Training:
         )
 
     def _epoch_metrics(self) -> dict[str, float]:
-        """What a representation may ask of an epoch that has just ended; all ranks must call it."""
+        """Return what a representation may ask of an epoch that has just ended; all ranks must call it."""
         loss, accuracy, _ = self.progress.meter.result(self.world)
         return {"train_loss": loss, "train_accuracy": accuracy}
 
     def _next_level(self) -> None:
-        """Begin the next training where one has ended; a checkpoint of this step is of what then begins."""
+        """Begin the next level where one has ended; a checkpoint of this step holds the new level."""
         run = self.objects
         if run.sparse.level_ended:
             run.sparse.next_level()
@@ -220,7 +220,7 @@ class Training:
         return bool(every and self.progress.step % every == 0)
 
     def _late(self) -> bool:
-        """Whether this rank's clock says it is time; the ranks vote, since clocks differ."""
+        """Ask this rank's clock whether a checkpoint is due; the ranks vote, since clocks differ."""
         minutes = self.spec.checkpoint.every_minutes
         return minutes is not None and time.monotonic() - self._saved > 60 * minutes
 

@@ -1,1 +1,1 @@
-"""What lies in a run folder, and who may write it."""
+"""The files of a run directory, and who may write them."""

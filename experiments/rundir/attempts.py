@@ -1,7 +1,7 @@
-"""One writer a run directory: each attempt claims the next number, and a number is never given back.
+"""One writer per run directory: each attempt claims the next number, and numbers are never reused.
 
-A claim is an atomic hard link, since file locks fail on some network file systems. Because nothing is ever removed,
-there is no moment at which two processes could both take a dead one's place: the next number exists or it does not.
+A claim is an atomic hard link, since file locks fail on some network file systems. Because claims are never removed,
+two processes can never both replace a dead one: the next number either exists or does not.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Attempt:
 
     Attributes:
         folder: The run directory.
-        number: Counted from 1.
-        owner: Who holds it: process, host, and the Slurm job if there is one.
+        number: Number of the attempt, counted from 1.
+        owner: Process, host and, if there is one, Slurm job that hold the claim.
     """
 
     folder: Path
@@ -39,13 +39,13 @@ class Attempt:
 
     @property
     def job(self) -> str | None:
-        """The Slurm job in the form the scheduler prints, ``1234`` or ``1234_5``."""
+        """The Slurm job in the form the scheduler prints, ``1234`` or ``1234_5``, or None."""
         return self.owner["job"]
 
     def end(self, reason: str) -> None:
-        """Say that this attempt is over: ``done``, ``stopped``, ``failed`` or ``crashed``.
+        """Record that this attempt has ended, with its reason: ``done``, ``stopped``, ``failed`` or ``crashed``.
 
-        Where the disk is too full even for that, the end of the process has to say it.
+        If the disk is too full even for this record, others learn of the end when the process no longer exists.
         """
         for _ in range(2):
             with suppress(OSError):
@@ -55,7 +55,12 @@ class Attempt:
 
 @contextmanager
 def ending(say: Callable[[str], None]) -> Iterator[None]:
-    """Say how a block ended: ``done``, ``stopped`` at a checkpoint, ``failed``, or ``crashed`` with another rank."""
+    """Report how a block ended.
+
+    Args:
+        say: Called with ``done``, ``stopped`` (at a checkpoint), ``failed``, or ``crashed`` (together with another
+            rank).
+    """
     reason = "crashed"
     try:
         yield
@@ -77,7 +82,7 @@ def claim(folder: Path, ranks: int = 1) -> Attempt:
 
     Args:
         folder: The run directory; must exist.
-        ranks: Number of ranks that work on it.
+        ranks: Number of ranks of this attempt.
 
     Raises:
         Busy: if the last attempt may still be alive.
@@ -95,14 +100,17 @@ def claim(folder: Path, ranks: int = 1) -> Attempt:
             try:
                 os.link(mine, _path(folder, number))
             except (FileExistsError, FileNotFoundError):
-                continue  # somebody was faster, and may have cleaned up; look who
+                continue  # another process was faster, and may have cleaned up; check which
             return Attempt(folder, number, owner)
     finally:
         mine.unlink(missing_ok=True)
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
-    """What the last attempt says of itself, or None if there was none; a damaged file says nothing but its number."""
+    """Return the record of the last attempt, or None if there was none.
+
+    From a damaged file only the attempt's number is known.
+    """
     try:
         numbers = [int(file[:-5]) for file in os.listdir(folder / names.ATTEMPTS) if file[:-5].isdigit()]
     except FileNotFoundError:
@@ -114,10 +122,11 @@ def newest(folder: Path) -> dict[str, Any] | None:
 
 
 def alive(owner: dict[str, Any]) -> bool:
-    """Whether an attempt may still be writing.
+    """Return whether an attempt may still be writing.
 
-    On this host its process is looked for. On another, its Slurm job is: the same job restarted, or one the scheduler
-    does not know as running, is over. Where neither can be asked, it counts as alive.
+    On this host, its process is checked. On another host, its Slurm job is: the attempt is over if the same job has
+    been restarted, or if the scheduler does not list the job as running. Where neither can be checked, the attempt
+    counts as alive.
     """
     if "ended" in owner or "pid" not in owner:
         return False
@@ -133,7 +142,12 @@ def alive(owner: dict[str, Any]) -> bool:
 
 
 def process_alive(pid: int, started: str | None) -> bool:
-    """Whether a process of this host lives and is the one that started then (numbers are given again)."""
+    """Return whether a process of this host is alive.
+
+    Args:
+        pid: Its number.
+        started: When it started; compared too, since process numbers are reused. None skips the comparison.
+    """
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -144,9 +158,9 @@ def process_alive(pid: int, started: str | None) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, in the kernel's own clock.
+    """Return when a process started, in the kernel's own clock, or None if it is not running.
 
-    None for one that is over but that nobody has reaped: where a container's first process reaps none, it stays so.
+    A zombie counts as not running: where a container's first process reaps no children, it stays a zombie forever.
     """
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that makes a run in pieces equal a run in one."""
+"""Checkpoint files: written atomically, checked by checksum, tied to one run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ log = logging.getLogger(__name__)
 
 
 class Saved(NamedTuple):
-    """A checkpoint on the disk: its step, the first 16 hexadecimal digits of its SHA-256, its file."""
+    """A checkpoint on the disk.
+
+    Attributes:
+        step: Steps done.
+        digest: The first 16 hexadecimal digits of the SHA-256 of its content.
+        path: Its file.
+    """
 
     step: int
     digest: str
@@ -36,13 +42,15 @@ def write(path: Path, identity: str, seed: int, state: dict[str, Any]) -> None:
 
 
 class Checkpoints:
-    """The newest checkpoints of a run; the checksum is part of a file's name, so both are there or neither is.
+    """The newest checkpoints of a run.
+
+    The checksum of a file is part of its name, so that one never exists without the other.
 
     Args:
         folder: The run directory.
         identity: Identity hash of the run.
         seed: Seed of the run.
-        keep: Number of checkpoints kept.
+        keep: Number of checkpoints to keep.
     """
 
     def __init__(self, folder: Path, identity: str, seed: int, keep: int = 1):
@@ -52,7 +60,7 @@ class Checkpoints:
         self._keep = keep
 
     def save(self, step: int, state: dict[str, Any]) -> Saved:
-        """Write a checkpoint; older ones go once it is whole on the disk, not before."""
+        """Write a checkpoint; older ones are removed only once it is complete on the disk."""
         data = _pack(self._identity, self._seed, state)
         digest = hashlib.sha256(data).hexdigest()[:16]
         path = self._folder / names.checkpoint(step, digest)
@@ -60,16 +68,16 @@ class Checkpoints:
             file.write(data)
         new = Saved(step, digest, path)
         others = [saved for saved in found(self._folder.parent) if saved != new]
-        # what is ahead of the newest belongs to a later state that was found damaged
+        # a checkpoint ahead of the new one belongs to a later state that was found damaged
         for saved in [s for s in others if s.step > step] + [s for s in others if s.step <= step][self._keep - 1 :]:
             saved.path.unlink(missing_ok=True)
         return new
 
     def load(self) -> tuple[Saved, dict[str, Any]] | None:
-        """The newest checkpoint that is whole, or None if there is none at all.
+        """Return the newest intact checkpoint and its state, or None if there is no checkpoint at all.
 
         Raises:
-            RunFailure: if all are damaged, or one is of another program or run.
+            RunFailure: if all are damaged, or one belongs to another program or run.
             OSError: if a file cannot be read.
         """
         fault: RunFailure | None = None
@@ -84,10 +92,10 @@ class Checkpoints:
         return None
 
     def read(self, saved: Saved) -> dict[str, Any]:
-        """The state in one checkpoint, without executing anything in it.
+        """Return the state in one checkpoint, without executing any code in it.
 
         Raises:
-            RunFailure: if the file is damaged, of another program, or of another run.
+            RunFailure: if the file is damaged, or belongs to another program or run.
         """
         data = saved.path.read_bytes()
         if hashlib.sha256(data).hexdigest()[:16] != saved.digest:
@@ -103,7 +111,7 @@ class Checkpoints:
         return content["state"]
 
     def clear(self) -> None:
-        """Remove all: the run has its result."""
+        """Remove all checkpoints of a run that has its result."""
         for saved in found(self._folder.parent):
             saved.path.unlink(missing_ok=True)
         if self._folder.is_dir() and not any(self._folder.iterdir()):
@@ -119,7 +127,7 @@ class _Damaged(RunFailure):
 
 
 def found(folder: Path) -> list[Saved]:
-    """The checkpoints of a run directory, newest first, by their names alone."""
+    """List the checkpoints of a run directory, newest first, from their names alone."""
     try:
         files = list((folder / names.CHECKPOINTS).iterdir())
     except FileNotFoundError:
@@ -129,7 +137,7 @@ def found(folder: Path) -> list[Saved]:
 
 
 def _pack(identity: str, seed: int, state: dict[str, Any]) -> memoryview:
-    # by way of memory, since torch hides what the disk says ("unexpected pos" for a full one)
+    # through memory, since torch hides errors of the disk (a full one gives "unexpected pos")
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "identity": identity, "seed": seed, "state": state}, buffer)
     return buffer.getbuffer()
@@ -138,6 +146,6 @@ def _pack(identity: str, seed: int, state: dict[str, Any]) -> memoryview:
 def _unpack(data: bytes, path: Path) -> Any:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever zipfile, pickle and torch make of a file that is none of ours
+    except Exception as error:  # whatever zipfile, pickle and torch raise for a file of another program
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise RunFailure(f"this file is not a checkpoint of this suite ({reason}); {_ADVICE}", str(path)) from None

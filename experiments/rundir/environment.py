@@ -1,4 +1,4 @@
-"""Versions and hardware that a run depends on."""
+"""Versions and hardware that the result of a run depends on."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 COMMIT = "COMMIT"
-"""File beside the packages of a snapshot that says which commit it was taken from."""
+"""Name of the file beside the packages of a snapshot that holds the commit it was taken from."""
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware a run depends on, as flat values."""
+    """Return the versions and hardware that the result of a run depends on, as a flat mapping."""
     import torch
 
     return {
@@ -49,7 +49,7 @@ def _cpu() -> str:
 
 
 def git_commit() -> str | None:
-    """Commit of this package's checkout, with a mark if it was changed; None outside a checkout."""
+    """Return the commit of this package's checkout, marked if it has local changes; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     with suppress(OSError):
         return (root / COMMIT).read_text().strip() or None

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Files that are written atomically, and append-only logs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from experiments.errors import RunFailure
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing that takes `path`'s place only when all of it is on the disk.
+    """Open a file for writing that replaces `path` only once all of it is on the disk.
 
-    The bytes go to a neighbour, are flushed to the disk and renamed; on an error (a full disk, say) the neighbour is
-    removed and `path` keeps what it held.
+    The bytes go to a temporary file beside `path`, which is flushed to the disk and renamed. On an error, such as a
+    full disk, the temporary file is removed and `path` keeps its content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -36,7 +36,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left beside their files; nobody may be writing into the folder."""
+    """Remove temporary files that killed writers left behind; no process may be writing into the folder."""
     for pattern in (".*.tmp", "*/.*.tmp"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; None where it is absent or damaged."""
+    """Return the content of a JSON file, or None if it is absent or damaged."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -86,14 +86,14 @@ def _finite(value: Any) -> Any:
 
 
 class JsonLines:
-    """An append-only log, one JSON object a line.
+    """An append-only log with one JSON object per line.
 
     Args:
         path: The file.
-        keep: Length in bytes that is known to be good; what a killed process wrote beyond it is cut off.
+        keep: Length in bytes that is known to be good; anything that a killed process wrote beyond it is cut off.
 
     Raises:
-        RunFailure: if the file is shorter than that.
+        RunFailure: if the file is shorter than `keep`.
     """
 
     def __init__(self, path: Path, keep: int = 0):
@@ -114,7 +114,7 @@ class JsonLines:
         self._file.flush()
 
     def sync(self) -> int:
-        """Force what was written to the disk and return the length in bytes."""
+        """Flush all records to the disk and return the length of the file in bytes."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
@@ -125,7 +125,7 @@ class JsonLines:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a log."""
+    """Return the records in all complete lines of a log."""
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]

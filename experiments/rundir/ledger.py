@@ -1,4 +1,4 @@
-"""What happened to a run, attempt by attempt: an append-only log, and a heartbeat that survives the process."""
+"""The history of a run, attempt by attempt: an append-only log, and a heartbeat that outlives the process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from typing import Any, NamedTuple
 from . import names
 from .attempts import Attempt
 
-_WIDTH = 80  # bytes of a heartbeat, so that a shorter line leaves nothing of a longer one behind
+_WIDTH = 80  # bytes of a heartbeat: a fixed length, so that a shorter line fully overwrites a longer one
 
 
 class Beat(NamedTuple):
-    """The last sign of life: attempt, steps done, steps in all, unix seconds."""
+    """The last sign of life of a run.
+
+    Attributes:
+        attempt: Number of the attempt.
+        step: Steps done.
+        total: Steps of the whole run.
+        time: Unix seconds.
+    """
 
     attempt: int
     step: int
@@ -25,13 +32,13 @@ class Beat(NamedTuple):
 
 
 class Ledger:
-    """Writes the ledger of one attempt; nothing that is written is ever changed.
+    """Writer of one attempt's part of the ledger; records are never changed once written.
 
-    Events are ``start`` (with the first step), ``checkpoint``, ``end`` (with the last step and the reason) and, written
-    by the next attempt about one that died, ``lost`` (with the last step its heartbeat shows).
+    Events are ``start`` (with the first step), ``checkpoint``, ``end`` (with the last step and the reason) and
+    ``lost`` (with the last step that the heartbeat shows), which the next attempt writes about one that died.
 
     Args:
-        attempt: The attempt; its process holds the run directory.
+        attempt: The attempt, which holds the run directory.
     """
 
     def __init__(self, attempt: Attempt):
@@ -40,7 +47,7 @@ class Ledger:
         self._descriptor = os.open(attempt.folder / names.HEARTBEAT, os.O_WRONLY | os.O_CREAT, 0o644)
 
     def start(self, step: int, checkpoint: str | None) -> None:
-        """Note the first step, after what is known of attempts that died."""
+        """Record the first step, after recording earlier attempts that died as ``lost``."""
         records = read(self.attempt.folder)
         ended = {record["attempt"] for record in records if record["event"] in ("end", "lost")}
         beat = last_beat(self.attempt.folder)
@@ -54,18 +61,18 @@ class Ledger:
         self._note("start", step=step, checkpoint=checkpoint, **where)
 
     def checkpoint(self, step: int, digest: str) -> None:
-        """Note a checkpoint that is on the disk."""
+        """Record a checkpoint that is on the disk."""
         self._note("checkpoint", step=step, checkpoint=digest)
 
     def end(self, step: int, reason: str, checkpoint: str | None) -> None:
-        """Note the end of the attempt; if the disk is full, the next one notes that it was lost."""
+        """Record the end of the attempt; if the disk is full, the next attempt records this one as lost."""
         with suppress(OSError):
             self._note("end", step=step, reason=reason, checkpoint=checkpoint)
 
     def beat(self, step: int, total: int) -> None:
-        """Show that a step is done; the page cache keeps it when the process is killed."""
+        """Record that a step is done; the page cache keeps the record even if the process is killed."""
         text = f"{self.attempt.number} {step} {total} {time.time():.2f}"
-        with suppress(OSError):  # a sign of life is not worth a run
+        with suppress(OSError):  # a missing heartbeat must not end a run
             os.pwrite(self._descriptor, text.ljust(_WIDTH - 1).encode() + b"\n", 0)
 
     def close(self) -> None:
@@ -88,7 +95,7 @@ class Ledger:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All whole records of a run's ledger, in order."""
+    """Return all complete records of a run's ledger, in order."""
     records = []
     with suppress(FileNotFoundError):
         for line in (folder / names.LEDGER).read_bytes().splitlines():
@@ -98,7 +105,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def last_beat(folder: Path) -> Beat | None:
-    """The last sign of life of a run, or None."""
+    """Return the last heartbeat of a run, or None."""
     try:
         attempt, step, total, seconds = (folder / names.HEARTBEAT).read_text().split()
         return Beat(int(attempt), int(step), int(total), float(seconds))

@@ -1,4 +1,4 @@
-"""The log of one run."""
+"""The log file of one run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """Do without a line that cannot be written: if the disk is full, the run itself fails, with a message."""
+        """Ignore a line that cannot be written: if the disk is full, the run itself fails with a message."""
 
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Append what this process logs to a file: warnings of all libraries, and what the suite tells of its own work."""
+    """Append this process's log records to a file: warnings of all libraries, and the suite's own at level INFO."""
     handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)

@@ -1,4 +1,4 @@
-"""Names of the files of runs and sweeps, and the keys that tell no two runs apart: each is written down here alone."""
+"""Names of the files of runs and sweeps, and the keys outside a run's identity; no other module spells them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,35 @@ _CHECKPOINT = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
 MANIFEST, SUBMISSIONS = "sweep.json", "submissions"
 
 NOT_IDENTIFYING = (
-    *("extends", "sweep", "seed", "label", "tracking", "checkpoint", "resources"),
-    *("data.root", "data.workers", "runtime.rank_timeout"),
+    "extends",
+    "sweep",
+    "seed",
+    "label",
+    "tracking",
+    "checkpoint",
+    "resources",
+    "data.root",
+    "data.workers",
+    "runtime.rank_timeout",
 )
-"""Keys outside the identity of a run, with all keys below them.
+"""Keys outside the identity of a run, together with all keys below them.
 
-``extends`` and ``sweep`` are no part of a resolved specification; they stand here for those who ask which keys count.
+``extends`` and ``sweep`` do not occur in a resolved specification; they are listed for readers of unresolved ones.
 """
 
 
 def identifies(key: str) -> bool:
-    """Say whether a dotted key counts for the identity of a run."""
+    """Return whether a dotted key is part of the identity of a run."""
     return not below(key, NOT_IDENTIFYING)
 
 
 def below(key: str, names: tuple[str, ...]) -> bool:
-    """Say whether a dotted key is one of some names or stands below one."""
+    """Return whether a dotted key equals one of some names or lies below one."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def checkpoint(step: int, digest: str) -> str:
-    """Name the file of a checkpoint.
+    """Return the name of a checkpoint's file.
 
     Args:
         step: Steps done.
@@ -46,11 +54,11 @@ def checkpoint(step: int, digest: str) -> str:
 
 
 def parse_checkpoint(name: str) -> tuple[int, str] | None:
-    """Read step and digest off the name of a checkpoint's file; None for any other file."""
+    """Parse the name of a checkpoint's file into step and digest; return None for any other file."""
     match = _CHECKPOINT.fullmatch(name)
     return (int(match[1]), match[2]) if match else None
 
 
 def log_of(rank: int) -> str:
-    """Name the log of one rank."""
+    """Return the name of one rank's log file."""
     return f"log-rank{rank}.txt" if rank else LOG

@@ -1,4 +1,4 @@
-"""How a run ended: its result, or why it failed."""
+"""The files that say how a run ended: its result, or why it failed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from .files import write_json
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a finished run, or None; a damaged file counts as none, so the run is done again."""
+    """Return the result of a finished run, or None.
+
+    A damaged file counts as no result, so that the run is repeated.
+    """
     with suppress(FileNotFoundError, NotADirectoryError, ValueError):
         result = json.loads((folder / names.RESULT).read_bytes())
         if isinstance(result, dict) and result.get("status") == "done":
@@ -23,9 +26,9 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def write_failure(folder: Path, error: SuiteError) -> None:
-    """Say in the run directory why the run failed, unless it has its result already.
+    """Record in the run directory why the run failed, unless it already has its result.
 
-    A disk too full even for that is not an error of its own.
+    If the disk is too full even for this record, no further error is raised.
     """
     if read_result(folder) is not None:
         return

@@ -1,7 +1,7 @@
-"""HAM's theory as experiments that are exact on a CPU: each measures numbers and holds them to bars.
+"""Experiments that measure HAM's theory, exactly and on a CPU, and check each number against a bound.
 
-An experiment is a module here whose `EXPERIMENT` says what it is, a file ``configs/theory/NAME.yaml`` with all its
-settings, and its name in `NAMES`.
+An experiment consists of a module in this package with an `EXPERIMENT`, a file ``configs/theory/NAME.yaml`` with all
+its settings, and an entry in `NAMES`.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ NAMES = (
 
 
 def experiment(name: str) -> Experiment:
-    """The experiment of a name in `NAMES`; imports its module, and so torch."""
+    """Return the experiment of a name in `NAMES`; this imports its module, and thereby torch."""
     return import_module(f"{__name__}.{name}").EXPERIMENT

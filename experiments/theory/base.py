@@ -1,4 +1,4 @@
-"""What an experiment is made of: settings, measured values with bars, the numbers behind them, a figure."""
+"""The parts of an experiment: settings, measured values with bounds, the numbers behind them, and a figure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ S = TypeVar("S", bound=Section)
 
 
 class Bound(Section):
-    """An interval, ends included, that a value must lie in; an absent end is open."""
+    """An interval, including its ends, in which a value must lie; None leaves an end open."""
 
     low: float | None = None
     high: float | None = None
@@ -45,12 +45,12 @@ class Bound(Section):
 
 @dataclass(frozen=True)
 class Check:
-    """A measured value and what it must be.
+    """A measured value and its bound.
 
     Attributes:
-        quantity: What was measured, with its unit where it has one.
+        quantity: What was measured, with its unit if it has one.
         value: The value; NaN meets no bound.
-        bound: What it must lie in; None for a value that is only reported.
+        bound: Interval in which the value must lie; None for a value that is only reported.
     """
 
     quantity: str
@@ -59,18 +59,18 @@ class Check:
 
     @property
     def met(self) -> bool:
-        """Whether the value is what it must be."""
+        """Whether the value lies within its bound."""
         return self.bound is None or self.value in self.bound
 
 
 @dataclass(frozen=True)
 class TheoryOutcome:
-    """What an experiment found.
+    """The outcome of an experiment.
 
     Attributes:
         bars: Measured values, each with its bound.
-        records: The numbers behind bars and figure; JSON values.
-        draw: Draws them into an empty figure.
+        records: The numbers behind bars and figure, as JSON values.
+        draw: Function that draws them into an empty figure.
     """
 
     bars: tuple[Check, ...]
@@ -83,10 +83,10 @@ class Experiment(Generic[S]):
     """A statement of the theory that can be measured.
 
     Attributes:
-        title: What it shows, in a line.
-        source: Whose statement it is.
-        settings: Model of its configuration; the values stand in ``configs/theory``.
-        run: Measures.
+        title: What the experiment shows, in one line.
+        source: Where the statement comes from.
+        settings: Model of its configuration, whose values are in ``configs/theory``.
+        run: Function that carries out the measurement.
     """
 
     title: str
@@ -96,9 +96,9 @@ class Experiment(Generic[S]):
 
 
 def worst(values: Iterable[float], bound: Bound) -> float:
-    """The value that is nearest to missing a bound, or misses it most; NaN if one is.
+    """Return the value that comes closest to missing a bound, or misses it most; NaN if any value is NaN.
 
-    With two ends, that is the one farthest from their middle.
+    For a bound with two ends, this is the value farthest from their middle.
     """
     values = list(values)
     if any(math.isnan(value) for value in values):
@@ -112,7 +112,7 @@ def worst(values: Iterable[float], bound: Bound) -> float:
 
 
 def order(rates: Sequence[float], errors: Sequence[float]) -> float:
-    """The power of the rate that errors grow with: the slope of a straight line through their logarithms."""
+    """Return the order of errors in the rate: the slope of a straight line through their logarithms."""
     if min(errors) <= 0:
         return math.nan
     return statistics.linear_regression([*map(math.log, rates)], [*map(math.log, errors)]).slope

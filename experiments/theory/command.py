@@ -1,4 +1,4 @@
-"""From names and settings on the command line to measured experiments, their files and a table."""
+"""The work of `ham theory`: from names and settings on the command line to measurements, files and a table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Style = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Planned:
-    """An experiment and the settings it will be run with."""
+    """An experiment and the settings to run it with."""
 
     name: str
     experiment: Experiment
@@ -33,12 +33,12 @@ class Planned:
 
 
 def plan(words: Sequence[str]) -> list[Planned]:
-    """What the words of the command line ask for: names, none for all, and settings.
+    """Parse the words of the command line: names of experiments (none means all) and settings.
 
-    A setting is ``KEY=VALUE`` where one experiment is named, else ``NAME.KEY=VALUE``.
+    A setting is ``KEY=VALUE`` if one experiment is named, otherwise ``NAME.KEY=VALUE``.
 
     Raises:
-        UserError: for a name or key that nobody knows, or a value that is not allowed.
+        UserError: for an unknown name or key, or a value that is not allowed.
     """
     named = list(dict.fromkeys(word for word in words if "=" not in word))
     for name in named:
@@ -62,10 +62,10 @@ def plan(words: Sequence[str]) -> list[Planned]:
 
 
 def settings(name: str, overrides: Sequence[str] = ()) -> Section:
-    """The settings of an experiment: its file, then ``KEY=VALUE`` in order.
+    """Return the settings of an experiment: those of its file, changed by ``KEY=VALUE`` overrides in order.
 
     Raises:
-        UserError: with one line for every problem.
+        UserError: if settings are not valid, with one line per problem.
     """
     tree: Located = unfold(read_mapping(configs_folder() / THEORY / f"{name}.yaml"))
     for text in overrides:
@@ -77,12 +77,15 @@ def settings(name: str, overrides: Sequence[str] = ()) -> Section:
 
 
 def measure(planned: Sequence[Planned], out: Path, style: Style) -> Iterator[tuple[Planned, TheoryOutcome]]:
-    """Run experiments one after the other; each leaves ``NAME.json``, ``NAME.svg`` and ``NAME.png`` in a folder.
+    """Run experiments one after the other; each writes ``NAME.json``, ``NAME.svg`` and ``NAME.png``.
 
     Args:
-        planned: What to run.
-        out: The folder.
-        style: Within it, figures look like the suite's.
+        planned: The experiments.
+        out: Folder for the files.
+        style: Returns a context manager that sets the suite's style of figures.
+
+    Yields:
+        Each experiment with its outcome, once it is done.
     """
     for one in planned:
         with _one_thread():
@@ -95,7 +98,7 @@ def measure(planned: Sequence[Planned], out: Path, style: Style) -> Iterator[tup
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Numbers that do not depend on how many cores there are; and several would only wait for each other here."""
+    """Use one thread, so that numbers do not depend on the number of cores; more threads would not be faster here."""
     import torch
 
     before = torch.get_num_threads()
@@ -107,7 +110,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def to_json(one: Planned, outcome: TheoryOutcome) -> dict[str, Any]:
-    """An experiment's bars, with what they were measured with."""
+    """Return an experiment's checks and settings as a JSON object."""
     return {
         "experiment": one.name,
         "title": one.experiment.title,
@@ -124,7 +127,7 @@ def _bar_json(bar: Check) -> Mapping[str, Any]:
 
 
 def table(name: str, outcome: TheoryOutcome, *, head: bool) -> str:
-    """The bars of an experiment as lines: experiment, quantity, value, bar, met."""
+    """Return the checks of an experiment as lines of a table: experiment, quantity, value, bar, met."""
     rows = [("experiment", "quantity", "value", "bar", "met")] if head else []
     for bar in outcome.bars:
         met = "" if bar.bound is None else "yes" if bar.met else "NO"

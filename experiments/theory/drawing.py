@@ -1,4 +1,4 @@
-"""What the figures of the experiments share."""
+"""Elements that the figures of the experiments share."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 class CurveStyle(NamedTuple):
-    """Colour and marker of a line; the marker also tells lines apart in grey print."""
+    """Colour and marker of a line; the marker distinguishes lines in greyscale print too."""
 
     color: str
     marker: str
 
 
-# as in the figures of tables: the plain row, Sign-In (the product) and HAM
+# the colours of the figures of tables: the plain row, Sign-In (the product) and HAM
 GD, PRODUCT, HAM = CurveStyle("#4a5562", "o"), CurveStyle("#0072b2", "s"), CurveStyle("#d55e00", "D")
 FURTHER = (
     CurveStyle("#009e73", "^"),
@@ -30,7 +30,7 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def panels(figure: Figure, number: int) -> list[Axes]:
-    """Axes side by side, with a grid."""
+    """Return axes side by side, with a grid."""
     axes = list(figure.subplots(1, number, squeeze=False)[0])
     for one in axes:
         one.grid()
@@ -38,7 +38,7 @@ def panels(figure: Figure, number: int) -> list[Axes]:
 
 
 def logarithmic(axes: Axes, which: str = "xy") -> None:
-    """Make axes logarithmic, with labels that need no mathematical typesetting (the suite's style has none)."""
+    """Make axes logarithmic, with labels that need no mathematical typesetting, which the suite's style lacks."""
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     for name in which:
@@ -55,7 +55,7 @@ def _power(value: float, position: int | None) -> str:
 
 
 def legend(figure: Figure, columns: int = 4) -> None:
-    """Name the lines above the panels, each label once."""
+    """Add a legend above the panels, with each label once."""
     named = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

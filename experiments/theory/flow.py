@@ -1,9 +1,9 @@
-"""HAM with small rates follows ``dθ = -(1 + α |θ|) ∇f dt - β θ dt``.
+"""HAM with small learning rates follows the flow ``dθ = -(1 + α |θ|) ∇f dt - β θ dt``.
 
-A step of HAM(SGD) leaves the flow's tangent by terms of the rate squared, so the distance after a fixed time is of
-first order in the rate. The right-hand side is Lipschitz, but has a kink where a weight passes zero: the solver stops
-at every such time and starts anew, and its accuracy is that of its tolerance on both sides. HAM knows nothing of
-that; in the step that crosses zero the weight is of the size of the rate, so the order stays.
+A step of HAM(SGD) differs from the flow's tangent by terms of second order in the rate, so the distance after a fixed
+time is of first order. The right-hand side is Lipschitz, but has a kink where a weight passes zero. The solver
+therefore stops at every such time and restarts, which keeps the accuracy of its tolerance on both sides. HAM does not
+treat the kink: in the step that crosses zero, the weight is as small as the rate, so the order is unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CASES = ("no sign changes", "sign changes")
 
 
 class FlowSettings(Section):
-    """The least-squares problem, HAM's constants, rates and the solver's tolerance."""
+    """Settings of the least-squares problem, HAM's constants, the rates and the solver's tolerance."""
 
     samples: Positive
     weights: Positive
@@ -51,7 +51,13 @@ class FlowSettings(Section):
 
 
 class FlowProblem:
-    """Least squares whose solution has the signs of the start, or those of half of it turned."""
+    """A least-squares problem whose solution has the signs of the start, or the opposite signs in every second weight.
+
+    Args:
+        case: One of `CASES`.
+        seed: Seed of the random inputs and of the start.
+        settings: Sizes of the problem.
+    """
 
     def __init__(self, case: str, seed: int, settings: FlowSettings):
         generator = torch.Generator().manual_seed(seed)
@@ -64,16 +70,16 @@ class FlowProblem:
         self.targets = self.inputs @ (1.5 * turned * self.start)
 
     def loss(self, theta: torch.Tensor) -> torch.Tensor:
-        """Half the squared error of weights of any shape."""
+        """Return half the squared error of weights of any shape."""
         return (self.inputs @ theta.flatten() - self.targets).square().sum() / 2
 
     def grad(self, theta: torch.Tensor) -> torch.Tensor:
-        """Its gradient, for the solver."""
+        """Return the gradient of the loss, for the solver."""
         return self.inputs.T @ (self.inputs @ theta - self.targets)
 
 
 def run(settings: FlowSettings) -> TheoryOutcome:
-    """Measure the distance of HAM to its flow at the end, by rate."""
+    """Measure the distance between HAM and its flow at the final time, for each rate."""
     records, bars = [], []
     for case in CASES:
         found = [one for seed in settings.seeds for one in _follow(case, seed, settings)]
@@ -90,7 +96,7 @@ def run(settings: FlowSettings) -> TheoryOutcome:
 
 
 def _follow(case: str, seed: int, settings: FlowSettings) -> list[dict[str, Any]]:
-    """A problem's flow, and how far from its end HAM arrives with each rate."""
+    """Solve a problem's flow and measure how far from its end HAM arrives with each rate."""
     problem = FlowProblem(case, seed, settings)
     end, crossings = _solve(problem, settings, settings.tolerance)
     wider, _ = _solve(problem, settings, 100 * settings.tolerance)
@@ -116,7 +122,7 @@ def _bars(name: str, found: list[dict[str, Any]], settings: FlowSettings) -> lis
 
 
 def _solve(problem: FlowProblem, settings: FlowSettings, tolerance: float) -> tuple[Vector, int]:
-    """The flow's end, and how often a weight changed its sign on the way."""
+    """Return the end of the flow, and how often a weight changed its sign on the way."""
     from scipy.integrate import solve_ivp
 
     geometry, beta = Ham(settings.alpha), settings.beta
@@ -127,7 +133,7 @@ def _solve(problem: FlowProblem, settings: FlowSettings, tolerance: float) -> tu
 
     time, theta, crossings = 0.0, problem.start.numpy(), 0
     while time < settings.time:
-        # a weight at zero is on the side it moves to
+        # a weight at zero belongs to the side it moves to
         sides = np.where(theta == 0, np.sign(velocity(time, theta)), np.sign(theta))
         solved = solve_ivp(
             velocity,
@@ -140,13 +146,13 @@ def _solve(problem: FlowProblem, settings: FlowSettings, tolerance: float) -> tu
         )
         time, theta = float(solved.t[-1]), solved.y[:, -1].copy()
         passed = [index for index, times in enumerate(solved.t_events) if len(times)]
-        theta[passed] = 0.0  # to rounding it is
+        theta[passed] = 0.0  # up to rounding, it is zero already
         crossings += len(passed)
     return theta, crossings
 
 
 def _leaving(index: int, side: float) -> Callable[[float, Vector], float]:
-    """An event of `solve_ivp`: a weight reaches zero from its side."""
+    """Return an event for `solve_ivp`: a weight reaches zero from its side."""
 
     def event(time: float, theta: Vector) -> float:
         return theta[index]
@@ -156,7 +162,7 @@ def _leaving(index: int, side: float) -> Callable[[float, Vector], float]:
 
 
 def _descend(problem: FlowProblem, settings: FlowSettings, steps: int, sign: Literal["after", "before"]) -> Vector:
-    """The end of HAM(SGD) with its own autograd gradients."""
+    """Return the weights after training with HAM(SGD) and autograd."""
     weight = torch.nn.Parameter(problem.start.clone()[None])  # HAM moves tensors of two dimensions
     base = SGD([weight], lr=settings.time / steps)
     optimizer = HAM(base, alpha=settings.alpha, beta=settings.beta, sign=sign)

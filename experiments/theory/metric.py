@@ -1,8 +1,8 @@
-"""The inverse metric of an optimizer, read off one small step: ``-(change of θ) / (rate × gradient)`` per entry.
+"""The inverse metric of an optimizer, measured with one small step: ``-(change of θ) / (rate × gradient)`` per entry.
 
-The network is a layer whose weights lie on a grid, with the cross-entropy of random labels, so that all gradients
-differ. At a decay of 0 a step of HAM(SGD) is ``-η (1 + α |θ|) g``, one of SGD on m and w ``-η (m² + w²) g`` with
-m² + w² = √(4θ² + (m² − w²)²), both up to terms of η².
+The network is one layer whose weights lie on a grid, with the cross-entropy of random labels, so that all gradients
+differ. Without weight decay, a step of HAM(SGD) is ``-η (1 + α |θ|) g`` and one of SGD on m and w is
+``-η (m² + w²) g`` with m² + w² = √(4θ² + (m² − w²)²), both up to terms of η².
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class MetricSettings(Section):
-    """Weights (`sizes`, with both signs), the layer, and what is measured; `gaps` are m² − w²."""
+    """Settings of the weights (`sizes`, with both signs), the layer and the methods; `gaps` are values of m² − w²."""
 
     sizes: Annotated[list[NotNegative], Field(min_length=1)]
     outputs: Positive
@@ -50,7 +50,7 @@ Step = Callable[[nn.Linear, Callable[[], Tensor], float], None]
 
 @dataclass(frozen=True)
 class MetricMethod:
-    """An optimizer, as a step of a layer, and its geometry."""
+    """An optimizer, given as a function that takes one step of a layer, and its geometry."""
 
     name: str
     look: drawing.CurveStyle
@@ -59,7 +59,7 @@ class MetricMethod:
 
 
 def run(settings: MetricSettings) -> TheoryOutcome:
-    """Measure responses to one step, and compare them with the formulas."""
+    """Measure the responses to one step and compare them with the formulas."""
     found = [_respond(method, settings) for method in _methods(settings)]
     bars = []
     for one in found:
@@ -115,7 +115,7 @@ def _respond(method: MetricMethod, settings: MetricSettings) -> dict[str, Any]:
         method.step(layer, lambda layer=layer, x=inputs, y=labels: cross_entropy(layer(x), y), settings.rate)
         responses = (weight - layer.weight.detach()) / (settings.rate * grad)
         formulas = method.geometry.inverse_metric(weight)
-        # the suite's product parks a balanced zero at (1, 0): a pair at (0, 0) could never move
+        # the suite's product puts a balanced zero at (1, 0), since a pair at (0, 0) could never move
         known = formulas > 0
         columns = (weight[known], responses[known], formulas[known])
         points += zip(*(column.tolist() for column in columns), strict=True)
@@ -129,7 +129,7 @@ def _draw(settings: MetricSettings, found: list[dict[str, Any]], figure: Figure)
     shades["HAM"] = iter(torch.linspace(0.4, 1, len(settings.alphas)).tolist())
     for one, method in zip(found, _methods(settings), strict=True):
         alpha = next(shades[method.name.partition(",")[0]])
-        points = {theta: response for theta, response, _ in one["points"]}  # one each: they are all alike
+        points = {theta: response for theta, response, _ in one["points"]}  # one per weight: seeds agree
         for axes, line in ((near, torch.linspace(-1, 1, 41)), (wide, torch.logspace(-3, 1, 41))):
             axes.plot(line, method.geometry.inverse_metric(line), color=method.look.color, alpha=alpha, lw=0.9)
         shown = {"ls": "", "markersize": 3.5, "alpha": alpha, "label": method.name, **method.look._asdict()}

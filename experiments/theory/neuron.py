@@ -1,24 +1,26 @@
-"""One neuron, f(x) = a relu(w x) with numbers a and w, which learns from a teacher of the same form with a*, w* > 0.
+"""One neuron, f(x) = a relu(w x) with scalars a and w, that learns from a teacher of the same form with a*, w* > 0.
 
-Where w > 0, student and teacher see the same inputs: with s the mean of x² over x > 0 (halved by the mean over all) the
-loss is s (a w − a* w*)² / 2, and the flow with inverse metrics A and W is
+If w > 0, student and teacher are active for the same inputs. With s the mean over all inputs of x² where x > 0 and 0
+elsewhere, the loss is s (a w − a* w*)² / 2, and the flow with inverse metrics A and W is
 
     da/dt = −A(a) s w (a w − a* w*),   dw/dt = −W(w) s a (a w − a* w*).
 
-So a da / A(a) = w dw / W(w): with the potentials R of both, K_w(w) − K_a(a) is an invariant, where K(θ) = θ R'(θ) −
-R(θ) is the integral of θ / G(θ), even, and growing with |θ|. What follows:
+So a da / A(a) = w dw / W(w). With the potentials R of both, K_w(w) − K_a(a) is an invariant, where K(θ) = θ R'(θ) −
+R(θ) is the integral of θ / G(θ) from 0; it is even and grows with |θ|. It follows:
 
-- a > 0, w > 0: both stay positive and the product goes to a* w*: solved.
-- a < 0, w > 0: a grows and w shrinks until one of them is 0. That is a, which then goes on to positive values, if
-  K_w(w) > K_a(a) at the start, and a metric with A(0) > 0 lets it through; else w, and the neuron is dead.
-- w < 0: the neuron is active where the teacher is 0, so w goes to 0 from below, where relu has no slope: never solved.
+- a > 0, w > 0: both stay positive and the product converges to a* w*: solved.
+- a < 0, w > 0: a grows and w shrinks until one of them is 0. If K_w(w) > K_a(a) at the start, that is a, which then
+  becomes positive, provided that A(0) > 0 lets it pass zero. Otherwise it is w, and the neuron is dead.
+- w < 0: the neuron is active where the teacher is 0, so w converges to 0 from below, where relu has no slope: never
+  solved.
 
-GD and HAM with one α have A = W, so for a < 0 it is |w| > |a| that decides, and balanced starts, |a| = |w|, stay
-balanced and fail. For m ⊙ w with gaps γ it is 4 K(θ) = √(4θ² + γ²) − γ: a balanced start is solved if γ of a is larger
-than γ of w, Sign-In's condition; with a gap of 0 no sign ever changes. HAM does the same with a larger α for a.
+GD and HAM with the same α for both have A = W, so for a < 0 the condition is |w| > |a|, and balanced starts, |a| = |w|,
+stay balanced and fail. For m ⊙ w with gaps γ, 4 K(θ) = √(4θ² + γ²) − γ: a balanced start is solved if γ of a is larger
+than γ of w, which is Sign-In's condition; with a gap of 0 no sign ever changes. HAM does the same with a larger α for
+a.
 
-That balance is unstable: any difference of |a| and |w| grows like exp(s a* w* t), rounding's too. Here a balanced start
-is balanced to the last bit, and so are both gradients.
+The balance is unstable: any difference of |a| and |w|, even one from rounding, grows like exp(s a* w* t). Here a
+balanced start is balanced to the last bit, and so are both gradients.
 """
 
 from __future__ import annotations
@@ -42,9 +44,10 @@ CASES = {"a > 0, w > 0": (1, 1), "a < 0, w > 0": (-1, 1), "a > 0, w < 0": (1, -1
 
 
 class MethodSettings(Section):
-    """HAM with `alphas`, m ⊙ w with `gaps` (m² − w²), or gradient descent; both are those of a and of w.
+    """Settings of a method: HAM with `alphas`, m ⊙ w with `gaps` (m² − w²), or gradient descent without either.
 
-    Every `reset` steps the gaps are put back with θ unchanged; 0 for never.
+    `alphas` and `gaps` are pairs, for a and for w. Every `reset` steps the gaps are restored with θ unchanged; 0 means
+    never.
     """
 
     alphas: PairOfNumbers | None = None
@@ -52,7 +55,7 @@ class MethodSettings(Section):
     reset: Annotated[int, Field(ge=0)] = 0
 
     def geometries(self) -> tuple[Geometry, Geometry]:
-        """Those of a and of w."""
+        """Return the geometries of a and of w."""
         if self.alphas is not None:
             return Ham(self.alphas[0]), Ham(self.alphas[1])
         if self.gaps is not None:
@@ -61,10 +64,10 @@ class MethodSettings(Section):
 
 
 class NeuronSettings(Section):
-    """`sizes` and `teacher` are ranges that |a| and |w| at the start, and a* and w*, are drawn from.
+    """Settings of neurons and their training.
 
-    `starts` multiplies |a| and |w|, which are equal before. `solved` is the largest loss, over that of f = 0, which
-    counts as solved.
+    The initial |a| = |w| is drawn from the range `sizes`, and then multiplied by the pairs in `starts`; a* and w* are
+    drawn from the range `teacher`. A start counts as solved if its loss, divided by that of f = 0, is at most `solved`.
     """
 
     seeds: Positive
@@ -79,7 +82,7 @@ class NeuronSettings(Section):
 
 
 class Neurons(NamedTuple):
-    """Data (seeds, samples), and starts (seeds, starts · cases): cases change fastest."""
+    """Data, shape (seeds, samples), and starts, shape (seeds, starts · cases), in which cases vary fastest."""
 
     inputs: Tensor
     targets: Tensor
@@ -88,7 +91,7 @@ class Neurons(NamedTuple):
 
 
 def make(settings: NeuronSettings) -> Neurons:
-    """Normal inputs, a teacher and a size for each seed, and all starts."""
+    """Draw normal inputs, a teacher and a size for each seed, and make all starts."""
     generators = [torch.Generator().manual_seed(seed) for seed in range(settings.seeds)]
     inputs = torch.stack([torch.randn(settings.samples, dtype=torch.float64, generator=one) for one in generators])
     uniform = torch.stack([torch.rand(3, dtype=torch.float64, generator=one) for one in generators])
@@ -106,13 +109,18 @@ def make(settings: NeuronSettings) -> Neurons:
 
 
 def train(method: MethodSettings, neurons: Neurons, settings: NeuronSettings) -> Tensor:
-    """The loss in the end over that of f = 0, shape (seeds, starts · cases); full batches, no momentum, no decay."""
+    """Train all neurons with full batches, without momentum or decay.
+
+    Returns:
+        The final loss divided by that of f = 0, shape (seeds, starts · cases).
+    """
     factors, optimizer = _moving(method, neurons, settings.lr)
     inputs, targets = neurons.inputs[:, None], neurons.targets[:, None]
 
     def losses() -> Tensor:
         a, w = (torch.stack(list(each)).prod(0) for each in factors)
-        # relu(w x) = w (x where w x > 0): both gradients are one number times the other factor, to the last bit
+        # written so that both gradients are the same number times the other factor, to the last bit:
+        # relu(w x) = w (x where w x > 0)
         seen = torch.where(w[..., None] * inputs > 0, inputs, 0.0)
         return ((a * w)[..., None] * seen - targets).square().mean(-1) / 2
 
@@ -126,7 +134,7 @@ def train(method: MethodSettings, neurons: Neurons, settings: NeuronSettings) ->
 
 
 def predicted(method: MethodSettings, neurons: Neurons) -> Tensor:
-    """Which starts the flow solves, as derived above; shape (seeds, starts · cases), bool."""
+    """Return which starts the flow solves by the derivation above, bool of shape (seeds, starts · cases)."""
     (of_a, of_w), (a, w) = method.geometries(), (neurons.a, neurons.w)
     passes = float(of_a.inverse_metric(torch.zeros((), dtype=torch.float64))) > 0
     crosses = passes and _invariant(of_w, w) > _invariant(of_a, a)
@@ -134,14 +142,14 @@ def predicted(method: MethodSettings, neurons: Neurons) -> Tensor:
 
 
 def _invariant(geometry: Geometry, theta: Tensor) -> Tensor:
-    """K(θ) = θ R'(θ) − R(θ), the integral of θ / G(θ) from 0."""
+    """Return K(θ) = θ R'(θ) − R(θ), the integral of θ / G(θ) from 0."""
     if isinstance(geometry, Product) and geometry.gap == 0:
         return theta.abs() / 2
     return theta * geometry.mirror_map(theta) - geometry.potential(theta)
 
 
 def _moving(method: MethodSettings, neurons: Neurons, lr: float) -> tuple[list[list[nn.Parameter]], Optimizer]:
-    """The factors of a and of w, one or two each, and the optimizer of all of them."""
+    """Return the factors of a and of w, one or two for each, and one optimizer for all of them."""
     if method.gaps is not None:
         pairs = [_pair(start, gap) for start, gap in zip((neurons.a, neurons.w), method.gaps, strict=True)]
         factors = [[nn.Parameter(m), nn.Parameter(w)] for m, w in pairs]
@@ -161,6 +169,6 @@ def _reset(factors: list[list[nn.Parameter]], gaps: PairOfNumbers) -> None:
 
 
 def _pair(theta: Tensor, gap: float) -> tuple[Tensor, Tensor]:
-    """The suite's split; at a gap of 0 balanced to the last bit."""
+    """Return the suite's split of θ into m and w, at a gap of 0 balanced to the last bit."""
     m, w = split(theta, gap)
     return m, theta.sign() * m if gap == 0 else w

@@ -1,11 +1,11 @@
-"""HAM's factor alone is the gradient step on the factors of θ = m ⊙ w, to first order in the rate.
+"""HAM's multiplicative factor alone is the gradient step on the factors of θ = m ⊙ w, to first order in the rate.
 
 SGD with rate η and decay λ moves m to m − η (g w + λ m) and w to w − η (g m + λ w), with g = dL/dθ. Their product is
 
     θ − η ((m² + w²) g + 2λ θ) + η² (g w + λ m) (g m + λ w).
 
-A balanced pair, m² = w², has m² + w² = 2 |θ|, so the part in η is that of HAM's factor θ exp(−η (α sign(θ) g + β)) at
-α = 2, β = 2λ. In η² they differ by θ (sign(θ) g + λ)², which is 2 of the exponential's series minus 1 of the product.
+A balanced pair, m² = w², has m² + w² = 2 |θ|, so the term in η equals that of HAM's factor θ exp(−η (α sign(θ) g + β))
+at α = 2, β = 2λ. The terms in η² differ by θ (sign(θ) g + λ)²: the exponential's series has it twice, the product once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 class OneStepSettings(Section):
-    """Networks, rates and bars; `width` is the number of hidden neurons, `weight_decay` that of m and w."""
+    """Settings of networks, rates and bounds; `width` is the number of hidden neurons, `weight_decay` that of m and w.
+
+    A bound is an interval in which a measured number must lie.
+    """
 
     problems: Annotated[list[Literal["classification", "regression"]], Field(min_length=1)]
     samples: Positive
@@ -51,7 +54,7 @@ class OneStepSettings(Section):
 
 
 class Variant(NamedTuple):
-    """HAM's constants, the decay as a multiple of the weight decay, and m² − w² of the product."""
+    """HAM's α, its β as a multiple of the weight decay (`decay`), and m² − w² of the product (`gap`)."""
 
     alpha: float = 2.0
     decay: float = 2.0
@@ -68,7 +71,7 @@ VARIANTS = {
 
 
 def run(settings: OneStepSettings) -> TheoryOutcome:
-    """Measure the order of the difference between both steps, and its size against the series."""
+    """Measure the order of the difference between both steps, and compare its size with the series."""
     records: list[dict[str, Any]] = []
     rates = sorted(settings.rates, reverse=True)
     for problem in settings.problems:
@@ -92,7 +95,10 @@ def run(settings: OneStepSettings) -> TheoryOutcome:
 
 
 def _errors(problem: OneStepProblem, variant: Variant, rate: float, decay: float) -> tuple[float, float]:
-    """Distance between both steps over the norm of the weights, and what the series says of the equal variant."""
+    """Return the distance between both steps, and that which the series predicts for the equal variant.
+
+    Both are divided by the norm of the weights.
+    """
     model, loss = problem
     weights = [layer for layer in model.parameters() if layer.ndim >= 2]
     grads = torch.autograd.grad(loss(model), weights)
@@ -106,7 +112,7 @@ def _errors(problem: OneStepProblem, variant: Variant, rate: float, decay: float
 
 
 def _product_step(problem: OneStepProblem, gap: float, rate: float, decay: float) -> list[Tensor]:
-    """θ after a step of SGD on m and w, the suite's own product."""
+    """Return θ after a step of SGD on m and w, in the suite's own product representation."""
     model, loss = copy.deepcopy(problem[0]), problem[1]
     representation = sparsity.represent(model, "product", beta=gap)
     optimizer = SGD(representation.param_groups(weight_decay=decay), lr=rate)

@@ -1,4 +1,4 @@
-"""Small networks with losses, in float64, that the experiments take gradients of."""
+"""Small networks with losses, in float64, for the experiments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OneStepProblem = tuple[nn.Module, Callable[[nn.Module], Tensor]]
 
 
 def classification(seed: int, samples: int, width: int) -> OneStepProblem:
-    """A network of one hidden layer on the first embedded images of Fashion-MNIST, with its mean cross-entropy."""
+    """Return a network with one hidden layer and its mean cross-entropy on the first embedded Fashion-MNIST images."""
     data = fashion_mnist.load(None)
     images = torch.as_tensor(data.train_images[:samples]).double().flatten(1) / 255
     labels = torch.as_tensor(data.train_labels[:samples]).long()
@@ -23,7 +23,7 @@ def classification(seed: int, samples: int, width: int) -> OneStepProblem:
 
 
 def regression(seed: int, samples: int, width: int) -> OneStepProblem:
-    """A network of one hidden layer on normal inputs and targets, with its mean squared error."""
+    """Return a network with one hidden layer and its mean squared error on normal inputs and targets."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(samples, width, dtype=torch.float64, generator=generator)
     targets = torch.randn(samples, 1, dtype=torch.float64, generator=generator)

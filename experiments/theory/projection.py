@@ -1,14 +1,15 @@
-"""Of all solutions of too few linear equations, HAM without decay finds the Bregman projection of its start.
+"""Of all solutions of underdetermined linear equations, HAM without decay finds the Bregman projection of its start.
 
-For f(θ) = |A θ − y|² / 2 the flow dθ = −(1 + α|θ|) ∇f dt is dR'(θ) = −Aᵀ (A θ − y) dt, so R'(θ) − R'(θ₀) stays in the
-span of A's rows. That and A θ = y are the conditions for the minimum of the Bregman divergence of R from θ₀ on the
-solutions. It is the smallest Euclidean distance for α → 0; from θ₀ = 0 and for α → ∞ it is the smallest L1 norm, up to
-a term of 1 / log α. The same holds for m ⊙ w with the potential of its invariant γ = m² − w². At γ = 2/α its inverse
-metric √(4θ² + γ²) and HAM's γ (1 + α|θ|) = γ + 2|θ| agree at θ = 0 and at large θ, so both stand at the same α here.
+For f(θ) = |A θ − y|² / 2, the flow dθ = −(1 + α|θ|) ∇f dt is dR'(θ) = −Aᵀ (A θ − y) dt, so R'(θ) − R'(θ₀) stays in the
+span of A's rows. Together with A θ = y, this is the condition for the minimum of the Bregman divergence of R from θ₀
+over the solutions. For α → 0 this minimum has the smallest Euclidean distance from θ₀; for θ₀ = 0 and α → ∞ it has the
+smallest L1 norm, up to a term of order 1 / log α. The same holds for m ⊙ w with the potential of its invariant
+γ = m² − w². At γ = 2/α, its inverse metric √(4θ² + γ²) and HAM's γ (1 + α|θ|) = γ + 2|θ| agree at θ = 0 and at large θ,
+so m ⊙ w is compared with HAM at this γ.
 
-Steps of finite size leave the flow by terms of their rate: smaller rates must come nearer in proportion. Sign before or
-after the base step makes no difference to the limit, as weights are small where they cross zero; nor are zeros stuck,
-since the base step moves them.
+Steps of finite size differ from the flow by terms proportional to their rate, so smaller rates must come proportionally
+closer. Whether the sign is taken before or after the base step does not change the limit, since weights are small where
+they cross zero. Weights at zero are not stuck, since the base step moves them.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ CONTROLS = ("projection under α / 2", "projection under m⊙w", "projection of 
 
 
 class BiasSettings(Section):
-    """Problems, α, rates and bars.
+    """Settings of problems, α, rates and bounds.
 
-    m ⊙ w stands at m² − w² = 2/α. `visible` is the share of the largest weight from which on one counts as support.
-    `drawn_alphas` are those that are solved for, not trained.
+    m ⊙ w is taken at m² − w² = 2/α. Weights of at least `visible` times the largest one count as support. For
+    `drawn_alphas`, projections are computed without training.
     """
 
     problem: ProblemSettings
@@ -71,7 +72,7 @@ class BiasSettings(Section):
 
 
 def run(settings: BiasSettings) -> TheoryOutcome:
-    """Measure how far all methods end from their projections, and what they find from 0."""
+    """Measure how far all methods end from their projections, and the solutions that they find from 0."""
     problems = make_problems(settings.problem)
     records = [record for arm in arms(settings.alphas) for record in _measure(settings, problems, arm)]
     lines = _lines(settings, problems)
@@ -104,7 +105,7 @@ def _measure(settings: BiasSettings, problems: Problems, arm: Arm) -> list[dict[
 
 
 def _wrong(problems: Problems, arm: Arm, projected: Tensor) -> dict[str, Tensor]:
-    """What HAM's limit must not be."""
+    """Return projections that HAM's limit must differ from."""
     found = (
         _projections(problems, convex.OfHam(arm.alpha / 2)),
         _projections(problems, convex.OfProduct(2 / arm.alpha)),
@@ -125,7 +126,7 @@ def _distance(theta: Tensor, other: Tensor) -> Tensor:
 
 
 def _seen(theta: Tensor, sparse: Tensor, visible: float) -> dict[str, float]:
-    """L1 norm, error of the recovery relative to the norm of what is sought, number of weights that can be seen."""
+    """Return the L1 norm, the error relative to the sparse weights sought, and the number of visible weights."""
     return {
         "l1": float(theta.abs().sum()),
         "recovery": float((theta - sparse).norm() / sparse.norm()),
@@ -134,7 +135,7 @@ def _seen(theta: Tensor, sparse: Tensor, visible: float) -> dict[str, float]:
 
 
 def _lines(settings: BiasSettings, problems: Problems) -> list[dict[str, Any]]:
-    """What the solutions of the convex programs look like, from 0."""
+    """Return the properties of the solutions of the convex programs for the start 0."""
     given = zip(problems.matrix.numpy(), problems.targets.numpy(), strict=True)
     found = {
         (L2, 0.0): _projections(problems, None),
@@ -183,7 +184,7 @@ def _order(settings: BiasSettings, records: list[dict[str, Any]]) -> float:
 
 
 def _on_the_way(settings: BiasSettings, records: list[dict[str, Any]], lines: list[dict[str, Any]]) -> list[Check]:
-    """How the L1 norm of what HAM finds from 0 goes from that of the least squares to the least one, by seed."""
+    """Check how the L1 norm of HAM's solutions from 0 moves with α from that of least squares to the smallest one."""
     finest = {"method": HYPERBOLIC, "start": ZERO, "rate": min(settings.rates)}
     norms = [np.array(_values(records, "l1", alpha=alpha, **finest)) for alpha in sorted(settings.alphas)]
     most, least = (np.array(_values(lines, "l1", program=name)) for name in (L2, L1))

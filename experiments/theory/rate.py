@@ -1,14 +1,14 @@
-"""How fast HAM's flow must converge, and how fast it does.
+"""A lower bound for the convergence rate of HAM's flow, and the rate that is measured.
 
 Let L satisfy the Polyak-Łojasiewicz inequality ‖∇L‖² ≥ 2μ (L − L*), as strongly convex functions and all least-squares
-problems do (μ is the smallest non-zero eigenvalue of the second derivative). Along ``dθ = −G(θ) ∇L dt``, at β = 0,
+problems do (μ is the smallest non-zero eigenvalue of the Hessian). Along ``dθ = −G(θ) ∇L dt``, at β = 0,
 
     dL/dt = −Σ G(θᵢ) (∂ᵢL)² ≤ −minᵢ G(θᵢ) ‖∇L‖² ≤ −2μ minᵢ G(θᵢ) (L − L*),
 
-so log(L − L*) falls at least at the rate 2μ min G, with the minimum over weights and time: 2μ (1 + α min |θ|) for HAM,
-2μ for gradient descent. The slope of a straight line through log(L − L*) is an average of its derivatives with positive
-weights, so the bound holds for it too. One weight that stays near zero makes HAM's bound that of gradient descent: the
-problems here begin away from zero, beyond their solution, and their weights stay away from it.
+so log(L − L*) falls at least at the rate 2μ min G, with the minimum over weights and time: 2μ (1 + α min |θ|) for HAM
+and 2μ for gradient descent. The slope of a straight line fitted to log(L − L*) is an average of its derivatives with
+positive weights, so the bound holds for it too. A single weight near zero would reduce HAM's bound to that of gradient
+descent; therefore the problems here start farther from zero than their solution, and their weights stay away from zero.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CASES = ("strongly convex quadratic", "underdetermined least squares")
 
 
 class RateSettings(Section):
-    """Problems, methods and the length of a run; `until` is the share of the initial loss that it ends at."""
+    """Settings of problems and methods; a run ends when its loss is `until` times the initial one."""
 
     weights: Positive
     samples: Positive
@@ -71,13 +71,13 @@ class RateProblem:
     mu: float
 
     def loss(self, theta: Tensor) -> Tensor:
-        """L of weights of any shape."""
+        """Return L of weights of any shape."""
         return (self.matrix @ (theta.flatten() - self.solution)).square().sum() / 2
 
 
 @dataclass(frozen=True)
 class RateMethod:
-    """An optimizer's geometry, and how it is made: parameters, rate -> what trains and the weights they stand for."""
+    """An optimizer's geometry, and a function from start and rate to the optimizer and a function that returns θ."""
 
     name: str
     look: drawing.CurveStyle
@@ -86,7 +86,7 @@ class RateMethod:
 
 
 def run(settings: RateSettings) -> TheoryOutcome:
-    """Measure rates of decay, and compare each with its bound."""
+    """Measure the rates at which the loss decays, and compare each with its bound."""
     records = [
         _descend(_problem(case, seed, settings), method, settings) | {"case": case, "seed": seed, "method": method.name}
         for case in CASES
@@ -157,14 +157,14 @@ def _product(gap: float, start: Tensor, rate: float) -> tuple[Optimizer, Callabl
 
 
 def _descend(problem: RateProblem, method: RateMethod, settings: RateSettings) -> dict[str, Any]:
-    """Losses of a run, the rates at which they fall, and the bound."""
+    """Train once; return the rates at which the loss falls, and their bound."""
     geometry = method.geometry
     largest = max(geometry.inverse_metric(theta).max().item() for theta in (problem.start, problem.solution))
     rate = settings.step / largest
     optimizer, weights = method.build(problem.start, rate)
     losses, smallest = [], []
     needed = math.inf
-    while len(losses) < 2 * needed:  # a run that is so much slower than the bound has shown it
+    while len(losses) < 2 * needed:  # after twice the steps that the bound allows, a run has clearly missed it
         optimizer.zero_grad()
         theta = weights()
         loss = problem.loss(theta)
@@ -191,7 +191,7 @@ def _descend(problem: RateProblem, method: RateMethod, settings: RateSettings) -
 
 def _draw(settings: RateSettings, records: list[dict[str, Any]], figure: Figure) -> None:
     axes = drawing.panels(figure, 3)
-    for case, in_time, colour in zip(CASES, axes, (drawing.HAM.color, drawing.FURTHER[0].color), strict=False):
+    for case, in_time, color in zip(CASES, axes, (drawing.HAM.color, drawing.FURTHER[0].color), strict=False):
         found = [one for one in records if one["case"] == case]
         ham = [(alpha, one) for alpha in settings.alphas for one in found if one["method"] == f"HAM, α = {alpha:g}"]
         gd, product = ([one for one in found if one["method"].startswith(name)] for name in ("GD", "m⊙w"))
@@ -209,7 +209,7 @@ def _draw(settings: RateSettings, records: list[dict[str, Any]], figure: Figure)
         in_time.set(title=case, xlabel="α", ylabel="decay of the loss in time / 2μ")
         drawing.logarithmic(in_time)
         plain = statistics.mean(one["per_step"] for one in gd)
-        axes[2].plot(alphas, [one["per_step"] / plain for _, one in ham], "D", color=colour, markersize=4, label=case)
+        axes[2].plot(alphas, [one["per_step"] / plain for _, one in ham], "D", color=color, markersize=4, label=case)
     axes[2].set(
         title="per step, at equal rate × largest metric", xlabel="α", ylabel="decay per step / GD's", ylim=(0, None)
     )

@@ -1,6 +1,7 @@
-"""Sparse regression with fewer equations than weights, and GD, m ⊙ w and HAM that train on it until the equations hold.
+"""Sparse regression with fewer equations than weights, solved by training with GD, m ⊙ w and HAM.
 
-The rows of A are orthonormal, which is no restriction: the solutions do not depend on the basis of their equations.
+The rows of A are orthonormal. This is no restriction, since the set of solutions does not depend on the basis of the
+equations.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ GD, PRODUCT, HYPERBOLIC = "GD", "m⊙w", "HAM"
 
 
 class ProblemSettings(Section):
-    """One problem a seed; `start` is the deviation of the entries of the start that is not 0."""
+    """Settings of the problems, one per seed; `start` is the standard deviation of the entries of the random start."""
 
     weights: Positive
     equations: Positive
@@ -37,11 +38,11 @@ class ProblemSettings(Section):
 
 
 class TrainingSettings(Section):
-    """How long steps are, and when training ends.
+    """Settings of the step length and of the end of training.
 
-    With the inverse metric G, a rate is in units of 1 / G(size): up to 2 it is stable while no weight is larger. Steps
-    are shorter, by reach / (largest gradient), while that is less than 1. `precision` is the largest residual of an
-    equation, `steps` how many are taken at most.
+    With the inverse metric G, rates are in units of 1 / G(size): rates up to 2 are stable as long as no weight is
+    larger than `size`. Steps are shortened by the factor reach / (largest gradient) while it is less than 1.
+    `precision` is the largest allowed residual of an equation, `steps` the largest number of steps.
     """
 
     sign: Literal["after", "before"]
@@ -52,14 +53,14 @@ class TrainingSettings(Section):
 
 
 class Problems(NamedTuple):
-    """Each seed's problem twice, from 0 and from a random start: all fields are stacked along the first dimension.
+    """The problems of all seeds, each from 0 and from a random start, stacked along the first dimension.
 
     Attributes:
-        seeds: Of each problem.
-        starts: Its name.
+        seeds: Seed of each problem.
+        starts: Name of each problem's start.
         matrix: A, shape (problems, equations, weights).
         targets: y, shape (problems, equations).
-        sparse: What y comes from, shape (problems, weights).
+        sparse: The sparse weights that y is computed from, shape (problems, weights).
         start: θ₀, shape (problems, weights).
     """
 
@@ -72,7 +73,7 @@ class Problems(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """A method: what moves, how to step, its geometry, and the potential it is checked with; None is Euclidean."""
+    """A method with its α, its geometry, and the potential it is checked with (None for the Euclidean one)."""
 
     method: str
     alpha: float
@@ -81,7 +82,7 @@ class Arm(NamedTuple):
 
 
 def make_problems(settings: ProblemSettings) -> Problems:
-    """Orthonormal rows of normal draws, and sparse weights of sizes 0.5 to 1.5 with random signs."""
+    """Make problems with random orthonormal rows, and sparse weights of sizes 0.5 to 1.5 with random signs."""
     rows, sparse, starts = [], [], []
     for seed in settings.seeds:
         rng = np.random.default_rng(seed)
@@ -99,7 +100,7 @@ def make_problems(settings: ProblemSettings) -> Problems:
 
 
 def arms(alphas: Sequence[float]) -> list[Arm]:
-    """GD once, and m ⊙ w and HAM at every α; m ⊙ w at γ = 2 / α."""
+    """Return the methods: GD once, and m ⊙ w (at γ = 2 / α) and HAM at every α."""
     found = [Arm(GD, 0.0, Euclidean(), None)]
     for alpha in alphas:
         found.append(Arm(PRODUCT, alpha, Product(2 / alpha), convex.OfProduct(2 / alpha)))
@@ -108,13 +109,13 @@ def arms(alphas: Sequence[float]) -> list[Arm]:
 
 
 def descend(arm: Arm, problems: Problems, rate: float, settings: TrainingSettings) -> tuple[Tensor, int]:
-    """Step until the equations hold; all problems at once, since every step acts on each weight alone.
+    """Train until the equations hold; all problems at once, since every step acts on each weight independently.
 
     Args:
         arm: The method.
-        problems: What is to be solved.
-        rate: In units of 1 / G(size).
-        settings: The rest.
+        problems: The problems.
+        rate: Learning rate in units of 1 / G(size).
+        settings: Step length and end of training.
 
     Returns:
         The weights, shape (problems, weights), and the number of steps.
@@ -136,7 +137,7 @@ def descend(arm: Arm, problems: Problems, rate: float, settings: TrainingSetting
 
 
 def _moving(arm: Arm, start: Tensor, sign: Literal["after", "before"]) -> tuple[Callable[[], Tensor], Optimizer]:
-    """What gives θ, and the optimizer of what it is made of."""
+    """Return a function that computes θ, and an optimizer of the tensors from which it is computed."""
     if arm.method == PRODUCT:
         m, w = map(nn.Parameter, split(start, 2 / arm.alpha))
         return lambda: m * w, SGD([m, w], lr=1.0)

@@ -1,10 +1,10 @@
-"""Which signs of a start a method can repair in one neuron, and how many signs change in a sparse network.
+"""Which wrong signs of a start a method can repair in one neuron, and how many signs change in a sparse network.
 
-The neuron, its theory and what each method solves stand in `experiments.theory.neuron`. Published, for gradient flow
-from a balanced start: GD solves a > 0, w > 0 alone; Sign-In, with a larger gap for a than for w, adds a < 0, w > 0; no
-reparametrisation adds w < 0. What the other starts give, and HAM, follows from the same invariant.
+The neuron, its theory and what each method solves are described in `experiments.theory.neuron`. The published result
+for gradient flow from a balanced start: GD solves only a > 0, w > 0; Sign-In, with a larger gap for a than for w, adds
+a < 0, w > 0; no reparametrisation adds w < 0. The results for other starts and for HAM follow from the same invariant.
 
-The gaps of Sign-In that the paper takes in this example are not known here, nor is its size of the start: *unverified*.
+The gaps and the size of the start that the Sign-In paper uses in this example are not known here: *unverified*.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class SignFlipSettings(Section):
-    """The neuron, the runs, and the share of seeds that must solve what is predicted."""
+    """Settings of the neuron and of the runs; `same` bounds the fraction of seeds that solve what is predicted."""
 
     neuron: neuron.NeuronSettings
     runs: training_flips.RunsSettings
@@ -33,7 +33,7 @@ class SignFlipSettings(Section):
 
 
 def run(settings: SignFlipSettings) -> TheoryOutcome:
-    """Train neurons and networks."""
+    """Train neurons and networks, and compare the solved starts with the predicted ones."""
     solved = _neurons(settings.neuron)
     flips = [
         {"row": row, "seed": spec.seed, **training_flips.count(spec)}
@@ -52,7 +52,7 @@ def run(settings: SignFlipSettings) -> TheoryOutcome:
 
 
 def _neurons(settings: neuron.NeuronSettings) -> list[dict[str, Any]]:
-    """For each method and start: what the theory says is solved, in which share of seeds that is, and each case."""
+    """Return, per method and start, which cases theory predicts as solved, and in which fraction of seeds they are."""
     neurons = neuron.make(settings)
     records = []
     for name, method in settings.methods.items():
@@ -75,7 +75,7 @@ def _neurons(settings: neuron.NeuronSettings) -> list[dict[str, Any]]:
 
 
 def _signs(cases: list[str]) -> str:
-    """Cases as signs of a and w."""
+    """Write cases as signs of a and w."""
     signs = ("".join("+−"[sign < 0] for sign in neuron.CASES[case]) for case in cases)
     return " ".join(signs) or "none"
 

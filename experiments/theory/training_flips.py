@@ -1,4 +1,4 @@
-"""Sign changes of weights in real runs of the suite, counted from epoch to epoch."""
+"""Sign changes of weights per epoch, counted in real runs of the suite."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from experiments.config.resolve import Spec, load, resolve
-from experiments.config.schema import Section
+from experiments.config.resolve import load, resolve
+from experiments.config.schema import Section, Spec
 from experiments.ranks.distributed import ALONE
 from experiments.run.final import carry_out
 from experiments.run.numerics import switches
@@ -18,7 +18,10 @@ from experiments.rundir import attempts
 
 
 class RunsSettings(Section):
-    """`config` with `overrides`, then those of a row, once for each seed; an override is ``KEY=VALUE``."""
+    """Settings of the runs: `config` with `overrides` and then those of a row, once per seed.
+
+    An override is ``KEY=VALUE``.
+    """
 
     config: str
     overrides: list[str]
@@ -27,14 +30,14 @@ class RunsSettings(Section):
 
 
 class Kept(NamedTuple):
-    """The weights at the end of an epoch, and which of them exist."""
+    """The weights at the end of an epoch, and the masks of active weights."""
 
     weights: dict[str, Tensor]
     masks: dict[str, Tensor]
 
 
 def specs(settings: RunsSettings) -> list[tuple[str, Spec]]:
-    """All runs, by row and then seed.
+    """Return the specifications of all runs, by row and then by seed.
 
     Raises:
         UserError: for an override that is not allowed.
@@ -47,18 +50,18 @@ def specs(settings: RunsSettings) -> list[tuple[str, Spec]]:
 
 
 def count(spec: Spec) -> dict[str, Any]:
-    """Train once, in a folder that is then removed.
+    """Train once, in a temporary folder.
 
     Returns:
-        ``flips``: for each epoch the share of weights with another sign than an epoch before (in the first: than at
-        the start), of those that exist at both ends of the epoch; ``accuracy`` on the test part.
+        ``flips``: per epoch, the fraction of weights whose sign differs between the start and the end of the epoch,
+        among those active at both; ``accuracy``: on the test part.
     """
     with TemporaryDirectory() as folder:
         return _Watched(spec, Path(folder)).carry_out()
 
 
 class _Watched:
-    """A training with a look at its weights after each epoch."""
+    """A training that counts the sign changes of its weights after each epoch."""
 
     def __init__(self, spec: Spec, folder: Path):
         self._spec = spec
@@ -86,7 +89,7 @@ class _Watched:
 
 
 def flips(before: Kept, now: Kept) -> float:
-    """Share of weights whose sign is another one, of those that exist both times; a zero has no sign."""
+    """Return the fraction of weights whose sign has changed, among those active both times; a zero has no sign."""
     changed = common = 0
     for name, weight in now.weights.items():
         both = before.masks[name] & now.masks[name]

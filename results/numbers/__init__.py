@@ -1,1 +1,1 @@
-"""What tables and plots show, as numbers."""
+"""The numbers that tables and figures show."""

@@ -1,4 +1,4 @@
-"""The best setting of each row of a tuning sweep: a sweep whose columns are the settings tried."""
+"""The best setting of each row of a tuning sweep, whose columns are the settings tried."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def render(directory: str | Path) -> str:
     """Name the best column of each row by mean accuracy over seeds.
 
     Only settings for which every seed is done and met the target sparsity are candidates. A value at the end of its
-    tried range is marked, since the best may lie beyond.
+    tried range is marked, since the best value may lie beyond.
 
     Args:
-        directory: A sweep's folder whose runs were evaluated on the validation part.
+        directory: The folder of a sweep whose runs were evaluated on the validation part.
 
     Returns:
-        One line a row.
+        One line per row.
 
     Raises:
-        UserError: if the sweep has no columns, or was evaluated on the test part, on which nothing may be chosen.
+        UserError: if the sweep has no columns, or was evaluated on the test part, on which nothing may be selected.
     """
     sweep = read(directory)
     if not sweep.column_keys:

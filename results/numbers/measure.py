@@ -1,4 +1,4 @@
-"""The numbers behind one cell of the table: seeds, accuracy, sparsity, FLOPs, difference to the plain row."""
+"""The numbers of one cell of the table: seeds, accuracy, sparsity, FLOPs, difference to the plain row."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from results.runs.schema import RunEntry, SweepResults
 from .stats import Difference, Summary, paired, summarise
 
 TOLERANCE = 0.005
-"""A realised sparsity further than this from its target (a fraction: half a point) is not comparable."""
+"""Largest distance of a realised sparsity from its target at which runs are comparable (a fraction: half a point)."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A row in one column, over its seeds.
+    """The measurements of one row in one column, over its seeds.
 
     Attributes:
-        row: Row label.
-        column: Column, key to value.
+        row: Label of the row.
+        column: The column, from keys to values.
         plain: The row that this row adds to; None for plain rows.
-        planned: Number of seeds the sweep asks for.
-        failed: How many of them failed.
-        missing: How many have no result and no failure.
-        accuracies: Seed to accuracy, a fraction, of the finished ones.
-        accuracy: Their summary, None without any.
+        planned: Number of seeds in the sweep.
+        failed: Number of seeds that failed.
+        missing: Number of seeds without a result or a failure.
+        accuracies: Accuracy (a fraction) of each finished seed.
+        accuracy: Summary of the accuracies; None if no seed is finished.
         sparsity: Realised sparsity, a fraction.
-        target: Target sparsity, None for a row without one.
+        target: Target sparsity; None for a row without one.
         inference: FLOPs of inference as a fraction of the dense network's.
-        training: FLOPs of training as a fraction of dense training of the same length; of one such training for a run
-            that trains several times.
+        training: FLOPs of training as a fraction of one dense training of the same length. For a run that trains
+            several times, all its trainings are counted against one dense training.
         difference: Accuracy minus that of the plain row, paired by seed; None for plain rows and without a pair.
-        off_target: Realised minus target sparsity of the worst seed if beyond `TOLERANCE`, else None.
+        off_target: Realised minus target sparsity of the worst seed if it exceeds `TOLERANCE`, otherwise None.
         comparable: Whether neither this cell nor that of its plain row is off target.
     """
 
@@ -63,10 +63,10 @@ Measurements = Mapping[tuple[str, str], Measured]
 
 
 def measure(sweep: SweepResults) -> Measurements:
-    """Summarise every cell.
+    """Compute the measurements of every cell.
 
     Returns:
-        (row, column id) to its numbers, in table order; cells that the sweep leaves out are absent.
+        Measurements by (row, column id), in table order; cells that the sweep does not have are absent.
     """
     keys = dict.fromkeys((entry.row, entry.column_id) for entry in sweep.entries)
     columns = {entry.column_id: entry.column for entry in sweep.entries}
@@ -109,7 +109,10 @@ def _values(entries: list[RunEntry], name: str) -> list[float]:
 
 
 def _off_target(entries: list[RunEntry]) -> float | None:
-    """The worst seed counts: seeds that scatter around the target have the right mean and are still not comparable."""
+    """Return the offset of the worst seed if it exceeds the tolerance, otherwise None.
+
+    The worst seed counts and not the mean, since seeds that scatter around the target are not comparable either.
+    """
     pairs = [(entry.number("sparsity"), entry.number("target_sparsity")) for entry in entries]
     offsets = [real - target for real, target in pairs if real is not None and target is not None]
     worst = max(offsets, key=abs, default=0.0)

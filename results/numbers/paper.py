@@ -1,6 +1,7 @@
-"""Figures that others have published, as data: ``results/published/figures.csv`` and the sources it names.
+"""Published figures of others, as data: ``results/published/figures.csv`` and the sources it names.
 
-A figure is what a source states and no result of this suite. How well it is known stands beside it.
+A figure is a number that a source states, not a result of this suite. Each comes with a note on how reliably it is
+known.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "published"
 
-# how a figure is known -> what a table says about it
+# how a figure is known -> the words of a table for it
 PROVENANCE: Mapping[str, str] = {
     "repo": "in its repository",
     "paper": "in the paper",
@@ -30,19 +31,19 @@ class Figure:
 
     Attributes:
         method: Name in the source's table.
-        topology: The suite's topology of this name, or None where it has none.
-        representation: The suite's representation, or None.
+        topology: The suite's topology for this method, or None if it has none.
+        representation: The suite's representation for this method, or None if it has none.
         addition: What the row adds to the method, such as ``HAM`` or ``Sign-In``; empty for none.
         dataset: Data set, as in ``data.name``.
         model: Network.
-        layers: How the density is shared among layers, or None where it is not stated.
-        sparsity: Share of zeros in [0, 1), by the source's own count.
+        layers: How the density is distributed over layers, or None if it is not stated.
+        sparsity: Fraction of zeros in [0, 1), as the source counts them.
         top1: Accuracy in per cent.
         spread: Half-width that the source gives, in per cent, or None.
-        epochs: Length of training, or None where it is not stated.
+        epochs: Length of training, or None if it is not stated.
         provenance: A key of `PROVENANCE`.
         source: Citation.
-        note: What has to be known to compare it.
+        note: What must be known for a comparison.
     """
 
     method: str
@@ -62,31 +63,32 @@ class Figure:
 
     @property
     def confirmed(self) -> bool:
-        """Whether it was read in the source itself."""
+        """Whether the figure was read in the source itself."""
         return self.provenance in ("repo", "paper")
 
     @property
     def known(self) -> str:
-        """How well it is known, in a word."""
+        """How the figure is known, in the words of a table."""
         return PROVENANCE[self.provenance]
 
     @property
     def row(self) -> str:
-        """Name of its row: the method and what it adds."""
+        """Name of the figure's row: the method and its addition."""
         return f"{self.method} + {self.addition}" if self.addition else self.method
 
 
 @cache
 def figures() -> tuple[Figure, ...]:
-    """All published figures, in the order of the file."""
+    """Return all published figures, in the order of the file."""
     sources = {row["key"]: row["citation"] for row in _rows("sources.csv")}
     return tuple(_figure(row, sources) for row in _rows("figures.csv"))
 
 
 def of_method(name: str) -> tuple[Figure, ...]:
-    """The figures of one topology or representation.
+    """Return the figures of one topology or representation.
 
-    Those of ``dense`` are of plain dense training, for dense with a representation is that representation's row.
+    Those of ``dense`` are of plain dense training, since dense training with a representation is that representation's
+    row.
     """
     return tuple(figure for figure in figures() if name != "plain" and _is_of(figure, name))
 

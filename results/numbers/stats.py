@@ -1,4 +1,4 @@
-"""Mean, spread, and seed-paired differences with Student's t."""
+"""Means, standard deviations, and seed-paired differences with Student's t."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# Accuracies are counts over thousands; a spread below this is rounding of equal numbers, not a spread.
+# Accuracies are counts over thousands of images; a spread below this is a rounding error of equal numbers.
 ROUNDING = 1e-12
 CONFIDENCE = 0.95
 
@@ -38,12 +38,11 @@ class Difference:
         n: Number of common seeds.
         mean: Mean difference.
         se: Standard error of the mean, sample std / sqrt(n); None for n = 1.
-        low: Lower end of the 95 % confidence interval of the mean (Student's t, n - 1 degrees of freedom);
-            None for n = 1. An interval of zero width where all differences are equal.
-        high: Upper end.
+        low: Lower end of the 95 % confidence interval of the mean (Student's t, n - 1 degrees of freedom); None for
+            n = 1. If all differences are equal, the interval has zero width.
+        high: Upper end of the interval.
         wins: Number of seeds with a difference above zero.
-        p: Two-sided p-value of the paired t-test; None for n = 1 and where all differences are equal (t is
-            undefined).
+        p: Two-sided p-value of the paired t-test; None for n = 1 and if all differences are equal (t is undefined).
     """
 
     n: int
@@ -56,14 +55,14 @@ class Difference:
 
     @property
     def side(self) -> int:
-        """+1 if the interval lies above zero, -1 if below, 0 if it holds zero or has no width to judge by."""
+        """+1 if the interval lies above zero, -1 if below, 0 if it contains zero, has zero width or does not exist."""
         if self.low is None or self.high is None or not self.se:
             return 0
         return int(self.low > 0) - int(self.high < 0)
 
 
 def summarise(values: Iterable[float]) -> Summary | None:
-    """Mean and sample standard deviation; None for an empty sample."""
+    """Summarise a sample by mean and sample standard deviation; return None for an empty one."""
     values = list(values)
     if not values:
         return None
@@ -72,14 +71,14 @@ def summarise(values: Iterable[float]) -> Summary | None:
 
 
 def paired(addition: Mapping[int, float], plain: Mapping[int, float]) -> Difference | None:
-    """Difference of two rows over the seeds that both have.
+    """Compare two rows over the seeds that both have.
 
     Args:
-        addition: Seed to value.
-        plain: Seed to value.
+        addition: Values of the row with the addition, by seed.
+        plain: Values of the plain row, by seed.
 
     Returns:
-        The comparison, or None without a common seed.
+        The difference, or None without a common seed.
     """
     differences = [addition[seed] - plain[seed] for seed in sorted(addition.keys() & plain.keys())]
     if not differences:

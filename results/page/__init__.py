@@ -1,1 +1,1 @@
-"""The HTML report and its plots."""
+"""The HTML report and its figures."""

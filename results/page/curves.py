@@ -28,17 +28,17 @@ from results.runs.store import read_metrics
 from .drawing import INK, MUTED, VariantStyle, by_base, clean, legend, looks, panels
 
 Curve = dict[int, float]
-"""Epoch, from 1, to validation accuracy."""
+"""Validation accuracy by epoch, counted from 1."""
 
 ACROSS = 3
-"""Panels side by side where one column makes a panel a method."""
+"""Number of panels side by side if each base method has one panel."""
 
 
 def training(sweep: SweepResults) -> Figure | None:
-    """Validation accuracy over epochs: mean line and a band of one sample standard deviation over seeds.
+    """Draw validation accuracy over epochs: a line for the mean and a band of one sample standard deviation over seeds.
 
     Returns:
-        The figure, one panel a base method and column, or None where no finished run has validation accuracies.
+        The figure, with one panel per base method and column, or None if no finished run has validation accuracies.
     """
     curves = {run.path: _curve(run.path) for run in sweep.runs if run.status == "done"}
     if not any(curves.values()):
@@ -64,7 +64,7 @@ def training(sweep: SweepResults) -> Figure | None:
 
 
 def _grid(bases: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> tuple[Figure, list[list[Axes]]]:
-    """Panels by base method and column; those of a single column are wrapped."""
+    """Make one panel per base method and column; those of a single column are wrapped."""
     if len(columns) == 1:
         return _wrapped(bases)
     figure, axes = panels(len(bases), len(columns), 0.6 + 1.35 * len(bases), sharex=True, sharey="row")
@@ -78,7 +78,7 @@ def _grid(bases: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> tuple[F
 
 
 def _wrapped(names: Sequence[str]) -> tuple[Figure, list[list[Axes]]]:
-    """One panel a name, `ACROSS` side by side, as a list of one-element lists."""
+    """Make one panel per name, `ACROSS` side by side; return the axes as a list of one-element lists."""
     lines = math.ceil(len(names) / ACROSS)
     figure, axes = panels(lines, min(ACROSS, len(names)), 0.6 + 1.9 * lines, sharex=True, sharey=True)
     flat = [axis for line in axes for axis in line]
@@ -92,7 +92,7 @@ def _wrapped(names: Sequence[str]) -> tuple[Figure, list[list[Axes]]]:
 
 
 def _curve(path: Path) -> Curve:
-    """Validation accuracy by epoch; a line written again after a resume replaces the first."""
+    """Read the validation accuracy by epoch; a line that was repeated after a resume replaces the first."""
     curve: Curve = {}
     for line in read_metrics(path):
         if line.get("kind") == "epoch" and is_number(line.get("validation_accuracy")) and is_number(line.get("epoch")):
@@ -114,19 +114,19 @@ def _band(
     lower, upper = (
         zip(*((m - s, m + s) for m, s in zip(means, spreads, strict=True)), strict=True) if means else ((), ())
     )
-    axis.fill_between(places, lower, upper, color=look.colour, alpha=0.16, linewidth=0)
+    axis.fill_between(places, lower, upper, color=look.color, alpha=0.16, linewidth=0)
     shape = look.marker if marker or len(places) == 1 else ""
-    axis.plot(places, means, color=look.colour, linewidth=1.3, marker=shape, markersize=3.5)
+    axis.plot(places, means, color=look.color, linewidth=1.3, marker=shape, markersize=3.5)
 
 
 def over_sparsity(sweep: SweepResults) -> Figure | None:
-    """Accuracy over target sparsity, with a band of one sample standard deviation over seeds.
+    """Draw accuracy over target sparsity, with a band of one sample standard deviation over seeds.
 
     Rows without a target (dense) are dashed lines in every panel.
 
     Returns:
-        The figure, one panel a base method, and a row of panels for each model or other column key; None where the
-        table has fewer than two sparsities.
+        The figure, with one panel per base method and a row of panels per model or other column key; None if the table
+        has fewer than two sparsities.
     """
     groups = [(name, columns) for name, columns in column_groups(sweep) if len(columns) > 1]
     measurements = measure(sweep)
@@ -164,7 +164,7 @@ def _cells(measurements: Measurements, row: str, columns: Sequence[Mapping[str, 
 
 
 def _place(sparsity: float, columns: Sequence[Mapping[str, Any]]) -> float:
-    """Position on the axis: halving the density is one step, which keeps 90, 95 and 97.5 % apart."""
+    """Return the axis position: each halving of the density is one step, so 90, 95 and 97.5 % are equally spaced."""
     if all(0 <= float(column[SPARSITY_KEY]) < 1 for column in columns):
         return -math.log2(1 - sparsity)
     return sparsity

@@ -1,4 +1,4 @@
-"""How figures look: colours, panels, and deterministic files (the same results give the same bytes)."""
+"""The style of figures: colours, panels, and deterministic files (the same results give the same bytes)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STYLE: dict[Any, Any] = {
     "axes.titlecolor": INK,
     "axes.unicode_minus": True,
     "text.color": INK,
-    "text.parse_math": False,  # a label with a dollar is a label
+    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
     "xtick.color": RULE,
     "ytick.color": RULE,
     "xtick.labelcolor": MUTED,
@@ -56,9 +56,9 @@ WIDTH = 9.6
 
 @dataclass(frozen=True)
 class VariantStyle:
-    """Colour and marker of a variant; the marker also tells variants apart in grey print."""
+    """Colour and marker of a variant; the marker distinguishes variants in greyscale print too."""
 
-    colour: str
+    color: str
     marker: str
 
 
@@ -79,7 +79,7 @@ _FURTHER = (
 
 
 def looks(sweep: SweepResults) -> dict[str, VariantStyle]:
-    """One look for every variant of a sweep ("plain", "+ HAM", ...), in the order in which they appear."""
+    """Return a style for each variant of a sweep ("plain", "+ HAM", ...), in the order in which they appear."""
     variants = dict.fromkeys(variant_of(sweep, row) for row in sweep.rows)
     others = [variant for variant in variants if variant not in _KNOWN]
     further = {variant: _FURTHER[place % len(_FURTHER)] for place, variant in enumerate(others)}
@@ -88,7 +88,7 @@ def looks(sweep: SweepResults) -> dict[str, VariantStyle]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Use the suite's style within the block, whatever the user's matplotlibrc says."""
+    """Use the suite's style within the block, independent of the user's matplotlibrc."""
     with mpl.rc_context():
         mpl.rcdefaults()
         for key, value in STYLE.items():
@@ -99,7 +99,7 @@ def style() -> Iterator[None]:
 def panels(
     rows: int, columns: int, height: float, *, sharex: Share = False, sharey: Share = False, gap: float = 0.02
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of rows x columns panels.
+    """Make a figure of rows × columns panels.
 
     Args:
         rows: Number of panel rows.
@@ -107,7 +107,7 @@ def panels(
         height: Height of the whole figure in inches.
         sharex: As in ``Figure.subplots``.
         sharey: As in ``Figure.subplots``.
-        gap: Room between columns as a fraction of a panel's width.
+        gap: Space between columns as a fraction of a panel's width.
 
     Returns:
         The figure, and the axes row by row.
@@ -120,7 +120,7 @@ def panels(
 def column_panels(
     sweep: SweepResults, lines: int, *, sharex: bool
 ) -> tuple[Figure, list[tuple[Axes, Mapping[str, Any]]]]:
-    """A figure with one panel a column of the table, each with room for a number of lines.
+    """Make a figure with one panel per column of the table, each with space for a number of lines.
 
     Returns:
         The figure, and (axes, column) in table order.
@@ -145,14 +145,14 @@ def column_panels(
 
 
 def by_base(sweep: SweepResults, rows: Iterable[str]) -> list[str]:
-    """Rows with every addition behind its plain row; otherwise in table order."""
+    """Sort rows so that every addition follows its plain row; otherwise in table order."""
     rows = list(rows)
     bases = list(dict.fromkeys(sweep.base_of(row) for row in rows))
     return sorted(rows, key=lambda row: (bases.index(sweep.base_of(row)), row in sweep.baselines))
 
 
 def heights_of(sweep: SweepResults, rows: Sequence[str]) -> list[float]:
-    """Vertical position of every row, downwards from 0, with a gap between base methods."""
+    """Return the vertical position of each row, downwards from 0, with a gap between base methods."""
     places, y, last = [], 0.0, None
     for row in rows:
         if last is not None:
@@ -168,26 +168,26 @@ def row_labels(
     """Write the rows' names in their colours.
 
     Args:
-        axis: Where to.
-        sweep: Tells which rows add to which.
+        axis: The axes to label.
+        sweep: The sweep, which knows the plain row of each row.
         rows: Labels in the order of ``places``.
-        places: Heights in data units.
-        full: Write whole labels instead of "+ HAM" below its plain row.
+        places: Vertical positions in data units.
+        full: Whether to write full labels instead of "+ HAM" below the plain row.
     """
     variants = [variant_of(sweep, row) for row in rows]
     names = [row if full or variant == "plain" else variant for row, variant in zip(rows, variants, strict=True)]
     place = axis.get_subplotspec()
     if place is None or not place.is_first_col():
-        return  # the panels of a line share their labels
+        return  # panels side by side share their labels
     axis.set_ylim(max(places) + 0.7, -0.7)
     axis.set_yticks(list(places), names)
     palette = looks(sweep)
     for label, variant in zip(axis.get_yticklabels(), variants, strict=True):
-        label.set_color(INK if variant == "plain" else palette[variant].colour)
+        label.set_color(INK if variant == "plain" else palette[variant].color)
 
 
 def clean(axes: Axes, grid: Literal["x", "y"] = "x") -> None:
-    """Leave only what is read: grid lines along one axis, no frame, no tick marks beside labels."""
+    """Reduce axes to grid lines along one axis, without frame and tick marks."""
     axes.grid(axis=grid)
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(grid == "y")
@@ -195,22 +195,22 @@ def clean(axes: Axes, grid: Literal["x", "y"] = "x") -> None:
 
 
 def legend(figure: Figure, sweep: SweepResults, variants: list[str]) -> None:
-    """Name the variants above the panels."""
+    """Add a legend of the variants above the panels."""
     shown = {name: look for name, look in looks(sweep).items() if name in variants}
     handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, markersize=4, linewidth=1.6, label=name)
+        Line2D([], [], color=look.color, marker=look.marker, markersize=4, linewidth=1.6, label=name)
         for name, look in shown.items()
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=8, labelcolor=INK)
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
-    """A figure as an ``svg`` element to stand in an HTML page.
+    """Return a figure as an ``svg`` element for an HTML page.
 
     Args:
         figure: The figure; drawn within `style`.
         name: Prefix of all ids, so that several figures can share a page.
-        label: What the figure shows, for readers who do not see it.
+        label: Description of the figure for screen readers.
     """
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

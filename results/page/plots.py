@@ -1,4 +1,4 @@
-"""Figures of methods against each other: accuracy, and paired differences; `curves` has those over an axis."""
+"""Figures that compare methods: accuracy, and paired differences; `curves` has the figures over an axis."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .drawing import INK, MUTED, VariantStyle, by_base, column_panels, heights_o
 
 
 def save_figure(directory: str | Path, path: str | Path) -> Path:
-    """Draw accuracy by method and write it as a picture, for a README or a paper.
+    """Draw accuracy by method and write it to a file, for a README or a paper.
 
     Args:
-        directory: What `results.load` takes.
-        path: File to write; its ending says the format: .svg, .png or .pdf.
+        directory: A directory as for `results.load`.
+        path: File to write; its suffix determines the format: .svg, .png or .pdf.
 
     Returns:
-        The file written.
+        The path of the file.
 
     Raises:
-        UserError: for another ending, without finished runs, and as `results.load` does.
+        UserError: for another suffix, without finished runs, and as for `results.load`.
     """
     path = Path(path)
     if path.suffix not in (".svg", ".png", ".pdf"):
@@ -45,10 +45,12 @@ def save_figure(directory: str | Path, path: str | Path) -> Path:
 
 
 def accuracy(sweep: SweepResults) -> Figure | None:
-    """Accuracy by method: a point a seed, the mean, and a whisker of one sample standard deviation to each side.
+    """Draw accuracy by method: one point per seed, the mean, and a whisker of one sample standard deviation.
+
+    Call this within `drawing.style`.
 
     Returns:
-        The figure, one panel a column of the table, or None where no run is finished. Draw within `drawing.style`.
+        The figure, with one panel per column of the table, or None if no run is finished.
     """
     measurements = measure(sweep)
     if not any(cell.done for cell in measurements.values()):
@@ -70,20 +72,20 @@ def accuracy(sweep: SweepResults) -> Figure | None:
 def _mean_and_seeds(axis: Axes, cell: Measured, y: float, look: VariantStyle) -> None:
     assert cell.accuracy is not None
     seeds = [100 * value for value in cell.accuracies.values()]
-    # below the whisker, which would hide them
-    axis.plot(seeds, [y + 0.33] * len(seeds), ".", color=look.colour, alpha=0.5, markersize=4.5, markeredgewidth=0)
+    # below the whisker, which would cover them
+    axis.plot(seeds, [y + 0.33] * len(seeds), ".", color=look.color, alpha=0.5, markersize=4.5, markeredgewidth=0)
     mean, std = 100 * cell.accuracy.mean, 100 * (cell.accuracy.std or 0)
-    axis.plot([mean - std, mean + std], [y, y], color=look.colour, linewidth=1.4, solid_capstyle="butt")
-    filled = look.colour if cell.off_target is None else "white"
-    axis.plot([mean], [y], look.marker, color=look.colour, markerfacecolor=filled, markersize=5)
+    axis.plot([mean - std, mean + std], [y, y], color=look.color, linewidth=1.4, solid_capstyle="butt")
+    filled = look.color if cell.off_target is None else "white"
+    axis.plot([mean], [y], look.marker, color=look.color, markerfacecolor=filled, markersize=5)
 
 
 def differences(sweep: SweepResults) -> Figure | None:
-    """Seed-paired differences to the plain rows with 95 % confidence intervals.
+    """Draw the seed-paired differences to the plain rows with 95 % confidence intervals.
 
     Returns:
-        The figure, or None without a pair of finished runs. Intervals that rest on two seeds may leave the frame;
-        an arrow says so.
+        The figure, or None without a pair of finished runs. Intervals from only two seeds may exceed the frame, which
+        an arrow marks.
     """
     measurements = measure(sweep)
     rows = by_base(sweep, [row for row in sweep.rows if row in sweep.baselines])
@@ -109,7 +111,10 @@ def differences(sweep: SweepResults) -> Figure | None:
 
 
 def _frame(measurements: Measurements) -> tuple[float, float]:
-    """Limits of the axis in points: zero, all means, and the intervals that rest on three seeds or more, if any do."""
+    """Return the limits of the axis in points.
+
+    They include zero, all means, and all intervals from at least three seeds (all intervals if there are none).
+    """
     found = [cell.difference for cell in measurements.values() if cell.difference is not None]
     wide = [d for d in found if d.n > 2] or found
     solid = [bound for d in wide for bound in (d.low, d.high) if bound is not None]
@@ -124,13 +129,13 @@ def _interval(
     if difference.low is not None and difference.high is not None:
         low, high = 100 * difference.low, 100 * difference.high
         axis.plot(
-            [max(low, frame[0]), min(high, frame[1])], [y, y], color=look.colour, linewidth=1.5, solid_capstyle="butt"
+            [max(low, frame[0]), min(high, frame[1])], [y, y], color=look.color, linewidth=1.5, solid_capstyle="butt"
         )
         for outside, x, arrow in ((low < frame[0], frame[0], "<"), (high > frame[1], frame[1], ">")):
             if outside:
-                axis.plot([x], [y], arrow, color=look.colour, markersize=4, clip_on=False)
-    filled = look.colour if difference.side and cell.comparable else "white"
-    axis.plot([100 * difference.mean], [y], look.marker, color=look.colour, markerfacecolor=filled, markersize=5)
+                axis.plot([x], [y], arrow, color=look.color, markersize=4, clip_on=False)
+    filled = look.color if difference.side and cell.comparable else "white"
+    axis.plot([100 * difference.mean], [y], look.marker, color=look.color, markerfacecolor=filled, markersize=5)
 
 
 def _interval_text(cell: Measured, difference: Difference) -> str:

@@ -1,4 +1,4 @@
-"""Where results come from: configurations, versions and hardware of a sweep's runs, as text."""
+"""The provenance of results: configurations, versions and hardware of a sweep's runs, as text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from results.runs.store import read_object
 NOT_SET = "not set"
 
 KeysAndValues = list[tuple[str, str]]
-"""(dotted key, value as text) pairs."""
+"""Pairs of a dotted key and its value as text."""
 
 
 def configuration(sweep: SweepResults) -> tuple[KeysAndValues, list[tuple[str, KeysAndValues]]]:
-    """What all rows share and what each row changes.
+    """Separate the settings that the rows share from those that each row changes.
 
-    A value is shared if more than half of the rows have it. Keys that the columns vary are left out.
+    A value is shared if more than half of the rows have it. Keys that vary between columns are left out.
 
     Returns:
         The shared settings, and (row, its deviating settings) in table order.
@@ -38,13 +38,13 @@ def configuration(sweep: SweepResults) -> tuple[KeysAndValues, list[tuple[str, K
 
 def _deviations(settings: Mapping[str, str], shared: Mapping[str, str]) -> KeysAndValues:
     changed = [(key, value) for key, value in settings.items() if shared.get(key) != value]
-    # a key that a mapping took the place of (optimizer.ham: null) is told by the mapping's keys
+    # a key that a mapping replaces (optimizer.ham: null) is not listed, since the keys of the mapping are
     gone = [key for key in shared if key not in settings and not any(name.startswith(f"{key}.") for name in settings)]
     return changed + [(key, NOT_SET) for key in gone]
 
 
 def _settings(sweep: SweepResults, row: str) -> dict[str, str]:
-    """A row's configuration; values that differ between its columns are listed with their columns."""
+    """Return a row's configuration; values that differ between its columns are listed with their columns."""
     values: dict[str, dict[str, list[str]]] = {}
     seen = set()
     for entry in sweep.entries:
@@ -55,7 +55,8 @@ def _settings(sweep: SweepResults, row: str) -> dict[str, str]:
         for key, value in compared(read_spec(entry.path)).items():
             if key not in sweep.column_keys:
                 labels = values.setdefault(key, {}).setdefault(_text(value), [])
-                labels += [label] * (label not in labels)
+                if label not in labels:
+                    labels.append(label)
     return {key: _joined(found) for key, found in values.items()}
 
 
@@ -70,10 +71,10 @@ def _text(value: object) -> str:
 
 
 def environments(sweep: SweepResults) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Distinct values of every key of the runs' environments.
+    """Collect the distinct values of each key of the runs' environments.
 
     Returns:
-        (key, [(value, number of runs)]) in the order in which they appear; keys without any value are left out.
+        (key, [(value, number of runs)]) in the order in which they appear; keys without a value are left out.
     """
     found: dict[str, Counter[str]] = {}
     for run in sweep.runs:

@@ -1,4 +1,4 @@
-"""One self-contained HTML file for a sweep: table, figures, details, configuration, provenance."""
+"""The report of a sweep as one self-contained HTML file: table, figures, details, configuration, provenance."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
     """Write the report of a directory of runs; an older one is replaced only by a complete new one.
 
     Args:
-        directory: What `results.load` takes.
-        output: File to write; ``report.html`` in the directory by default.
+        directory: A directory as for `results.load`.
+        output: File to write; None is ``report.html`` in the directory.
 
     Returns:
-        The file written.
+        The path of the file.
 
     Raises:
-        UserError: if the file cannot be written, and as `results.load` does.
+        UserError: if the file cannot be written, and as for `results.load`.
     """
     sweep = read(directory)
     path = Path(output) if output is not None else sweep.directory / "report.html"
@@ -79,7 +79,7 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
 
 
 def render(sweep: SweepResults) -> str:
-    """The report of a sweep as one HTML page."""
+    """Return the report of a sweep as one HTML page."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -116,11 +116,12 @@ def _summary(sweep: SweepResults) -> str:
     if len(sweep.columns) > 1:
         shape += f" × {len(sweep.columns)} columns"
     seeds = f"seed {sweep.seeds[0]}" if len(sweep.seeds) == 1 else f"seeds {', '.join(map(str, sweep.seeds))}"
-    return f"{len(sweep.runs)} run{'s' * (len(sweep.runs) != 1)}: {', '.join(states)} · {shape} · {seeds}"
+    runs = "1 run" if len(sweep.runs) == 1 else f"{len(sweep.runs)} runs"
+    return f"{runs}: {', '.join(states)} · {shape} · {seeds}"
 
 
 def _finding(measurements: Measurements) -> str:
-    """How the differences fall, in one sentence; empty without any."""
+    """Summarise on which side of zero the intervals lie, in one sentence; empty without differences."""
     found = [cell.difference for cell in measurements.values() if cell.difference and cell.comparable]
     judged = [difference for difference in found if difference.se is not None]
     if not judged:
@@ -180,7 +181,7 @@ def _events(done: list[RunEntry]) -> str:
 
 
 def _extremes(done: list[RunEntry]) -> str:
-    """Sparsity of the densest and of the sparsest layer, averaged over seeds."""
+    """Return the sparsity of the densest and of the sparsest layer, averaged over seeds."""
     values = list(_layer_sparsities(done).values())
     ends = dict.fromkeys(f"{100 * value:.2f}" for value in (min(values), max(values))) if values else {DASH: None}
     return " to ".join(ends)
@@ -216,7 +217,7 @@ def _accuracies(sweep: SweepResults, measurements: Measurements) -> list[tuple[s
 
 
 def _layers(sweep: SweepResults) -> list[dict[str, Any]]:
-    """Sparsity by layer and row, one table a column."""
+    """Return the sparsity by layer and row, as one table per column."""
     tables = []
     for column in sweep.columns:
         rows = {row: _layer_sparsities(sweep.cell(row, column)) for row in sweep.rows}
@@ -229,19 +230,22 @@ def _layers(sweep: SweepResults) -> list[dict[str, Any]]:
 
 
 def _troubles(sweep: SweepResults) -> list[dict[str, str]]:
-    """Unfinished runs; seeds of one cell that stopped with the same error are told together."""
+    """List the unfinished runs; seeds of one cell with the same error share an item."""
     together: dict[tuple[str, str, str], list[RunEntry]] = {}
     for run in sweep.runs:
         if run.status != "done":
             key = (place(sweep, run.row, run.column), run.status, run.error or "")
             together.setdefault(key, []).append(run)
     words = {"failed": "failed", "missing": "not finished"}
-    return [
-        {
-            "name": f"{name}, seed{'s' * (len(runs) > 1)} {', '.join(str(run.seed) for run in runs)}",
-            "status": words[status],
-            "error": error,
-            "folders": ", ".join(run.path.name for run in runs),
-        }
-        for (name, status, error), runs in together.items()
-    ]
+    items = []
+    for (name, status, error), runs in together.items():
+        noun = "seed" if len(runs) == 1 else "seeds"
+        items.append(
+            {
+                "name": f"{name}, {noun} {', '.join(str(run.seed) for run in runs)}",
+                "status": words[status],
+                "error": error,
+                "folders": ", ".join(run.path.name for run in runs),
+            }
+        )
+    return items

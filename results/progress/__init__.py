@@ -1,1 +1,1 @@
-"""How far runs are, and what they print."""
+"""The state, progress and logs of runs."""

@@ -1,4 +1,4 @@
-"""How far a run is and how long it will take, from its heartbeat and ledger."""
+"""The progress of a run and its remaining time, from its heartbeat and ledger."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from experiments.rundir import names
 from experiments.rundir.ledger import last_beat
 
 QUIET = 600.0
-"""Seconds without a step after which a running run is worth a look."""
+"""Seconds without a step after which a running run is reported as quiet."""
 
 
 class Advance(NamedTuple):
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         step: Optimizer steps done, None if unknown.
         total: Steps of the whole run, None if unknown.
-        left: Seconds to the end at the rate of the attempt under way, None where that cannot be told.
+        left: Seconds until the end at the speed of the current attempt, None if unknown.
         beat: Unix seconds of the last step, None if there was none.
     """
 
@@ -30,11 +30,11 @@ class Advance(NamedTuple):
 
 
 def progress(path: Path, attempt: int | None, now: float) -> Advance:
-    """Read how far a run is.
+    """Read the progress of a run.
 
     Args:
         path: The run's folder.
-        attempt: Number of the attempt under way, None if there is none.
+        attempt: Number of the current attempt, None if there is none.
         now: Unix seconds.
     """
     beat = last_beat(path)
@@ -51,7 +51,7 @@ def progress(path: Path, attempt: int | None, now: float) -> Advance:
 
 
 def _start(path: Path, attempt: int) -> tuple[int, float] | None:
-    """First step and unix seconds of an attempt."""
+    """Return the first step of an attempt and the unix seconds of its start; None if unknown."""
     try:
         lines = (path / names.LEDGER).read_bytes().splitlines()
     except OSError:
@@ -62,13 +62,13 @@ def _start(path: Path, attempt: int) -> tuple[int, float] | None:
                 record = json.loads(line)
                 if record["attempt"] == attempt:
                     return int(record["step"]), float(record["time"])
-            except (ValueError, KeyError, TypeError):  # torn by a kill
+            except (ValueError, KeyError, TypeError):  # a line that a killed process left incomplete
                 continue
     return None
 
 
 def newest_checkpoint(path: Path) -> int | None:
-    """Step of the newest checkpoint of a run, None if it has none."""
+    """Return the step of the newest checkpoint of a run, or None if it has none."""
     try:
         files = list((path / names.CHECKPOINTS).iterdir())
     except OSError:

@@ -1,4 +1,4 @@
-"""Where a run's output lies: its own log, and what the scheduler kept of its job."""
+"""The output of a run: its own log, and the output of its job."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _JOB_LOG = re.compile(r"(?P<job>\d+(_\d+)?)_(?P<rank>\d+)_log\.(out|err)")
 
 
 def job_logs(task: ArrayTask, rank: int | None = None) -> list[Path]:
-    """The output files of a task's job, as submitit names them: "1234_5_0_log.out" for rank 0 of task 5.
+    """Return the output files of a task's job, as submitit names them: "1234_5_0_log.out" for rank 0 of task 5.
 
     Args:
         task: The task.
-        rank: Which rank's; None for all.
+        rank: The rank whose output is returned; None returns that of all.
     """
     written = _written(task.logs)
     found = written.get(task.id or "", []) or (written.get(task.array or "", []) if task.alone else [])
@@ -28,7 +28,7 @@ def job_logs(task: ArrayTask, rank: int | None = None) -> list[Path]:
 
 
 def _written(folder: Path) -> Mapping[str, Sequence[tuple[int, str]]]:
-    """Rank and name of the output files in a folder by job, listed again only when the folder has changed."""
+    """Return rank and name of the output files in a folder by job; the folder is read again only if it has changed."""
     try:
         return _listing(folder, os.stat(folder).st_mtime_ns)
     except OSError:
@@ -45,18 +45,18 @@ def _listing(folder: Path, changed: int) -> Mapping[str, Sequence[tuple[int, str
 
 
 def own_log(path: Path) -> Path | None:
-    """The log that a run wrote itself, None if it wrote none."""
+    """Return the log that a run wrote itself, or None if it wrote none."""
     log = path / names.LOG
     return log if log.is_file() and log.stat().st_size else None
 
 
 def telling_log(path: Path, tasks: Sequence[ArrayTask], of_job: bool) -> Path | None:
-    """The file that most likely says what went wrong.
+    """Return the file that most likely says what went wrong.
 
     Args:
         path: The run's folder.
-        tasks: What was submitted of it, newest first.
-        of_job: Whether the job's output comes before the run's: the run itself could not say why it ended.
+        tasks: The tasks that were submitted for it, newest first.
+        of_job: Whether to prefer the job's output to the run's log, since the run itself could not log why it ended.
     """
     files = [file for file in job_logs(tasks[0]) if file.stat().st_size] if tasks else []
     job = next((file for file in files if file.suffix == ".err"), files[0] if files else None)
@@ -65,7 +65,7 @@ def telling_log(path: Path, tasks: Sequence[ArrayTask], of_job: bool) -> Path | 
 
 
 def last_line(path: Path) -> str | None:
-    """The last line of a file that is not blank, without control characters; None if there is none."""
+    """Return the last line of a file that is not blank, without control characters, or None if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -77,27 +77,27 @@ def last_line(path: Path) -> str | None:
 
 
 def clean(line: str) -> str:
-    """One line as text alone: no control characters or colours, single spaces."""
+    """Remove control characters and colours from a line, and reduce white space to single spaces."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]", "", line).split())
 
 
 def files_of(path: Path, tasks: Sequence[ArrayTask], rank: int = 0) -> list[Path]:
-    """What `ham logs` prints of a run: its own log, then the output of its newest job that has any.
+    """Return the files that `ham logs` prints for a run: its own log, and the output of its newest job that has any.
 
     Args:
         path: The run's folder.
-        tasks: What was submitted of it, newest first.
-        rank: Whose output.
+        tasks: The tasks that were submitted for it, newest first.
+        rank: The rank whose output is returned.
     """
     own = own_log(path)
     return ([own] if own else []) + next((files for task in tasks if (files := job_logs(task, rank))), [])
 
 
 class Follower:
-    """Prints what is new in a set of files, each piece under the name of its file.
+    """A printer of the new content of a set of files, each part under the name of its file.
 
     Args:
-        show: Takes the text.
+        show: Function that prints a text.
     """
 
     def __init__(self, show: Callable[[str], None]):
@@ -106,23 +106,24 @@ class Follower:
         self._last: Path | None = None
 
     def look(self, files: Sequence[Path], lines: int | None = None) -> bool:
-        """Print what was written since the last look.
+        """Print what has been written to the files since the last call.
 
         Args:
-            files: The files; those of earlier looks that are not among them are left alone.
-            lines: Print only so many of the last lines; None for all.
+            files: The files; files of earlier calls that are not among them are ignored.
+            lines: Number of last lines to print per file; None prints all.
 
         Returns:
-            Whether there was anything new.
+            Whether there was new content.
         """
         new = False
         for path in files:
             try:
                 with path.open("rb") as file:
-                    file.seek(min(self._read.get(path, 0), os.fstat(file.fileno()).st_size))  # a file may start anew
+                    # a file may have been truncated since the last call
+                    file.seek(min(self._read.get(path, 0), os.fstat(file.fileno()).st_size))
                     text = file.read()
                     self._read[path] = file.tell()
-            except OSError:  # not there yet, or not any more
+            except OSError:  # the file does not exist yet, or no longer
                 continue
             if not text:
                 continue
@@ -136,5 +137,5 @@ class Follower:
 
 
 def near(path: Path) -> Path:
-    """A path from the current folder, where it lies below it."""
+    """Return a path relative to the current folder, if it lies below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,4 +1,4 @@
-"""Pick runs of a sweep by words, as a person names them."""
+"""Selection of a sweep's runs by words of the command line."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _SEED = re.compile(r"s(\d+)")
 
 
 def select(sweep: SweepResults, submitted: Submissions, words: Sequence[str]) -> list[RunEntry]:
-    """The runs that all words fit; all runs where there are no words.
+    """Return the runs that match all words; all runs if there are no words.
 
     A word is the label of a row, a seed ("s3"), a state ("failed"), a job ("1234_5", "1234"), or a part of the run
-    folder's name or of the place in the table.
+    folder's name or of its cell's name in the table.
 
     Args:
         sweep: The sweep.
-        submitted: Its submissions, for jobs.
-        words: What the runs are to fit.
+        submitted: Its submissions, for words that are jobs.
+        words: The words.
 
     Raises:
-        UserError: if a word fits none of the runs that the words before it left.
+        UserError: if a word matches none of the runs that match the words before it.
     """
     found = list(sweep.runs)
     for word in words:
@@ -42,7 +42,7 @@ def select(sweep: SweepResults, submitted: Submissions, words: Sequence[str]) ->
 
 def _fitting(sweep: SweepResults, submitted: Submissions, runs: Sequence[RunEntry], word: str) -> list[RunEntry]:
     text = word.casefold()
-    # the most exact meaning of a word wins: "RiGL" is not "RiGL + HAM"
+    # an exact match takes precedence: "RiGL" does not match "RiGL + HAM"
     if exact := [run for run in runs if run.row.casefold() == text]:
         return exact
     if seed := _SEED.fullmatch(text):
@@ -56,7 +56,7 @@ def _fitting(sweep: SweepResults, submitted: Submissions, runs: Sequence[RunEntr
 
 
 def _in_state(sweep: SweepResults, runs: Sequence[RunEntry], state: str) -> list[RunEntry]:
-    from .status import status  # asks the scheduler, which other words do not need
+    from .status import status  # queries the scheduler, which other words do not need
 
     paths = {run.path for run in status(sweep.directory).runs if run.state == state}
     return [run for run in runs if run.path in paths]

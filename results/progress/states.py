@@ -1,4 +1,4 @@
-"""What state a run is in: a pure judgement of what its folder and the scheduler say."""
+"""The state of a run, as a pure function of the facts in its folder and of the scheduler's answers."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ State = Literal[
 ]
 STATES: tuple[State, ...] = State.__args__
 UNDER_WAY: frozenset[State] = frozenset({"running", "pending", "elsewhere", "unknown"})
-"""States that may change by themselves."""
+"""States of runs that may change without a further command."""
 
 SUBMITTING = 90.0
-"""Seconds after which a submission without a job number counts as one that never reached the scheduler."""
+"""Seconds after which a submission without a job number counts as never having reached the scheduler."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a run.
+    """The facts about a run that its folder and its submissions state.
 
     Attributes:
         error: Why it failed, or None.
-        failed_at: Unix seconds of that.
-        attempt: Its newest attempt, as the attempt's file states it; None if there was none.
+        failed_at: Unix seconds of the failure.
+        attempt: The record of its newest attempt; None if there was none.
         here: Whether that attempt was on this host.
-        alive: Whether its process lives on this host.
-        checkpoint: Step of the newest one, None if there is none.
-        tasks: What was submitted of it, newest first.
-        submitted: Whether anything of its sweep ever was.
+        alive: Whether the attempt's process is alive on this host.
+        checkpoint: Step of the newest checkpoint, None if there is none.
+        tasks: The tasks that were submitted for it, newest first.
+        submitted: Whether any run of its sweep was ever submitted.
     """
 
     error: str | None = None
@@ -56,7 +56,7 @@ class Facts:
 
     @property
     def open(self) -> bool:
-        """Whether the attempt has not said that it is over."""
+        """Whether the attempt has not recorded its end."""
         return self.attempt is not None and "ended" not in self.attempt and "pid" in self.attempt
 
     @property
@@ -67,13 +67,13 @@ class Facts:
 
     @property
     def ids(self) -> list[str]:
-        """Jobs that may know of this run, newest first."""
+        """Jobs that may have executed this run, newest first."""
         own = [] if self.job is None else [self.job]
         return list(dict.fromkeys([task.id for task in self.tasks if task.id] + own))
 
 
 class StateVerdict(NamedTuple):
-    """A state, a word on it (why it waits, why it failed), and the job it rests on."""
+    """A state, a note on it (such as why the run waits or failed), and the job that it is concluded from."""
 
     state: State
     note: str | None = None
@@ -82,23 +82,23 @@ class StateVerdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Known:
-    """What the scheduler answered, by job and by name.
+    """The scheduler's answers.
 
     Attributes:
-        queue: Of squeue.
-        history: Of sacct; empty until something is missing from the queue.
+        queue: Answer of squeue.
+        history: Answer of sacct; empty as long as no job is missing from the queue.
     """
 
     queue: Answer = field(default_factory=Answer)
     history: Answer = field(default_factory=Answer)
 
     def jobs(self, facts: Facts) -> list[Job]:
-        """The run's jobs that squeue knows, newest first."""
+        """Return the run's jobs that squeue lists, newest first."""
         submitted = (_of_task(self.queue, task) for task in facts.tasks)
         return [job for job in (*submitted, _own(self.queue, facts)) if job is not None]
 
     def past(self, facts: Facts) -> Job | None:
-        """How the run's newest job ended; sacct comes first, since it says who cancelled it."""
+        """Return the run's newest job if it has ended; sacct takes precedence, since it says who cancelled a job."""
         for answer in (self.history, self.queue):
             job = _of_task(answer, facts.tasks[0]) if facts.tasks else _own(answer, facts)
             if job is not None and not job.active:
@@ -111,21 +111,22 @@ def _of_task(answer: Answer, task: ArrayTask) -> Job | None:
 
 
 def _own(answer: Answer, facts: Facts) -> Job | None:
-    """The job of the attempt, where it is of no submission that is on record."""
+    """Return the job of the attempt, if it does not belong to a recorded submission."""
     if facts.job is None or facts.job in {task.id for task in facts.tasks}:
         return None
     return answer.jobs.get(facts.job)
 
 
 def judge(facts: Facts, known: Known, now: float) -> StateVerdict:
-    """Say in which state an unfinished run is.
+    """Determine the state of an unfinished run.
 
-    What the process table and the queue show comes before what files say; nothing is called lost that somebody who
-    cannot be asked may still hold.
+    The process table and the queue take precedence over files. A run is never called lost if a process that cannot be
+    checked may still hold it.
 
     Args:
-        facts: What the run's folder and its submissions say.
-        known: What the scheduler says; asked before the folder was read, or a run that ends between looks lost.
+        facts: The facts in the run's folder and its submissions.
+        known: The scheduler's answers. They must be older than the facts; otherwise a run that ends in between would
+            seem lost.
         now: Unix seconds.
     """
     if facts.open and facts.alive:
@@ -143,7 +144,7 @@ def judge(facts: Facts, known: Known, now: float) -> StateVerdict:
 
 
 def _queued(facts: Facts, job: Job) -> StateVerdict:
-    """A run whose job waits or runs."""
+    """Determine the state of a run whose job waits or runs."""
     attempt = facts.attempt or {}
     if job.pending:
         return StateVerdict("pending", job.reason or job.state, job)
@@ -159,7 +160,7 @@ def _queued(facts: Facts, job: Job) -> StateVerdict:
 
 
 def _over(facts: Facts, known: Known, now: float) -> StateVerdict:
-    """A run without error that nobody who can be asked works on."""
+    """Determine the state of a run without an error on which, as far as can be checked, no process works."""
     attempt = facts.attempt or {}
     if facts.open and not facts.here and facts.job is None:
         return StateVerdict(
@@ -181,7 +182,7 @@ def _over(facts: Facts, known: Known, now: float) -> StateVerdict:
 
 
 def _local(facts: Facts) -> bool:
-    """Whether the run was taken up without the scheduler after all that was submitted of it."""
+    """Return whether the newest attempt was started without the scheduler, and after all submissions of the run."""
     attempt = facts.attempt or {}
     return bool(attempt) and facts.job is None and all(task.time <= attempt.get("time", 0.0) for task in facts.tasks)
 
@@ -190,10 +191,10 @@ def _gone(known: Known, begun: bool) -> str:
     text = "its job is gone from the queue"
     if known.history.problem is not None:
         return f"{text}; sacct: {known.history.problem}"
-    # what is cancelled while it waits in an array leaves no record
+    # tasks of an array that are cancelled while they wait leave no record
     return f"{text}, and sacct does not know it" + ("" if begun else ", as if it was cancelled while it waited")
 
 
 def _tried_since(facts: Facts) -> bool:
-    """Whether the run was submitted again after it failed."""
+    """Return whether the run was submitted again after it failed."""
     return any(task.time > facts.failed_at for task in facts.tasks)

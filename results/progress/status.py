@@ -1,4 +1,4 @@
-"""How far the runs of a directory are, from their folders, the manifest and the scheduler."""
+"""The states of all runs of a directory, from their folders, the manifest and the scheduler."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from .states import STATES, Facts, Known, State, StateVerdict, judge
 
 @dataclass(frozen=True)
 class RunState:
-    """One run folder.
+    """The state and progress of one run.
 
     Attributes:
         row: Label of the table row.
-        column: Column of the first cell that the run stands in.
-        seed: Seed.
+        column: Column of the first cell that contains the run.
+        seed: Seed of the run.
         path: The run's folder.
-        state: "done"; "running": a live process on this host, or a job that runs; "pending": its job waits;
-            "elsewhere": a process on another host holds it, which cannot be asked from here; "unknown": its job cannot
-            be asked for; "resumable": it stopped with a checkpoint; "failed"; "lost": it began or was submitted, nobody
-            works on it or will, and it left neither a result nor an error; "not started", which is "never submitted" in
-            a sweep that was submitted.
+        state: "done"; "running": on a process of this host, or in a job that runs; "pending": its job waits;
+            "elsewhere": held by a process on another host, which cannot be checked from here; "unknown": the scheduler
+            does not answer for its job; "resumable": stopped with a checkpoint; "failed"; "lost": started or submitted,
+            without a result or an error, and no process or job will continue it; "not started", or "never submitted"
+            in a sweep that was submitted.
         step: Optimizer steps done, None if unknown.
         total: Steps of the whole run, None if unknown.
-        left: Seconds to its end at the present rate, None unless it runs.
+        left: Seconds until its end at the current speed, None unless it runs.
         beat: Unix seconds of its last step, None if unknown.
-        node: Where it runs or ran last, None if unknown.
+        node: Node on which it runs or ran last, None if unknown.
         job: Its newest job, "1234_5", or None.
-        attempts: How often it was begun.
+        attempts: How often it was started.
         restarts: How often the scheduler requeued its job.
         starts: Unix seconds at which its pending job is expected to start, None if unknown.
         checkpoint: Step of its newest checkpoint, None if there is none.
-        note: Last line of the error of a failed run, why a pending one waits, what the scheduler says of a lost one;
-            or None.
-        log: The file to look into where something went wrong, or None.
+        note: Last line of the error of a failed run, why a pending one waits, or what the scheduler says about a lost
+            one; otherwise None.
+        log: The file most likely to explain what went wrong, or None.
     """
 
     row: str
@@ -75,11 +75,11 @@ class Report:
     """The states of all runs of a directory.
 
     Attributes:
-        sweep: The directory.
-        runs: One state a run folder, in table order.
-        time: Unix seconds of the look.
-        problem: What the scheduler said instead of answering; None if it answered or was not asked.
-        asked: Whether the scheduler was asked.
+        sweep: The results of the directory.
+        runs: One state per run folder, in table order.
+        time: Unix seconds at which the states were determined.
+        problem: The scheduler's error message; None if it answered or was not queried.
+        asked: Whether the scheduler was queried.
     """
 
     sweep: SweepResults
@@ -89,29 +89,29 @@ class Report:
     asked: bool = False
 
     def counts(self) -> dict[State, int]:
-        """Number of runs in each state that has any."""
+        """Return the number of runs per state, for states that occur."""
         states = [run.state for run in self.runs]
         return {state: states.count(state) for state in STATES if state in states}
 
 
 def status(directory: str | Path) -> Report:
-    """Look at every run of a directory.
+    """Determine the state of every run of a directory.
 
-    The scheduler is asked once (twice if jobs have left the queue), and only if unfinished runs have jobs. It is asked
-    before the results are read: a run that ends meanwhile is then seen as done, not as lost.
+    The scheduler is queried once (twice if jobs have left the queue), and only if unfinished runs have jobs. It is
+    queried before the results are read, so that a run that ends in between is seen as done and not as lost.
 
     Args:
-        directory: What `results.load` takes.
+        directory: A directory as for `results.load`.
 
     Raises:
-        UserError: as `results.load` does.
+        UserError: as for `results.load`.
     """
     plan = read_plan(directory)
     submitted = submissions(plan.directory)
     known, asked = _ask(plan, submitted)
     now = time.time()
     begun = {run.path: _begun(run.path, submitted) for run in plan.runs}
-    sweep = outcomes(plan)  # after the attempts, so that one which ends meanwhile has left its result
+    sweep = outcomes(plan)  # after the attempts, so that an attempt that ends in between has written its result
     facts = {run.path: _with_outcome(begun[run.path], run) for run in sweep.runs}
     verdicts = {run.path: judge(facts[run.path], known, now) for run in sweep.runs if run.status != "done"}
     if gone := [path for path, verdict in verdicts.items() if verdict.state == "lost"]:
@@ -122,7 +122,7 @@ def status(directory: str | Path) -> Report:
 
 
 def _ask(plan: SweepResults, submitted: Submissions) -> tuple[Known, bool]:
-    """What squeue knows of the jobs of unfinished runs, and whether there was anything to ask."""
+    """Query squeue for the jobs of unfinished runs; return its answer, and whether there was anything to query."""
     ids: set[str] = set()
     job_names: set[str] = set()
     for run in plan.runs:
@@ -185,8 +185,15 @@ def _state(run: RunEntry, facts: Facts, verdict: StateVerdict, now: float) -> Ru
     note, log = _explained(run.path, facts, verdict)
     active = job is not None and job.active
     return RunState(
-        *(run.row, run.column, run.seed, run.path, state),
-        *(done.step, done.total, done.left, done.beat),
+        row=run.row,
+        column=run.column,
+        seed=run.seed,
+        path=run.path,
+        state=state,
+        step=done.step,
+        total=done.total,
+        left=done.left,
+        beat=done.beat,
         node=_node(facts, job),
         job=job.id if job is not None else next(iter(facts.ids), None),
         attempts=attempt.get("attempt", 0),
@@ -199,7 +206,7 @@ def _state(run: RunEntry, facts: Facts, verdict: StateVerdict, now: float) -> Ru
 
 
 def _explained(path: Path, facts: Facts, verdict: StateVerdict) -> tuple[str | None, Path | None]:
-    """The note on a run, and the file to look into."""
+    """Return the note on a run, and the file that most likely explains what went wrong."""
     note, job = verdict.note, verdict.job
     if verdict.state not in ("failed", "lost"):
         return note, None
@@ -210,21 +217,22 @@ def _explained(path: Path, facts: Facts, verdict: StateVerdict) -> tuple[str | N
 
 
 def _node(facts: Facts, job: Job | None) -> str | None:
-    """Where the run is: the attempt knows, unless its job has only just started anew."""
+    """Return the node of the run: the attempt's, unless its job has just been restarted and has no attempt yet."""
     attempt = facts.attempt or {}
     stale = job is not None and attempt.get("job") not in (job.id, job.raw)
-    return (
-        (job.node if job is not None and stale else None) or attempt.get("node") or (job.node if job else None) or None
-    )
+    of_job = job.node if job is not None else None
+    if stale and of_job:
+        return of_job
+    return attempt.get("node") or of_job or None
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """The report as plain values: what ``ham status --json`` prints.
+    """Return the report as plain values, as ``ham status --json`` prints it.
 
     Returns:
-        ``name``, ``directory``, ``time`` (unix seconds), ``scheduler`` (``asked``, and ``problem``: what it said
-        instead of answering, or null), ``counts`` (state to number of runs) and ``runs``: a list of `RunState` in table
-        order, with paths as text.
+        ``name``, ``directory``, ``time`` (unix seconds), ``scheduler`` (``asked``, and ``problem``: an error message or
+        null), ``counts`` (number of runs by state) and ``runs``: a list of `RunState` in table order, with paths as
+        text.
     """
     return {
         "name": report.sweep.name,

@@ -1,4 +1,4 @@
-"""The states of runs as a person reads them in the morning."""
+"""The states of runs as text for the terminal."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .states import STATES, State
 from .status import Report, RunState
 
 LISTED = 20
-"""Runs of one state that `render` lists one by one."""
+"""Number of runs per state that `render` lists one by one."""
 
 _SILENT: frozenset[State] = frozenset({"done", "not started", "never submitted"})  # counted, not listed
 
 
 def render(report: Report, width: int | None = None, listed: int = LISTED) -> str:
-    """Counts by row, then what runs, waits, failed or was lost.
+    """Return counts per row, followed by lists of the runs that run, wait, failed or were lost.
 
     Args:
         report: The states.
-        width: Columns of the terminal; None if there is none, and lines stay whole.
-        listed: Runs of one state that are listed one by one.
+        width: Width of the terminal in characters; None does not break lines.
+        listed: Number of runs per state that are listed one by one.
     """
     sweep, counts = report.sweep, report.counts()
     shown: list[State] = [state for state in STATES if state in counts or state == "done"]
@@ -83,7 +83,7 @@ def _listing(report: Report, state: State, listed: int) -> str:
 
 
 def _parts(report: Report, run: RunState) -> list[str]:
-    """What is worth saying of one run, in the order in which it is asked for."""
+    """Return the parts of the text on one run, the most important first."""
     parts = [] if run.note is None else [run.note]
     if run.step is not None:
         share = f" of {run.total} ({100 * run.step / run.total:.0f} %)" if run.total else ""
@@ -99,14 +99,15 @@ def _parts(report: Report, run: RunState) -> list[str]:
     if run.state == "lost" and run.checkpoint is not None:
         parts.append(f"goes on from step {run.checkpoint}")
     if run.restarts:
-        parts.append(f"requeued {run.restarts} time{'s' * (run.restarts > 1)}")
+        times = "1 time" if run.restarts == 1 else f"{run.restarts} times"
+        parts.append(f"requeued {times}")
     where = [f"job {run.job}"] if run.job else []
     where += [f"on {run.node}"] if run.node and run.state in ("running", "lost", "failed", "unknown") else []
     return parts + ([" ".join(where)] if where else [])
 
 
 def duration(seconds: float) -> str:
-    """A time span in the two units that matter: "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    """Write a time span in its two largest units: "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{max(0.0, seconds):.0f} s"
@@ -119,7 +120,7 @@ def duration(seconds: float) -> str:
 
 
 def _wrap(block: str, width: int | None) -> str:
-    """Break lines that the terminal would break within words; paths stay whole, to be copied."""
+    """Break lines that the terminal would break within words; paths are not broken, so that they can be copied."""
     if width is None:
         return block
     lines = []

@@ -1,1 +1,1 @@
-"""From folders to a sweep."""
+"""Reading of run folders into the results of a sweep."""

@@ -1,4 +1,4 @@
-"""Find runs in a folder that has no manifest, and name their table rows."""
+"""Discovery of runs in a folder without a manifest, and naming of their table rows."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .schema import RunEntry
 log = logging.getLogger("results")
 
 NOT_COMPARED = (*names.NOT_IDENTIFYING, "imports", "checks")
-"""Keys that are no reason to tell two rows apart: where code lies and what it is checked for, besides."""
+"""Keys in which runs of one row may differ: those outside the identity, and where code is and what is checked."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FOLDER = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
 
 
 def read_spec(path: Path) -> dict[str, Any]:
-    """Read a run's resolved configuration, flattened to dotted keys; empty where it is absent or damaged.
+    """Read a run's resolved configuration, flattened to dotted keys; return an empty one if it is absent or damaged.
 
     Args:
         path: The run's folder.
@@ -41,7 +41,7 @@ def read_spec(path: Path) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested mappings into dotted keys; empty mappings stay as values."""
+    """Flatten nested mappings to dotted keys; empty mappings stay as values."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
@@ -53,15 +53,16 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def compared(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a flattened configuration that tell two methods apart (no seed, labels or bookkeeping)."""
+    """Return the keys of a flattened configuration that distinguish methods (no seed, labels or bookkeeping)."""
     return {key: value for key, value in spec.items() if not names.below(key, NOT_COMPARED)}
 
 
 def found_cells(directory: Path) -> list[RunEntry]:
-    """Make one entry of every run folder found: the directory itself, or its sub-folders with a ``spec.yaml``.
+    """Make one entry per run folder: the directory itself, or each of its sub-folders with a ``spec.yaml``.
 
-    The row is the configuration's label, else the folder's name without hash and seed. Runs of one label that differ
-    in more than their seed are different rows, named by what differs: averaging them would be wrong.
+    The row is the configuration's label or, without one, the folder's name without hash and seed. Runs of one label
+    that differ in more than their seed become different rows, named by what differs, since averaging them would be
+    wrong.
 
     Returns:
         Entries sorted by row, then seed; without results.
@@ -78,7 +79,7 @@ def found_cells(directory: Path) -> list[RunEntry]:
 
 
 def _rows(label: str, runs: list[tuple[Path, dict[str, Any]]]) -> list[RunEntry]:
-    """Entries of all runs of one label; several configurations make several rows."""
+    """Return entries of all runs of one label; several configurations make several rows."""
     specs = [{key: json.dumps(value, default=str) for key, value in compared(spec).items()} for _, spec in runs]
     keys = sorted({key for spec in specs for key in spec})
     readable = [spec for spec in specs if spec]
@@ -94,7 +95,7 @@ def _rows(label: str, runs: list[tuple[Path, dict[str, Any]]]) -> list[RunEntry]
 
 
 def _once(entries: list[RunEntry]) -> list[RunEntry]:
-    """Leave out copies of a run: a seed counted twice would pretend to a smaller spread."""
+    """Remove copies of a run, since a seed that is counted twice would make the spread too small."""
     seen: dict[tuple[str, int], Path] = {}
     for entry in entries:
         first = seen.setdefault((entry.row, entry.seed), entry.path)

@@ -1,4 +1,4 @@
-"""What a sweep's results are: a `RunEntry` per cell of the table, all in a `SweepResults` in table order."""
+"""The results of a sweep: a `SweepResults` holds a `RunEntry` per seed and cell of the table, in table order."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SPARSITY_KEY = "topology.sparsity"
 
 @dataclass(frozen=True)
 class RunEntry:
-    """One run as it stands in one cell of the table; a run repeated over columns has one entry a column.
+    """One run in one cell of the table; a run that is repeated over columns has one entry per column.
 
     Attributes:
         row: Label of the table row.
-        column: Flattened configuration key to value, such as ``{"topology.sparsity": 0.95}``; may be empty.
+        column: Values of flattened configuration keys, such as ``{"topology.sparsity": 0.95}``; may be empty.
         seed: Seed of the run.
-        identity: Hash of the resolved configuration, or "" where nothing says it.
+        identity: Hash of the resolved configuration, or "" if it is unknown.
         path: The run's folder.
         status: "done", "failed" or "missing" (not started, unfinished or unreadable).
         result: Content of ``result.json``; empty unless done.
-        error: Why the run failed, or what is unreadable; None if nothing is wrong.
+        error: Why the run failed, or which file is unreadable; None if nothing is wrong.
     """
 
     row: str
@@ -39,28 +39,28 @@ class RunEntry:
 
     @cached_property
     def column_id(self) -> str:
-        """A hashable name of the column; equal columns have equal names."""
+        """A hashable name of the column, equal for equal columns."""
         return column_id(self.column)
 
     def number(self, name: str) -> float | None:
-        """A number of the result as float (fractions, not per cent), or None where there is none."""
+        """Return a number of the result as float (a fraction, not per cent), or None if there is none."""
         value: Any = self.result.get(name)
         return float(value) if is_number(value) else None
 
 
 @dataclass(frozen=True)
 class SweepResults:
-    """A directory of runs, in table order.
+    """The results of a directory of runs.
 
     Attributes:
-        directory: Where it lies.
+        directory: Path of the directory.
         name: Short name.
         title: Title of the table.
-        column_keys: Configuration keys that the columns vary; empty for a single column.
-        baselines: Addition row to its plain row, for seed-paired differences.
-        tuning_cells: How many configurations were tried for each row, or None if unknown.
+        column_keys: Configuration keys that vary between columns; empty for a single column.
+        baselines: The plain row of each row that adds something to one, for seed-paired differences.
+        tuning_cells: Number of configurations that were tried for each row, or None if unknown.
         notes: The author's remarks, or None.
-        entries: One an element of rows x columns x seeds.
+        entries: One entry per element of rows × columns × seeds, in table order.
     """
 
     directory: Path
@@ -79,7 +79,7 @@ class SweepResults:
 
     @cached_property
     def columns(self) -> tuple[Mapping[str, Any], ...]:
-        """Distinct columns in table order; a single empty one where the sweep has none."""
+        """Distinct columns in table order; a single empty one if the sweep has no columns."""
         return tuple({entry.column_id: entry.column for entry in self.entries}.values())
 
     @cached_property
@@ -89,7 +89,7 @@ class SweepResults:
 
     @cached_property
     def runs(self) -> tuple[RunEntry, ...]:
-        """One entry a run folder: the first where a run is repeated over columns."""
+        """One entry per run folder; for a run that is repeated over columns, its first."""
         unique: dict[Path, RunEntry] = {}
         for entry in self.entries:
             unique.setdefault(entry.path, entry)
@@ -103,17 +103,17 @@ class SweepResults:
         return cells
 
     def cell(self, row: str, column: Mapping[str, Any]) -> list[RunEntry]:
-        """All seeds of one cell; empty where the sweep has no such cell."""
+        """Return the entries of all seeds of one cell; empty if the sweep has no such cell."""
         return self._cells.get((row, column_id(column)), [])
 
     def base_of(self, row: str) -> str:
-        """The plain row that this row adds to, or the row itself."""
+        """Return the plain row that a row adds to, or the row itself."""
         return self.baselines.get(row, row)
 
     def home(self, row: str, column: Mapping[str, Any]) -> tuple[str, ...]:
-        """The column keys that matter to a cell's runs.
+        """Return the column keys on which a cell's runs depend.
 
-        A dense row in a sweep over models and sparsities runs once a model: its cells share their runs over the
+        A dense row in a sweep over models and sparsities has one run per model: its cells share this run over the
         sparsities, so only the model's key is returned.
         """
         paths = {entry.path for entry in self.cell(row, column)}
@@ -121,7 +121,7 @@ class SweepResults:
         return tuple(key for key in self.column_keys if len({column_id({key: c.get(key)}) for c in sharing}) == 1)
 
     def first_cells(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """(row, column) of every cell in table order, without the repetitions of a cell's runs in further columns."""
+        """Return (row, column) of every cell in table order, omitting cells that repeat the runs of an earlier one."""
         seen: set[tuple[str, frozenset[Path]]] = set()
         cells = []
         for (row, _), entries in self._cells.items():
@@ -133,17 +133,17 @@ class SweepResults:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a JSON value is a finite number (true and false are not)."""
+    """Return whether a JSON value is a finite number (true and false are not)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value - value == 0
 
 
 def column_id(column: Mapping[str, Any]) -> str:
-    """A hashable name of a column; equal columns have equal names."""
+    """Return a hashable name of a column, equal for equal columns."""
     return json.dumps(dict(column), sort_keys=True, default=str)
 
 
 def variant_of(sweep: SweepResults, row: str) -> str:
-    """What a row adds to its plain row: "plain", "+ HAM", or the row's own label where it does not start alike."""
+    """Return the addition of a row to its plain row: "plain", "+ HAM", or the row's label if it starts differently."""
     base = sweep.base_of(row)
     if base == row:
         return "plain"
@@ -152,14 +152,14 @@ def variant_of(sweep: SweepResults, row: str) -> str:
 
 
 def column_label(column: Mapping[str, Any], keys: tuple[str, ...] | None = None) -> str:
-    """How a column is called in a heading, e.g. "resnet8, 95 % sparse".
+    """Return the label of a column in a heading, e.g. "resnet8, 95 % sparse".
 
     Args:
-        column: Key to value.
-        keys: Which keys to speak of, in this order; all by default.
+        column: Values by key.
+        keys: The keys to mention, in this order; None mentions all.
 
     Returns:
-        A short text; empty for no keys.
+        A short text; empty without keys.
     """
     keys = tuple(column) if keys is None else tuple(key for key in keys if key in column)
     ends = [key.rsplit(".", 1)[-1] for key in column]
@@ -177,17 +177,17 @@ def column_label(column: Mapping[str, Any], keys: tuple[str, ...] | None = None)
 
 
 def place(sweep: SweepResults, row: str, column: Mapping[str, Any]) -> str:
-    """Name a cell: the row, and the values of the column keys that matter to it where the sweep has several columns."""
+    """Return the name of a cell: its row and, in a sweep of several columns, the values of the keys it depends on."""
     label = column_label(column, sweep.home(row, column)) if len(sweep.columns) > 1 else ""
     return f"{row} at {label}" if label else row
 
 
 def column_groups(sweep: SweepResults) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """Split the columns so that only one key varies within a group.
+    """Group the columns so that only one key varies within a group.
 
     Returns:
-        (heading, columns) a group, in table order. The varying key is the sparsity where the sweep has it, else
-        the last one; the heading names the values of the others.
+        (heading, columns) of each group, in table order. The varying key is the sparsity if the sweep has it,
+        otherwise the last key; the heading names the values of the other keys.
     """
     inner = inner_key(sweep)
     outer = tuple(key for key in sweep.column_keys if key != inner)
@@ -198,7 +198,7 @@ def column_groups(sweep: SweepResults) -> list[tuple[str, list[Mapping[str, Any]
 
 
 def inner_key(sweep: SweepResults) -> str | None:
-    """The key that varies within a group of columns, or None for a sweep without columns."""
+    """Return the key that varies within a group of columns, or None for a sweep without columns."""
     if SPARSITY_KEY in sweep.column_keys:
         return SPARSITY_KEY
     return sweep.column_keys[-1] if sweep.column_keys else None

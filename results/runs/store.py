@@ -1,4 +1,4 @@
-"""Read run folders: the only file that knows how results lie on disk."""
+"""Reading of results from run folders and manifests."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def load(directory: str | Path) -> pandas.DataFrame:
 
     Returns:
         One row for every run in every cell of the table, in table order: ``row``, one column for each
-        configuration key that the sweep's columns vary (such as ``topology.sparsity``), ``seed``, ``identity``,
-        ``status`` ("done", "failed", "missing"), ``error``, then the numbers of the result (accuracies, sparsities
-        and FLOPs as fractions in [0, 1]; NaN where there is none), ``accuracy_on``, ``events`` and ``layers``
-        (mappings) and ``path`` (absolute). A run repeated over columns, as a dense row in a sweep over
-        sparsities, appears once a column.
+        configuration key that varies between the sweep's columns (such as ``topology.sparsity``), ``seed``,
+        ``identity``, ``status`` ("done", "failed", "missing"), ``error``, then the numbers of the result (accuracies,
+        sparsities and FLOPs as fractions in [0, 1]; NaN where there is none), ``accuracy_on``, ``events`` and
+        ``layers`` (mappings) and ``path`` (absolute). A run that is repeated over columns, such as a dense row in a
+        sweep over sparsities, appears once per column.
 
     Raises:
         UserError: if the folder does not exist, holds no runs, or its manifest is damaged.
@@ -74,7 +74,7 @@ def load(directory: str | Path) -> pandas.DataFrame:
 
 
 def read(directory: str | Path) -> SweepResults:
-    """Read a sweep with its results; see `load` for what a directory may be and for the errors raised."""
+    """Read a sweep with its results; see `load` for the directory and for the errors raised."""
     return outcomes(read_plan(directory))
 
 
@@ -92,7 +92,7 @@ def outcomes(sweep: SweepResults) -> SweepResults:
 
 
 def read_plan(directory: str | Path) -> SweepResults:
-    """Read which runs a directory has or shall have, without opening their results; every status is "missing"."""
+    """Read which runs a directory has or will have, without their results; every status is "missing"."""
     directory = Path(directory)
     if not directory.exists():
         raise UserError(_absent(directory), where=str(directory))
@@ -125,7 +125,7 @@ def read_object(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     """Read a JSON object.
 
     Returns:
-        The object and None; None and None where the file does not exist; None and what is wrong otherwise.
+        The object and None; None and None if the file does not exist; otherwise None and what is wrong.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -188,7 +188,7 @@ def _check(sweep: SweepResults, where: str) -> None:
 
 
 def _outcome(entry: RunEntry) -> tuple[RunStatus, Mapping[str, Any], str | None]:
-    """Status, result and error of one run folder; unreadable files are reported and count as missing."""
+    """Read status, result and error of one run folder; unreadable files are reported and count as missing."""
     result, problem = read_object(entry.path / names.RESULT)
     if result is not None:
         problem = _refusal(entry, result)
@@ -214,7 +214,7 @@ def _refusal(entry: RunEntry, result: Mapping[str, Any]) -> str | None:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a run's ``metrics.jsonl``; the torn last line of a killed run is left out silently.
+    """Yield the lines of a run's ``metrics.jsonl``; the incomplete last line of a killed run is skipped silently.
 
     Args:
         path: The run's folder.

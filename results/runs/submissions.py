@@ -1,4 +1,4 @@
-"""What was handed to the scheduler, from the records that a submission leaves in the sweep's folder."""
+"""The submissions of a sweep, from the records that each writes into the sweep's folder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class ArrayTask:
 
     Attributes:
         name: The array's job name, unique among all submissions.
-        array: The array's job number; None if the scheduler's answer was never noted.
+        array: The array's job number; None if the scheduler's answer was never recorded.
         index: Number of the task within the array.
-        runs: Run folders that it works on.
+        runs: Folders of the runs that the task executes.
         logs: Folder of its output.
         time: Unix seconds of the submission.
-        alone: Whether it is the only task; the scheduler may then know it without "_0".
+        alone: Whether it is the only task of its array; the scheduler may then list it without "_0".
     """
 
     name: str
@@ -49,7 +49,7 @@ class Submissions:
 
     Attributes:
         home: The sweep's folder.
-        tasks: Newest submission first.
+        tasks: All tasks, those of the newest submission first.
     """
 
     home: Path
@@ -66,9 +66,9 @@ class Submissions:
 
 
 def submissions(directory: Path) -> Submissions:
-    """Read the submissions of a sweep; of a single run those of the sweep it stands in.
+    """Read the submissions of a sweep; for a single run, those of the sweep it belongs to.
 
-    A record that cannot be read is reported and left out.
+    A record that cannot be read is reported and skipped.
 
     Args:
         directory: The folder of the sweep or run.

@@ -1,1 +1,1 @@
-"""Tables, in each format."""
+"""Tables of results in several formats."""

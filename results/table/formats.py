@@ -1,4 +1,4 @@
-"""Write a `Table` as text, markdown or csv; equal tables give equal bytes. `markup` has LaTeX and HTML."""
+"""Writers of a `Table` as text, markdown or csv (`markup` has LaTeX and HTML); equal tables give equal bytes."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from .tables import table
 from .values import FIGURE_SPACE, Table, TableCell, TableGrid, spans
 
 WIDTH = 100
-"""Captions of text tables are wrapped at this many characters."""
+"""Number of characters at which the captions of text tables are wrapped."""
 
 
 def render(directory: str | Path, format: str = "text") -> str:
-    """Read a directory of runs and write its table.
+    """Read a directory of runs and return its table as text.
 
     Args:
-        directory: What `results.load` takes.
+        directory: A directory as for `results.load`.
         format: "text", "markdown", "csv", "latex" or "html".
 
     Raises:
-        UserError: for an unknown format, and as `results.load` does.
+        UserError: for an unknown format, and as for `results.load`.
     """
     return renderer(format)(table(read(directory)))
 
 
 def renderer(format: str) -> Callable[[Table], str]:
-    """The function that writes a format.
+    """Return the function that writes a format.
 
     Raises:
         UserError: for an unknown format.
@@ -48,7 +48,7 @@ def renderer(format: str) -> Callable[[Table], str]:
 
 
 def text(table: Table) -> str:
-    """Aligned plain text for a terminal or a pipe."""
+    """Write a table as aligned plain text."""
     blocks = [table.title]
     blocks += ["\n".join(([grid.heading, ""] if grid.heading else []) + _text_grid(grid)) for grid in table.grids]
     notes = [f"! {warning}" for warning in table.warnings]
@@ -80,7 +80,7 @@ def _text_grid(grid: TableGrid) -> list[str]:
 
 
 def _text_spans(grid: TableGrid, widths: list[int]) -> str:
-    """The line of group headings; widens the last column of a group that is narrower than its heading."""
+    """Return the line of group headings; widen the last column of a group that is narrower than its heading."""
     parts, first = [], 0
     for group, number in spans(grid):
         last = first + number - 1
@@ -96,7 +96,7 @@ def _joined(cells: list[str], widths: list[int]) -> str:
 
 
 def markdown(table: Table) -> str:
-    """GitHub-flavoured markdown."""
+    """Write a table as GitHub-flavoured markdown."""
     blocks = [f"**{_md(table.title)}**"]
     for grid in table.grids:
         heads = [_md(" ".join(filter(None, (head.group, head.label)))) for head in grid.header]
@@ -108,7 +108,7 @@ def markdown(table: Table) -> str:
 
 
 def _md_rules(grid: TableGrid) -> list[str]:
-    """Alignment of every column: plain numbers to the right, text and compound cells to the left."""
+    """Return the alignment of each column: plain numbers to the right, text and compound cells to the left."""
     columns = list(zip(*(line.cells for line in grid.rows), strict=True)) or [()] * len(grid.header)
     plain = [place > 0 and all(len(cell.parts) < 2 for cell in cells) for place, cells in enumerate(columns)]
     return [" ---: " if right else " --- " for right in plain]
@@ -126,7 +126,10 @@ def _md_cell(cell: TableCell) -> str:
 
 
 def tidy(table: Table) -> str:
-    """Comma-separated values: a line for every row in every column, fractions and not per cent, empty where unknown."""
+    """Write a table as comma-separated values, with one line per row and column of the table.
+
+    Accuracies and sparsities are fractions, not per cent; unknown values are empty.
+    """
     out = io.StringIO()
     writer: Any = None
     for cell in table.measurements.values():

@@ -1,4 +1,4 @@
-"""Write a `Table` as LaTeX or HTML; equal tables give equal bytes."""
+"""Writers of a `Table` as LaTeX or HTML; equal tables give equal bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .values import FIGURE_SPACE, Table, TableCell, TableGrid, spans
 
 
 def latex(table: Table) -> str:
-    """One ``table`` environment a grid, for the booktabs package; the notes stand below the last one."""
+    """Write a table as one ``table`` environment per grid, for the booktabs package, with the notes below the last."""
     lines: list[str] = []
     for number, grid in enumerate(table.grids, 1):
         caption = ": ".join(filter(None, (table.title, grid.heading)))
@@ -29,12 +29,14 @@ def _tex_grid(grid: TableGrid) -> list[str]:
         first, above, rules = 1, [], []
         for group, number in spans(grid):
             above.append(rf"\multicolumn{{{number}}}{{c}}{{{_tex(group)}}}")
-            rules += [rf"\cmidrule(lr){{{first}-{first + number - 1}}}"] * bool(group)
+            if group:
+                rules.append(rf"\cmidrule(lr){{{first}-{first + number - 1}}}")
             first += number
         lines += [" & ".join(above) + r" \\", " ".join(rules)]
     lines += [" & ".join(_tex(head.label) for head in grid.header) + r" \\", r"\midrule"]
     for line in grid.rows:
-        lines += [r"\addlinespace"] * (line.opens_group and line is not grid.rows[0])
+        if line.opens_group and line is not grid.rows[0]:
+            lines.append(r"\addlinespace")
         lines.append(" & ".join(map(_tex_cell, line.cells)) + r" \\")
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
@@ -72,7 +74,7 @@ def _label(name: str) -> str:
 
 
 def html(table: Table) -> str:
-    """A fragment of HTML: a ``table`` a grid, then warnings and caption; the page brings the style."""
+    """Write a table as a fragment of HTML: one ``table`` per grid, then warnings and caption, without style."""
     parts = [_html_grid(grid, table.title) for grid in table.grids]
     parts += [f'<p class="warning">{_prose(warning)}</p>' for warning in table.warnings]
     parts += [f'<p class="note">{_prose(paragraph)}</p>' for paragraph in table.caption]
@@ -95,13 +97,14 @@ def _html_grid(grid: TableGrid, title: str) -> str:
         head = f'<tr class="groups">{cells}</tr>\n'
     starts, place = set(), 0
     for group, number in spans(grid):
-        starts |= {place} if group else set()
+        if group:
+            starts.add(place)
         place += number
     heads = "".join(
-        f'<th scope="col"{_class(["start"] * (i in starts))}>{escape(h.label)}</th>' for i, h in enumerate(grid.header)
+        f'<th scope="col"{_class(start=i in starts)}>{escape(head.label)}</th>' for i, head in enumerate(grid.header)
     )
     rows = "\n".join(
-        f"<tr{_class(['open'] * line.opens_group)}>"
+        f"<tr{_class(open=line.opens_group)}>"
         + "".join(_html_cell(cell, i, i in starts) for i, cell in enumerate(line.cells))
         + "</tr>"
         for line in grid.rows
@@ -116,9 +119,11 @@ def _html_cell(cell: TableCell, place: int, start: bool) -> str:
     value = escape(cell.text)
     if place == 0:
         return f'<th scope="row">{value}</th>'
-    side = {1: ["up"], -1: ["down"]}.get(cell.side, [])
-    return f"<td{_class([*side, *['start'] * start])}>{f'<b>{value}</b>' if side else value}</td>"
+    content = f"<b>{value}</b>" if cell.side else value
+    return f"<td{_class(up=cell.side > 0, down=cell.side < 0, start=start)}>{content}</td>"
 
 
-def _class(names: list[str]) -> str:
+def _class(**switches: bool) -> str:
+    """Return the class attribute with the names that are switched on; empty without any."""
+    names = [name for name, on in switches.items() if on]
     return f' class="{" ".join(names)}"' if names else ""

@@ -1,4 +1,4 @@
-"""Sentences that go with a table: what its numbers mean, and where they deserve no trust."""
+"""Notes of a table: the meaning of its numbers, and warnings about numbers that are not comparable."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from results.numbers.stats import ROUNDING
 from results.runs.schema import SweepResults, column_id, place
 
 FEW = 3
-"""Fewer seeds than this get a warning."""
+"""Number of seeds below which a cell gets a warning."""
 
 DAGGER = "†"
 BOLD = "Bold: the interval does not hold zero."
 STARRED = "Starred (*): the interval does not hold zero."
-"""What stands in place of `BOLD` where there is no bold type."""
+"""Replacement of `BOLD` in formats without bold type."""
 
 
 def caption(sweep: SweepResults) -> tuple[str, ...]:
-    """What the numbers of a table are, one paragraph an element."""
+    """Return the explanation of a table's numbers, one element per paragraph."""
     parts = [
         accuracy_definition(sweep)
         + " Cells give mean ± sample standard deviation over seeds (number of seeds in parentheses)."
@@ -49,7 +49,7 @@ _DENSE = {"first": "the first layer", "last": "the last layer", "first_last": "f
 
 
 def _left_dense(sweep: SweepResults) -> str:
-    """Name the rows that keep layers dense, and over what the sparsity asked for then holds."""
+    """Name the rows that keep layers dense, and the weights over which their target sparsity holds."""
     found: dict[str, set[str]] = {}
     for run in sweep.runs:
         layers = _DENSE.get(str(run.result.get("dense_layers")))
@@ -61,14 +61,14 @@ def _left_dense(sweep: SweepResults) -> str:
 
 
 def _started(sweep: SweepResults) -> list[str]:
-    """Say which rows start from trained weights, since they have been trained for longer than the others."""
+    """Name the rows that start from trained weights, since they have been trained for longer than the others."""
     found = {run.row for run in sweep.runs if run.result.get("initial_weights")}
     rows = ", ".join(row for row in sweep.rows if row in found)
     return [f"Started from the weights of another run: {rows}; FLOPs of that run are not counted."] if rows else []
 
 
 def _levels(sweep: SweepResults) -> list[str]:
-    """Say which rows train several times, since their cost is then that of all trainings."""
+    """Name the rows whose runs train several times, since their cost is that of all trainings."""
     found: dict[str, set[int]] = {}
     for run in sweep.runs:
         levels = run.number("levels")
@@ -85,7 +85,7 @@ def _span(numbers: set[int]) -> str:
 
 
 def accuracy_definition(sweep: SweepResults) -> str:
-    """One sentence saying on what, when and how often accuracy was evaluated."""
+    """Return a sentence that says on which images, when and how often accuracy was evaluated."""
     done = [entry for entry in sweep.entries if entry.status == "done"]
     parts = {str(entry.result.get("accuracy_on") or "test") for entry in done} or {"test"}
     sizes = {entry.number("evaluated") for entry in done}
@@ -102,13 +102,16 @@ def accuracy_definition(sweep: SweepResults) -> str:
 
 
 def _pairs(sweep: SweepResults) -> str:
-    """Name the plain rows where the labels do not tell them."""
+    """Name the plain rows that cannot be recognised from the labels."""
     unclear = [f"{row} − {base}" for row, base in sweep.baselines.items() if not row.startswith(f"{base} ")]
     return f" Compared: {'; '.join(unclear)}." if unclear else ""
 
 
 def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]:
-    """What keeps rows from being comparable: few seeds, missed targets, unfinished or diverged runs, mixed parts."""
+    """Return warnings about rows that are not comparable.
+
+    Reasons are few seeds, missed targets, unfinished runs, emptied layers, and evaluation on different parts.
+    """
     cells = [measurements[row, column_id(column)] for row, column in sweep.first_cells()]
     found = [_few_seeds(sweep, cells), *_off_targets(sweep, cells), _unfinished(sweep, cells)]
     found += [_emptied(sweep), _mixed(sweep)]
@@ -152,12 +155,15 @@ def _unfinished(sweep: SweepResults, cells: list[Measured]) -> str:
 
 
 def _emptied(sweep: SweepResults) -> str:
-    """Runs in which a layer lost all its weights at some time: nothing passed through it."""
+    """Name the runs in which a layer had no active weights at some time, so that no signal passed through it."""
     seeds: dict[str, list[int]] = {}
     for run in sweep.runs:
         if run.result.get("empty_layers"):
             seeds.setdefault(place(sweep, run.row, run.column), []).append(run.seed)
-    texts = [f"{name} (seed{'s' * (len(found) > 1)} {', '.join(map(str, found))})" for name, found in seeds.items()]
+    texts = []
+    for name, found in seeds.items():
+        noun = "seed" if len(found) == 1 else "seeds"
+        texts.append(f"{name} ({noun} {', '.join(map(str, found))})")
     return f"A layer had no weights left for a while or to the end: {', '.join(texts)}." if texts else ""
 
 
@@ -169,9 +175,9 @@ def _mixed(sweep: SweepResults) -> str:
 
 
 def points(fraction: float, digits: int = 2) -> str:
-    """A signed difference of fractions in percentage points, with a true minus sign.
+    """Write a signed difference of fractions in percentage points, with a true minus sign.
 
-    A small negative number stays "−0.00", so that an interval that just misses zero does not seem to hold it.
+    A small negative number stays "−0.00", so that an interval that just misses zero does not seem to contain it.
     """
     if abs(fraction) < ROUNDING:
         return f"{0:.{digits}f}"

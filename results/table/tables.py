@@ -1,4 +1,4 @@
-"""From the measurements of a sweep to its table."""
+"""Construction of a sweep's table from its measurements."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _several(sweep: SweepResults, measurements: Measurements) -> list[TableGrid]
     for name, columns in column_groups(sweep):
         for title, shows, rows in _blocks(sweep):
             heading = f"{name}: {title}{by}" if name else f"{title[0].upper()}{title[1:]}{by}"
-            # a block of one kind of number says in its heading what it is; several need a heading each
+            # a block with one kind of number has it in its heading; with several, each needs its own heading
             groups = [group if len(shows) > 1 else "" for group, _ in shows]
             picks = [
                 (TableHead(_inner(sweep, column), group), column, show)
@@ -59,7 +59,7 @@ def _several(sweep: SweepResults, measurements: Measurements) -> list[TableGrid]
 
 
 def _blocks(sweep: SweepResults) -> list[tuple[str, list[tuple[str, Show]], tuple[str, ...]]]:
-    """What a table shows: (title, kinds of numbers with their headings, rows) a block."""
+    """Return the blocks of a table, each as (title, kinds of numbers with their headings, rows)."""
     blocks: list[tuple[str, list[tuple[str, Show]], tuple[str, ...]]] = [
         ("accuracy, %", [("Accuracy, %", _accuracy)], sweep.rows)
     ]
@@ -101,7 +101,7 @@ def _grid(
 
 
 def align(lines: Sequence[TableRow]) -> tuple[TableRow, ...]:
-    """Pad the numbers within cells, so that they stand above each other column by column."""
+    """Pad the numbers within cells so that they align in each column."""
     if not lines:
         return ()
     columns = []
@@ -149,7 +149,7 @@ def _difference(cell: Measured) -> TableCell:
 
 
 def _spread(sample: Summary | None) -> TableCell:
-    """A sparsity in per cent; its spread over seeds only where it shows at this precision."""
+    """Return a sparsity in per cent, with its spread over seeds if that is visible at this precision."""
     if sample is None:
         return TableCell((DASH,))
     std = f"{100 * (sample.std or 0):.2f}"

@@ -1,4 +1,4 @@
-"""A table as a value: finished cells, which `formats` and `markup` write down."""
+"""A table as a value, with finished cells; `formats` and `markup` write it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from itertools import groupby
 from results.numbers.measure import Measurements
 
 FIGURE_SPACE = "\u2007"
-"""As wide as a digit: pads numbers so that decimal points stand above each other, also in proportional fonts."""
+"""A space as wide as a digit: numbers padded with it align at their decimal points, also in proportional fonts."""
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One cell: numbers at even and literal text at odd places of ``parts``.
+    """One cell of a table.
 
     Attributes:
-        parts: For example ``("82.13", " ± ", "0.45", " (3)")``.
-        side: +1 or -1 for a difference whose interval lies above or below zero, to be set in bold; else 0.
+        parts: Numbers at even and literal text at odd positions, such as ``("82.13", " ± ", "0.45", " (3)")``.
+        side: +1 or -1 for a difference whose interval lies above or below zero, which is set in bold; otherwise 0.
     """
 
     parts: tuple[str, ...] = ()
@@ -25,13 +25,13 @@ class TableCell:
 
     @property
     def text(self) -> str:
-        """The cell's text; padded with figure spaces after `align`."""
+        """The cell's text, padded with figure spaces if `align` has been applied."""
         return "".join(self.parts)
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One table row; ``opens_group`` is True where a new base method begins."""
+    """One row of a table; ``opens_group`` is True if it is the first row of a base method."""
 
     cells: tuple[TableCell, ...]
     opens_group: bool
@@ -39,7 +39,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class TableHead:
-    """Heading of one column; neighbours of the same ``group`` share a heading above."""
+    """Heading of one column; neighbouring columns of the same ``group`` share a heading above."""
 
     label: str
     group: str = ""
@@ -56,15 +56,15 @@ class TableGrid:
 
 @dataclass(frozen=True)
 class Table:
-    """Everything a renderer needs; holds no time, date or path, so equal results give equal bytes.
+    """Everything that a writer needs. It holds no time, date or path, so that equal results give equal bytes.
 
     Attributes:
         name: Short name of the sweep.
-        title: Title.
-        grids: One for a sweep of a single column; accuracy, differences and costs for several.
-        caption: What the numbers mean, a paragraph an element.
-        warnings: What keeps rows from being comparable.
-        column_keys: Keys that the columns vary.
+        title: Title of the table.
+        grids: One for a sweep of a single column; one each for accuracy, differences and costs for several columns.
+        caption: The explanation of the numbers, one element per paragraph.
+        warnings: Warnings about rows that are not comparable.
+        column_keys: Keys that vary between columns.
         measurements: The numbers themselves, for csv.
     """
 
@@ -78,5 +78,5 @@ class Table:
 
 
 def spans(grid: TableGrid) -> list[tuple[str, int]]:
-    """Headings above the column headings, each with the number of columns it spans; all empty if there are none."""
+    """Return the group headings, each with the number of columns that it spans; a heading may be empty."""
     return [(group, len(list(heads))) for group, heads in groupby(head.group for head in grid.header)]

@@ -1,1 +1,1 @@
-"""What runs on a compute node."""
+"""The part of the suite that runs on compute nodes."""

@@ -1,13 +1,13 @@
-"""How a job's task tells the batch script around it how it ended."""
+"""Exit codes by which a job's task reports to the batch script how it ended."""
 
 from __future__ import annotations
 
 STOPPED, TERMINATED, CRASHED = 75, 76, 70
-"""Exit codes of a job's task, besides 0 (done) and 1, 2 (failed for good): stopped at a checkpoint after a warning; the
-same on SIGTERM; crashed. What is none of these is a crash too."""
+"""Exit codes of a job's task, besides 0 (done) and 1, 2 (failed for good): stopped at a checkpoint after a warning;
+stopped at a checkpoint on SIGTERM; crashed. Any other code means a crash too."""
 
 RUNNING = "running"
-"""What the verdict file holds until rank 0 has come to its end."""
+"""Content of the verdict file until rank 0 has ended."""
 
 VERDICT = "HAM_VERDICT"
-"""Variable that names the file into which rank 0 writes its exit code."""
+"""Environment variable with the path of the file into which rank 0 writes its exit code."""

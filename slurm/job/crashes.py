@@ -1,4 +1,4 @@
-"""Telling a run that crashes again and again from one that gets on."""
+"""Detection of runs that crash repeatedly without progress."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _TAIL = 1 << 14
 def in_vain(
     owners: Iterable[Mapping[str, Any]], records: Iterable[Mapping[str, Any]], job: str | None, restarts: int
 ) -> int:
-    """How many starts of a job in a row, up to the last, have not brought its run to a new checkpoint.
+    """Count the consecutive starts of a job, up to the last one, that did not bring its run to a new checkpoint.
 
-    Starts that left no trace count, such as one that was killed while Python was loading. So do starts that were
-    stopped before they could write a checkpoint; what other jobs did does not count.
+    Starts without a trace count, such as one that was killed while Python was loading. So do starts that were stopped
+    before they could write a checkpoint. Starts of other jobs do not count.
 
     Args:
-        owners: What the run's attempts say of themselves, `experiments.rundir.attempts`.
+        owners: The records of the run's attempts, see `experiments.rundir.attempts`.
         records: The run's ledger.
         job: The job, ``1234`` or ``1234_5``.
-        restarts: How often the scheduler has restarted it, this start included.
+        restarts: How often the scheduler has restarted the job, including this start.
     """
     start_of = {owner["attempt"]: owner.get("restarts", 0) for owner in owners if owner.get("job") == job}
     first: dict[int, int] = {}
@@ -42,7 +42,7 @@ def in_vain(
 
 
 def last_words(folder: Path) -> str:
-    """The last lines of a run's log and of its job's standard error, in one line."""
+    """Return the last lines of a run's log and of its job's standard error, joined to one line."""
     found = _tail(folder / names.LOG)
     if "SUBMITIT_FOLDER" in os.environ:
         import submitit

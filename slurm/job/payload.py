@@ -1,6 +1,6 @@
-"""What a job's task does: join the other ranks, carry the runs out or on, and say how it ended.
+"""The work of a job's task: connect to the other ranks, start or resume the runs, and report how they ended.
 
-All state is in the run directory, so it does not matter what started the job, how often, or what ended it before.
+All state is in the run directory, so it does not matter how the job was started, how often, or how it ended before.
 """
 
 from __future__ import annotations
@@ -22,49 +22,50 @@ from .crashes import in_vain, last_words
 from .signals import Signals
 
 if TYPE_CHECKING:
-    from experiments.config.resolve import Spec
+    from experiments.config.schema import Spec
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class JobRun:
-    """One run as a job needs it.
+    """The part of a run that a job needs.
 
     Attributes:
         folder: The run directory.
-        identity: Identity hash.
-        row: Label of the table row, the W&B group.
+        identity: The run's identity hash.
+        group: W&B group, the label of the run's table row.
         spec: The resolved specification as a mapping.
     """
 
     folder: str
     identity: str
-    row: str
+    group: str
     spec: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class JobPayload:
-    """The function that submitit pickles; called on every rank.
+    """The callable that submitit pickles and calls on every rank.
 
     Attributes:
         runs: One run, or several that share the only rank of this job.
-        max_restarts: Attempts without progress after which a run counts as failed.
-        gpu: Whether each rank was given a GPU.
-        data_root: Staged folder in place of ``data.root``, may hold variables; None leaves it.
+        max_restarts: Number of consecutive attempts without progress after which a run counts as failed.
+        gpu: Whether each rank has a GPU.
+        staged_root: Staged folder that replaces ``data.root``, may contain variables; None keeps ``data.root``.
     """
 
     runs: tuple[JobRun, ...]
     max_restarts: int
     gpu: bool
-    data_root: str | None = None
+    staged_root: str | None = None
 
     def __call__(self) -> None:
-        """Carry the runs out.
+        """Execute the runs.
 
         Raises:
-            SystemExit: always, with the code that the batch script acts on; past submitit, which would pickle a result.
+            SystemExit: always, with the code that the batch script acts on. A normal return would make submitit pickle
+                a result.
         """
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         is_main = this_start().rank == 0
@@ -90,12 +91,12 @@ class JobPayload:
         return self._one(runs[0], signals)
 
     def _worth_trying(self, run: JobRun) -> bool:
-        """Whether a run may be started (again); if it has crashed too often, `failure.json` says so."""
+        """Return whether to start or resume a run; if it has crashed too often, record that in `failure.json`."""
         folder, start = Path(run.folder), this_start()
         if start.restarts == 0 or outcome.read_result(folder) is not None:
             return True
         if len(self.runs) > 1 and (folder / names.FAILURE).exists():
-            return False  # the others are what this job was restarted for
+            return False  # this job was restarted for the other runs
         owners = [owner for path in sorted((folder / names.ATTEMPTS).glob("*.json")) if (owner := _owner(path))]
         if owners and attempts.alive(owners[-1]):
             return True
@@ -115,14 +116,14 @@ class JobPayload:
 
         folder, met = Path(run.folder), False
         try:
-            spec = prepared(run, self.gpu, self.data_root)
+            spec = prepared(run, self.gpu, self.staged_root)
             runtime = spec.runtime
             with (
                 same_arithmetic(threads=1),  # as in the workers of a local sweep
                 distributed.joined(folder, runtime.device, runtime.rank_timeout) as world,
             ):
                 met = True
-                runner.run(spec, folder, run.identity, group=run.row, stop=signals.received, world=world)
+                runner.run(spec, folder, run.identity, group=run.group, stop=signals.received, world=world)
         except Busy as error:
             log.info("nothing to do: %s", error)
         except Interrupted as error:
@@ -140,7 +141,7 @@ class JobPayload:
         from experiments.launch.pool import Listener, Task, run_all
 
         tasks = [
-            Task(run.folder, _packed, (run, self.gpu, self.data_root), Path(run.folder) / names.LOG) for run in runs
+            Task(run.folder, _packed, (run, self.gpu, self.staged_root), Path(run.folder) / names.LOG) for run in runs
         ]
         try:
             outcomes = run_all(tasks, len(tasks), Listener())
@@ -156,11 +157,11 @@ class JobPayload:
         return 1 if failed or len(runs) < len(self.runs) else 0
 
 
-def prepared(run: JobRun, gpu: bool, data_root: str | None) -> Spec:
-    """The specification of a run as this node carries it out.
+def prepared(run: JobRun, gpu: bool, staged_root: str | None) -> Spec:
+    """Return the specification of a run as this node executes it.
 
     Raises:
-        RunFailure: if a variable of the staged folder is not set here, other data lie there, or torch sees no GPU.
+        RunFailure: if a variable of the staged folder is not set here, it holds other data, or torch sees no GPU.
         UserError: if a module of the configuration's `imports` is not found.
     """
     from experiments.config.identity import identity
@@ -168,10 +169,10 @@ def prepared(run: JobRun, gpu: bool, data_root: str | None) -> Spec:
     from experiments.data import content_hash
 
     spec = from_mapping(run.spec)
-    if data_root is not None:
-        root = os.path.expandvars(data_root)
+    if staged_root is not None:
+        root = os.path.expandvars(staged_root)
         if "$" in root:
-            raise RunFailure(f"{data_root} holds a variable that is not set on this node", where="staging.root")
+            raise RunFailure(f"{staged_root} holds a variable that is not set on this node", where="staging.root")
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"root": root})})
         if identity(spec, content_hash(spec.data.name, root)) != run.identity:
             raise RunFailure(f"the data staged to {root} are not those that the run was submitted with", "staging")
@@ -184,12 +185,12 @@ def prepared(run: JobRun, gpu: bool, data_root: str | None) -> Spec:
     return spec
 
 
-def _packed(run: JobRun, gpu: bool, data_root: str | None, **hooks: Any) -> None:
-    """One of several runs of a job, in a worker process of its own."""
+def _packed(run: JobRun, gpu: bool, staged_root: str | None, **hooks: Any) -> None:
+    """Execute one of several runs of a job, in a worker process of its own."""
     from experiments.run import runner
 
     try:
-        runner.run(prepared(run, gpu, data_root), Path(run.folder), run.identity, group=run.row, **hooks)
+        runner.run(prepared(run, gpu, staged_root), Path(run.folder), run.identity, group=run.group, **hooks)
     except Busy as error:
         log.info("nothing to do: %s", error)
 

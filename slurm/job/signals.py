@@ -1,4 +1,4 @@
-"""What the scheduler signals to a job's task."""
+"""Handling of the signals that the scheduler sends to a job's task."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _GRACE = 20.0
 
 
 class Signals:
-    """What the scheduler has signalled: a warning (SIGUSR1, SIGUSR2) or the end (SIGTERM).
+    """The signals received from the scheduler: a warning (SIGUSR1, SIGUSR2) or the end (SIGTERM).
 
-    The warnings stay blocked, also in worker processes, which the scheduler signals too; a thread waits for them. One
-    that came before counts: `slurm.script.command` has it blocked from the first moment on.
+    The warnings stay blocked, also in worker processes, which the scheduler signals too; a thread waits for them. A
+    warning that arrives before `install` is not lost, since `slurm.script.command` blocks it from the first moment on.
 
     Args:
-        interrupt: Whether to raise KeyboardInterrupt in the main thread, once.
+        interrupt: Whether to raise KeyboardInterrupt in the main thread at the first signal.
     """
 
     def __init__(self, interrupt: bool = False):
@@ -30,7 +30,7 @@ class Signals:
         self._interrupt = interrupt
 
     def install(self) -> None:
-        """Take the place of submitit's handlers, which would requeue the job in the middle of a step."""
+        """Replace submitit's handlers, which would requeue the job in the middle of a step."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (*WARNINGS, signal.SIGTERM):
             signal.signal(number, lambda received, frame: self._note(received))
@@ -38,19 +38,21 @@ class Signals:
         threading.Thread(target=self._wait, name="signals", daemon=True).start()
 
     def received(self) -> bool:
-        """Whether the run is to stop."""
+        """Return whether a signal has been received, so that the run should stop."""
         return self.warned or self.terminated
 
     @property
     def code(self) -> int:
-        """Exit code of a run that has stopped."""
+        """Exit code of a run that stopped because of the signals."""
         return TERMINATED if self.terminated else STOPPED
 
     def let_main_end(self, code: int) -> int:
-        """Keep a rank from ending before rank 0, whose code counts: srun would kill that while it finishes.
+        """Delay the end of another rank until rank 0 has ended.
+
+        The exit code of rank 0 counts, and srun would kill rank 0 as soon as another rank failed.
 
         Returns:
-            The rank's own exit code. One that failed alone waits in vain, and then takes the others along.
+            The exit code for this rank. If this rank alone has failed, it waits in vain and then ends the others too.
         """
         if code in (0, STOPPED, TERMINATED):
             return 0

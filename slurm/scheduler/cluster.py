@@ -1,4 +1,4 @@
-"""What a cluster says of itself, by `scontrol` and the commands on the PATH."""
+"""Commands of Slurm, and the cluster's configuration as `scontrol` prints it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SILENT = (
 
 
 def require(*names: str) -> None:
-    """Make sure that commands of Slurm are there.
+    """Check that commands of Slurm are installed.
 
     Raises:
-        UserError: naming the first that is not.
+        UserError: if one is not; the error names the first that is missing.
     """
     for name in names:
         if shutil.which(name) is None:
@@ -38,10 +38,10 @@ def require(*names: str) -> None:
 
 
 def ask(*command: str, patience: float = _PATIENCE) -> tuple[str, str | None]:
-    """Run a command of the scheduler's.
+    """Run a command of Slurm.
 
     Returns:
-        Its output and None, or what it had and what it said instead.
+        The output and None; or, if the command failed, its output so far and an error message.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=patience, check=False)
@@ -55,7 +55,7 @@ def ask(*command: str, patience: float = _PATIENCE) -> tuple[str, str | None]:
 
 
 def words(text: str) -> str:
-    """What a command of the scheduler's wrote, in one line without its own name."""
+    """Return the text that a command of Slurm printed, in one line and without the command's name."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for prefix in ("sbatch: ", "srun: ", "error: ", "fatal: "):
         lines = [line.removeprefix(prefix) for line in lines]
@@ -63,12 +63,12 @@ def words(text: str) -> str:
 
 
 def silent(text: str) -> bool:
-    """Whether what the scheduler said means that it did not answer, so that asking again may help."""
+    """Return whether an error message means that the scheduler did not answer, so that another try may help."""
     return any(sign in text.lower() for sign in _SILENT)
 
 
 def configuration() -> dict[str, str]:
-    """What ``scontrol show config`` prints, by key; empty where it cannot be asked."""
+    """Return the output of ``scontrol show config`` by key, or an empty mapping if the command fails."""
     output, problem = ask("scontrol", "show", "config")
     if problem:
         return {}
@@ -77,6 +77,6 @@ def configuration() -> dict[str, str]:
 
 
 def array_size(settings: Mapping[str, str]) -> int:
-    """Jobs an array may have."""
+    """Return the largest number of jobs per array."""
     text = settings.get("MaxArraySize", "")
     return int(text) if text.isdecimal() else ARRAY_SIZE

@@ -1,4 +1,4 @@
-"""What Slurm tells a process of the job it is part of: the only reader of ``SLURM_*`` variables about it."""
+"""The Slurm job that this process belongs to. No other module reads the ``SLURM_*`` variables about it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class JobStart:
-    """One start of a job, as one of its tasks sees it; outside a job all is empty.
+    """One start of a job, from the view of one of its tasks; outside a job, all attributes have their defaults.
 
     Attributes:
-        id: The scheduler's own number of the job, ``SLURM_JOB_ID``.
-        name: The number in the form the scheduler prints, ``1234`` or ``1234_5``.
-        restarts: How often the job had been requeued.
-        node: The node's name.
-        step: Number of the step that srun started; "0" outside one.
-        rank: Of this task in its step.
-        local_rank: Of this task on its node.
-        size: Tasks of the step; 1 outside a step. A batch script has a rank too, but only srun's tasks have a step.
+        id: The scheduler's internal number of the job, ``SLURM_JOB_ID``.
+        name: The job in the form the scheduler prints, ``1234`` or ``1234_5``.
+        restarts: How often the job has been requeued.
+        node: Name of the node.
+        step: Number of the step that srun started; "0" outside a step.
+        rank: Rank of this task in its step.
+        local_rank: Rank of this task on its node.
+        size: Number of tasks of the step; 1 outside a step. A batch script has a rank too, but only srun's tasks have a
+            step.
     """
 
     id: str | None = None

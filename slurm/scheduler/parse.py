@@ -1,4 +1,4 @@
-"""Jobs as squeue and sacct print them: which fields are asked for, and how they are read."""
+"""Jobs as squeue and sacct print them: the fields to request, and the parsers of the output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RUNNING = frozenset(
     {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
 )
 
-# fixed widths, since separators and unlimited fields came to squeue -O only with some versions
+# fixed widths, since only newer versions of squeue -O support separators and unlimited fields
 QUEUE_FIELDS = {
     "JobArrayID": 48,
     "JobID": 24,
@@ -38,17 +38,17 @@ class Job:
 
     Attributes:
         id: "1234", or "1234_5" for task 5 of an array.
-        raw: The scheduler's own number of it; that of the array while the task waits.
+        raw: The scheduler's internal number of the job; that of the array while the task waits.
         name: Its name.
         state: Such as "PENDING", "RUNNING", "CANCELLED", "TIMEOUT".
         reason: Why it waits or ended, such as "Priority" or "by 1000"; empty if the scheduler gives none.
-        restarts: How often it was requeued; 0 where sacct alone knows the job.
+        restarts: How often it was requeued; 0 if only sacct knows the job.
         node: Nodes it runs or ran on; empty while it waits.
-        left: Seconds to its time limit, or None.
-        submitted: Unix seconds of the (last) submission, or None.
-        started: Unix seconds of its start, expected if it waits, or None.
-        ended: Unix seconds of its end, or None while there is none.
-        code: Exit code, or minus the signal that ended it; None if unknown.
+        left: Seconds until its time limit, or None.
+        submitted: Unix seconds of its (last) submission, or None.
+        started: Unix seconds of its start (the expected one while it waits), or None.
+        ended: Unix seconds of its end, or None if it has not ended.
+        code: Exit code, or the negative number of the signal that ended it; None if unknown.
     """
 
     id: str
@@ -66,21 +66,21 @@ class Job:
 
     @property
     def pending(self) -> bool:
-        """Whether it waits in the queue."""
+        """Whether the job waits in the queue."""
         return self.state in PENDING
 
     @property
     def running(self) -> bool:
-        """Whether it holds nodes."""
+        """Whether the job occupies nodes."""
         return self.state in RUNNING
 
     @property
     def active(self) -> bool:
-        """Whether it waits or runs: whether anything of it is still to come."""
+        """Whether the job waits or runs, so that it is not over yet."""
         return self.pending or self.running
 
     def __str__(self) -> str:
-        """How it stands in the scheduler's words: "CANCELLED by 1000", "FAILED, exit code 1"."""
+        """Return the state in the scheduler's words, such as "CANCELLED by 1000" or "FAILED, exit code 1"."""
         text = f"{self.state} {self.reason}" if self.reason.startswith("by ") else self.state
         if self.state != "FAILED" or not self.code:
             return text
@@ -88,7 +88,7 @@ class Job:
 
 
 def parse_queue(output: str) -> dict[str, Job]:
-    """Read the output of squeue in the format of `QUEUE_FIELDS`, whatever the version."""
+    """Parse the output of squeue in the format of `QUEUE_FIELDS`, for all versions of Slurm."""
     jobs = {}
     for line in output.encode().splitlines():  # squeue counts a field's width in bytes
         fields, place = {}, 0
@@ -104,7 +104,7 @@ def parse_queue(output: str) -> dict[str, Job]:
 def _queued(fields: Mapping[str, str]) -> Job:
     state = fields["State"]
     active = state in PENDING or state in RUNNING
-    status = _whole(fields["exit_code"]) or 0  # as wait(2) gives it
+    status = _whole(fields["exit_code"]) or 0  # in the encoding of wait(2)
     return Job(
         id=fields["JobArrayID"],
         raw=fields["JobID"],
@@ -122,7 +122,7 @@ def _queued(fields: Mapping[str, str]) -> Job:
 
 
 def parse_history(output: str) -> dict[str, Job]:
-    """Read the output of sacct in the format of `HISTORY_FIELDS`; "12_[3-5]" makes a job of each task."""
+    """Parse the output of sacct in the format of `HISTORY_FIELDS`; "12_[3-5]" becomes one job per task."""
     jobs = {}
     for line in output.splitlines():
         values = line.split("|")
@@ -148,7 +148,10 @@ def parse_history(output: str) -> dict[str, Job]:
 
 
 def unfold(name: str) -> list[str]:
-    """The tasks of "12_[3-5,9%2]"; a single id as it is; nothing for what is no job, such as a step."""
+    """Expand an id such as "12_[3-5,9%2]" into its tasks.
+
+    A single id is returned as it is; anything that is not a job, such as a step, gives an empty list.
+    """
     if _ID.fullmatch(name):
         return [name]
     match = _FOLDED.fullmatch(name)
@@ -160,7 +163,7 @@ def unfold(name: str) -> list[str]:
 
 
 def fold(ids: Iterable[str]) -> list[str]:
-    """The opposite of `unfold`: one argument an array, "12_[3-5,9]" or "12_3"."""
+    """Combine ids into one argument per array, such as "12_[3-5,9]" or "12_3"; the opposite of `unfold`."""
     arrays: dict[str, set[int]] = {}
     for name in ids:
         array, _, task = name.partition("_")

@@ -1,4 +1,4 @@
-"""Partitions of a cluster as sinfo prints them, and a first profile out of them."""
+"""The partitions of a cluster as sinfo prints them, and a first profile derived from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import cluster
 
 
 def partitions() -> tuple[list[dict[str, Any]], str | None]:
-    """The partitions, and None or what sinfo said instead."""
+    """Return the partitions, and None or the error message of sinfo."""
     output, problem = cluster.ask("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G")
     found: dict[str, dict[str, Any]] = {}
     for line in output.splitlines():
@@ -25,14 +25,14 @@ def partitions() -> tuple[list[dict[str, Any]], str | None]:
             "gpus": gpus(gres),
         }
         first = found.setdefault(entry["name"], entry)
-        if first is not entry:  # nodes of another kind in the same partition
+        if first is not entry:  # the partition has nodes of several kinds
             first["nodes"] += entry["nodes"]
             first["gpus"] = first["gpus"] or entry["gpus"]
     return list(found.values()), problem
 
 
 def hours(limit: str) -> float | None:
-    """A time limit as sinfo prints it (``1-00:00:00``, ``30:00``, ``infinite``) in hours; None for no limit."""
+    """Convert a time limit as sinfo prints it (``1-00:00:00``, ``30:00``, ``infinite``) to hours; None for no limit."""
     days, _, clock = limit.rpartition("-")
     parts = clock.split(":")
     if not all(part.isdecimal() for part in parts) or not (days or "0").isdecimal():
@@ -44,7 +44,7 @@ def hours(limit: str) -> float | None:
 
 
 def gpus(gres: str) -> dict[str, int]:
-    """GPUs of a node by type from sinfo's GRES, such as ``gpu:a100:4(S:0-1)``; the type may be empty."""
+    """Parse sinfo's GRES, such as ``gpu:a100:4(S:0-1)``, into GPUs per node by type; the type may be empty."""
     found: dict[str, int] = {}
     for part in gres.replace("(S:", "(").split(","):
         fields = part.partition("(")[0].split(":")
@@ -54,7 +54,7 @@ def gpus(gres: str) -> dict[str, int]:
 
 
 def described(partition: Mapping[str, Any]) -> str:
-    """A partition in one line."""
+    """Describe a partition in one line."""
     limit = "no time limit" if partition["hours"] is None else f"up to {partition['hours']:g} h"
     kinds = ", ".join(f"{count} GPUs {kind}".strip() for kind, count in partition["gpus"].items()) or "no GPUs"
     mark = ", the default" if partition["default"] else ""
@@ -63,7 +63,11 @@ def described(partition: Mapping[str, Any]) -> str:
 
 
 def suggestion(partitions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Keys of a first profile: a partition with GPUs if there is one, else the default; a GPU's share of its node."""
+    """Suggest the keys of a first profile.
+
+    The partition is one with GPUs if there is one, otherwise the default. CPUs and memory per rank are one GPU's share
+    of its node.
+    """
     up = [partition for partition in partitions if partition["up"]]
     ordered = sorted(up, key=lambda one: (not one["gpus"], not one["default"]))
     if not ordered:

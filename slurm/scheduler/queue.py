@@ -1,6 +1,6 @@
-"""What the scheduler knows: squeue, sacct and scancel, each with a bounded wait.
+"""Queries of the scheduler by squeue and sacct, and cancellation by scancel, each with a bounded wait.
 
-An absent or silent scheduler is an answer like others: `Answer.problem` says what it said.
+A scheduler that is absent or does not answer raises no error: `Answer.problem` holds the message.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from functools import cached_property
 from .parse import HISTORY_FIELDS, QUEUE_FIELDS, Job, fold, parse_history, parse_queue
 
 PATIENCE = 15.0
-"""Seconds that `queue` waits for an answer: longer than a restart of slurmctld and than squeue's own ten."""
+"""Seconds that `queue` waits for an answer: longer than a restart of slurmctld and than squeue's own ten seconds."""
 HISTORY_PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the scheduler answered.
+    """The scheduler's answer to a query.
 
     Attributes:
         jobs: Jobs by `Job.id`.
-        problem: None if it answered; else what it said, or that it said nothing.
+        problem: None if it answered; otherwise its error message, or that it did not answer.
         absent: Whether its commands are not installed here.
     """
 
@@ -39,13 +39,13 @@ class Answer:
         return {(job.name, job.id.partition("_")[2]): job for job in self.jobs.values()}
 
     def task(self, array: str | None, index: int, name: str) -> Job | None:
-        """Task of a job array; a job that is no array is its own task 0.
+        """Return the job of one task of an array, or None; a job that is not an array is its own task 0.
 
         Args:
-            array: Number of the array; None to go by its name alone, where that is unique.
+            array: Number of the array; None finds it by its name alone, which must then be unique.
             index: Number of the task.
-            name: The array's name. A job of the number with another name is another's: numbers are given again after a
-                new start of a cluster.
+            name: The array's name. A job with this number but another name is a different job, since a cluster that is
+                set up anew reuses numbers.
         """
         if array is None:
             return self._named.get((name, str(index))) or (self._named.get((name, "")) if index == 0 else None)
@@ -54,12 +54,12 @@ class Answer:
 
 
 def queue(ids: Iterable[str] = (), names: Iterable[str] = (), patience: float = PATIENCE) -> Answer:
-    """Ask squeue for jobs: waiting and running ones, and those that ended some minutes ago (its MinJobAge).
+    """Query squeue for jobs that wait, run, or ended within the last minutes (Slurm's MinJobAge).
 
     Args:
-        ids: Jobs, arrays or tasks; of a task its whole array is given.
-        names: Job names, asked for in a call of its own.
-        patience: Seconds to wait in all; a scheduler that fails at once is asked again meanwhile.
+        ids: Jobs, arrays or tasks; for a task, its whole array is returned.
+        names: Names of jobs, queried in a separate call.
+        patience: Seconds to wait in total; a query that fails earlier is repeated within this time.
     """
     until = time.monotonic() + patience
     arrays = sorted({name.partition("_")[0] for name in ids})
@@ -69,7 +69,7 @@ def queue(ids: Iterable[str] = (), names: Iterable[str] = (), patience: float = 
     jobs: dict[str, Job] = {}
     for selection in selections:
         output, problem = _ask(["squeue", "-h", "-r", "-t", "all", *selection, "-O", form], until, again=True)
-        if problem and "invalid job id" in problem.lower():  # a single job that is long over
+        if problem and "invalid job id" in problem.lower():  # a single job that ended long ago
             continue
         if problem:
             return Answer(problem=problem, absent=shutil.which("squeue") is None)
@@ -80,13 +80,13 @@ def queue(ids: Iterable[str] = (), names: Iterable[str] = (), patience: float = 
 def history(
     ids: Iterable[str] = (), names: Iterable[str] = (), since: float = 0.0, patience: float = HISTORY_PATIENCE
 ) -> Answer:
-    """Ask sacct for jobs that squeue no longer knows; a cluster without accounting is a problem of the answer.
+    """Query sacct for jobs that squeue no longer knows; without accounting, the answer has a problem.
 
     Args:
-        ids: Jobs, arrays or tasks; of a task its whole array is given.
-        names: Job names, asked for in a call of its own.
-        since: Unix seconds: jobs with a name that were over before are left out.
-        patience: Seconds to wait in all.
+        ids: Jobs, arrays or tasks; for a task, its whole array is returned.
+        names: Names of jobs, queried in a separate call.
+        since: Unix seconds; jobs found by name that ended earlier are left out.
+        patience: Seconds to wait in total.
     """
     until = time.monotonic() + patience
     arrays = sorted({name.partition("_")[0] for name in ids})
@@ -103,10 +103,10 @@ def history(
 
 
 def may_be_running(job: str, restarts: int) -> bool:
-    """Whether a start of a job may still be running; true where the scheduler cannot be asked.
+    """Return whether a start of a job may still be running; true if the scheduler does not answer.
 
     Args:
-        job: The scheduler's own number of the job, ``SLURM_JOB_ID`` (not "1234_5").
+        job: The scheduler's internal number of the job, ``SLURM_JOB_ID`` (not "1234_5").
         restarts: ``SLURM_RESTART_COUNT`` of that start.
     """
     answer = queue([job])
@@ -115,19 +115,19 @@ def may_be_running(job: str, restarts: int) -> bool:
 
 
 def cancel(ids: Iterable[str], patience: float = PATIENCE) -> str | None:
-    """Cancel jobs, arrays or tasks of arrays; ones that are over are left alone.
+    """Cancel jobs, arrays or tasks of arrays; those that have ended are not affected.
 
     Returns:
-        None, or what the scheduler objected.
+        None, or the scheduler's error message.
     """
     folded = fold(ids)
     return _ask(["scancel", *folded], time.monotonic() + patience)[1] if folded else None
 
 
 def _ask(command: list[str], until: float, again: bool = False) -> tuple[str, str | None]:
-    """Run a command of the scheduler's: its output and None, or what it said instead."""
+    """Run a command of Slurm and return its output and None, or an empty text and an error message."""
     said = f"{command[0]} did not answer within {max(0.0, until - time.monotonic()):.0f} s"
-    # a person's own defaults, such as SQUEUE_STATES, would hide jobs
+    # the user's own defaults, such as SQUEUE_STATES, could hide jobs
     env = {key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_", "SCANCEL_"))}
     env["SLURM_TIME_FORMAT"] = "%s"
     while True:
@@ -144,7 +144,7 @@ def _ask(command: list[str], until: float, again: bool = False) -> tuple[str, st
             return done.stdout, None
         said = " ".join((done.stderr or done.stdout).split()) or f"{command[0]} ended with code {done.returncode}"
         said = said.removeprefix("slurm_load_jobs error: ").removeprefix("scancel: error: ")
-        before, fatal, last = said.partition(" fatal: ")  # a machine with Slurm's programs and no configuration
+        before, fatal, last = said.partition(" fatal: ")  # a machine with Slurm's programs but no configuration
         said = last or before
         if not again or fatal or "invalid" in said.lower() or time.monotonic() + 1 > until:
             return "", said

@@ -13,7 +13,8 @@ from queue import Empty
 from typing import Any
 
 from experiments.config.identity import identity
-from experiments.config.resolve import Spec, from_mapping
+from experiments.config.resolve import from_mapping
+from experiments.config.schema import Spec
 from experiments.errors import SuiteError
 from experiments.ranks import distributed
 from experiments.run import runner

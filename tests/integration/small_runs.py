@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from experiments.config.identity import identity
-from experiments.config.resolve import Spec, load, resolve
+from experiments.config.resolve import load, resolve
+from experiments.config.schema import Spec
 from experiments.config.yaml_text import dump
 from experiments.errors import Interrupted
 from experiments.run import runner

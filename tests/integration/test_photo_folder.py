@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from small_runs import assert_same_run, events, resumptions, train, train_in_pieces
 
-from experiments.config.resolve import Spec, load, resolve
+from experiments.config.resolve import load, resolve
+from experiments.config.schema import Spec
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_photo_folder.py"
 HAM = "optimizer.ham={alpha: 200.0, beta: 1.0e-3}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import STEPS, STEPS_PER_EPOCH, assert_same_run, events, resumptions, tiny_spec, train, train_in_pieces
 
-from experiments.config.resolve import Spec
+from experiments.config.schema import Spec
 from experiments.rundir import checkpoint
 
 HAM = "optimizer.ham={alpha: 20.0, beta: 1.0e-3}"

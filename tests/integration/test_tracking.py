@@ -16,7 +16,7 @@ from commands import Ham
 from small_runs import differing, records, resumptions, tiny_spec, train, train_in_pieces, weights, write_config
 
 from experiments.config.identity import identity
-from experiments.config.resolve import Spec
+from experiments.config.schema import Spec
 from experiments.launch import local
 from experiments.run import tracking
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from experiments.config.identity import identity
-from experiments.config.resolve import Spec, load, resolve
+from experiments.config.resolve import load, resolve
+from experiments.config.schema import Spec
 from experiments.errors import UserError
 from experiments.models import weights
 from experiments.rundir import checkpoint

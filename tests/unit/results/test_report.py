@@ -227,7 +227,7 @@ def test_differences_figure_draws_intervals_and_fills_clear_ones(tmp_path):
     (axis,) = drawn(plots.differences, tmp_path)
     palette = looks(read(tmp_path))
     (ham,), (sign_in,) = (marks(axis, palette[name].marker) for name in ("+ HAM", "+ Sign-In"))
-    assert ham.get_markerfacecolor() == palette["+ HAM"].colour
+    assert ham.get_markerfacecolor() == palette["+ HAM"].color
     assert sign_in.get_markerfacecolor() == "white"
     assert [text.get_text().split("   ")[1] for text in axis.texts] == ["3 of 3 up", "1 of 3 up"]
 

@@ -31,7 +31,7 @@ RUN = ("ab12cd34", 7)
 
 
 @pytest.fixture
-def num_active(tmp_path: Path) -> Checkpoints:
+def kept(tmp_path: Path) -> Checkpoints:
     """Keeps two checkpoints."""
     return Checkpoints(tmp_path, *RUN, keep=2)
 

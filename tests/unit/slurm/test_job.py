@@ -141,7 +141,7 @@ def test_below_the_limit_a_crashed_run_goes_on(run: JobRun, monkeypatch: pytest.
 def test_a_restarted_job_leaves_out_what_has_failed_and_goes_on_with_the_others(
     run: JobRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = JobRun(str(tmp_path / "other"), run.identity, run.row, run.spec)
+    other = JobRun(str(tmp_path / "other"), run.identity, run.group, run.spec)
     write_json(Path(other.folder, "failure.json"), {"status": "failed", "error": "a loss that is not a number"})
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     seen: list[str] = []
