@@ -5,12 +5,27 @@ BIN := $(VENV)/bin
 # Compute threads are the commands' business: one a process, as many processes as cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install quickstart theory test test-slurm test-integrations mutants slurm-up slurm-down lint clean
+PYTEST = $(BIN)/python -m pytest
+# as many processes as cores; one that is done takes tests of another
+SHARED = -n auto --dist worksteal
+FAST = not slow and not slurm and not integrations
+# numbers that must not depend on how a processor adds up
+NUMERIC = tests/unit/ham tests/unit/sparsity tests/property tests/integration/test_ranks.py \
+  $(addprefix tests/integration/test_,sam_runs.py precision.py resume.py starts.py neutral.py levels_runs.py events.py \
+  theory.py theory_bias.py)
+# three orders of the tests; `make test-orders SEEDS=7` repeats one
+SEEDS = $(shell shuf -i 1-999999 -n 3)
+
+.PHONY: help install quickstart theory test test-fast test-cpus test-orders test-alone test-slurm test-integrations \
+  mutants slurm-up slurm-down lint clean
 
 help:
 	@echo "make quickstart   train the small table (some minutes), print it, write runs/quickstart/report.html"
 	@echo "make theory       HAM's theory, measured: figures and numbers with bars in runs/theory (a minute or two)"
 	@echo "make test         all tests (some minutes)"
+	@echo "make test-fast    what a change in progress needs to know (a minute)"
+	@echo "make test-cpus    numeric tests with the instructions of other processors and with two threads (some minutes)"
+	@echo "make test-orders  tests in random orders; make test-alone: each file in a process of its own (some minutes)"
 	@echo "make test-slurm   tests on a Slurm cluster that they start on this machine (some minutes)"
 	@echo "make test-integrations  HAM in the loops of timm, transformers and Lightning, which it installs (some minutes)"
 	@echo "make mutants      wrong implementations of each method, which the tests must notice (some minutes)"
@@ -38,13 +53,32 @@ theory: install
 	$(BIN)/ham theory
 
 test: install
-	$(BIN)/python -m pytest -m "not slurm and not integrations" -n auto --dist loadfile
+	$(PYTEST) -m "not slurm and not integrations" $(SHARED)
+
+test-fast: install
+	$(PYTEST) -m "$(FAST)" $(SHARED) tests/unit/ham tests/unit/sparsity tests/unit/config tests/unit/rundir tests/unit/run
+
+# each value of each; threads that wait for each other must not keep the cores from those of another process
+test-cpus: export OMP_WAIT_POLICY = passive
+test-cpus: install
+	HAM_TEST_THREADS=2 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -m "$(FAST)" $(SHARED) $(NUMERIC)
+	HAM_TEST_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m "$(FAST)" $(SHARED) $(NUMERIC)
+	HAM_TEST_THREADS=2 $(PYTEST) -m "$(FAST)" $(SHARED) $(NUMERIC)
+
+test-orders: install
+	@for seed in $(SEEDS); do \
+	  echo "order of SEEDS=$$seed"; \
+	  $(PYTEST) -p randomly -p no:cacheprovider --randomly-seed=$$seed --randomly-dont-reset-seed -q -m "$(FAST)" $(SHARED) || exit 1; \
+	done
+
+test-alone: install
+	$(BIN)/python tests/alone.py
 
 test-slurm: install
-	$(BIN)/python -m pytest -m slurm -n 2 --dist loadfile tests/slurm
+	$(PYTEST) -m slurm -n 2 --dist loadfile tests/slurm
 
 test-integrations: $(VENV)/.integrations
-	$(BIN)/python -m pytest -m integrations -n auto --dist loadgroup tests/integration tests/docs
+	$(PYTEST) -m integrations -n auto --dist loadgroup tests/integration tests/docs
 
 $(VENV)/.integrations: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group integrations

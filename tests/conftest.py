@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 
 import numpy as np
+import process_state
 import pytest
 import torch
 from hypothesis import settings
@@ -20,28 +21,32 @@ settings.load_profile("suite")
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the tests: a shell starts background jobs with SIGINT ignored, and all children inherit that."""
+    """Give all tests and fixtures of this process the same threads, seeds and handlers.
+
+    Ctrl-C reaches them: a shell starts background jobs with SIGINT ignored, and all children inherit that.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(int(os.environ.get("HAM_TEST_THREADS", "1")))
+    seed_all()
 
 
-@pytest.fixture(autouse=True)
-def same_global_state() -> Iterator[None]:
-    """Seeds, default dtype, gradient mode, threads and working directory: set at the start, restored at the end."""
-    directory = os.getcwd()
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+def seed_all() -> None:
+    """Start the global random streams anew."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def same_process() -> Iterator[None]:
+    """Random streams begin anew; whatever else is the whole process's, a test finds and leaves as it was, or fails."""
+    seed_all()
+    before = process_state.read()
     yield
-    os.chdir(directory)
-    torch.set_num_threads(threads)
-    torch.set_default_dtype(dtype)
-    torch.set_grad_enabled(True)
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
+    left = process_state.differences(before, process_state.read())
+    if left:
+        process_state.put_back(before)
+        pytest.fail(f"the test has changed the process: {'; '.join(left)}", pytrace=False)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import torch
 
 from experiments.config.schema import RuntimeSpec
 
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
 
 @contextmanager
 def same_arithmetic(threads: int) -> Iterator[None]:
@@ -39,8 +41,9 @@ def switches(spec: RuntimeSpec) -> Iterator[None]:
     backends: Any = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # pyright: ignore[reportAttributeAccessIssue]
     before = [backend.fp32_precision for backend in backends]
     deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    chosen = os.environ.get(_WORKSPACE)
     if spec.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+        os.environ.setdefault(_WORKSPACE, ":4096:8")  # read when cuBLAS starts
     if spec.deterministic != deterministic:  # the call imports torch's compiler, for seconds
         torch.use_deterministic_algorithms(spec.deterministic)
     # convolutions of fixed shapes gain from trying algorithms, whose choice differs from run to run
@@ -52,6 +55,8 @@ def switches(spec: RuntimeSpec) -> Iterator[None]:
     finally:
         if spec.deterministic != deterministic:
             torch.use_deterministic_algorithms(deterministic)
+        if chosen is None:
+            os.environ.pop(_WORKSPACE, None)
         torch.backends.cudnn.benchmark = benchmark
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision

@@ -18,11 +18,14 @@ def logging_to(path: Path) -> Iterator[None]:
     """Append this process's log records to a file: warnings of all libraries, and the suite's own at level INFO."""
     handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    own = logging.getLogger("experiments")
+    level = own.level
     logging.getLogger().addHandler(handler)
-    logging.getLogger("experiments").setLevel(logging.INFO)
+    own.setLevel(logging.INFO)
     try:
         yield
     finally:
+        own.setLevel(level)
         logging.getLogger().removeHandler(handler)
         with suppress(OSError):  # the same full disk
             handler.close()

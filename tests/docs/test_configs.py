@@ -32,10 +32,9 @@ def specs(path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.relative_to(ROOT / "configs").as_posix())
 def test_config_validates_and_builds(path):
-    parts = [
-        (s.model.name, s.representation.name, s.optimizer.ham is None, s.optimizer.sam is None) for s in specs(path)
-    ]
-    different = dict(zip(parts, specs(path), strict=True))
+    different = {
+        (s.model.name, s.representation.name, s.optimizer.ham is None, s.optimizer.sam is None): s for s in specs(path)
+    }
     for spec in different.values():
         shape = {**SHAPES.get(spec.data.name, GREY)}
         shape["image_size"] = spec.data.image_size or shape["image_size"]

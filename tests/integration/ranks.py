@@ -7,10 +7,14 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
 from typing import Any
+
+import torch
+from small_runs import float64
 
 from experiments.config.identity import identity
 from experiments.config.resolve import from_mapping
@@ -58,8 +62,9 @@ def freeze_at(which: int, at: int, rank: int, step: int) -> None:
 
 
 def train_on(spec: Spec, folder: Path, size: int, act: Act = nothing, frozen: int = 0) -> list[Ended]:
-    """Carry a run out on several ranks of this machine, of which some will be frozen."""
-    return on_ranks(size, folder, _train, spec.model_dump(), folder, identity(spec), act, frozen=frozen)
+    """Carry a run out on several ranks of this machine, of which some will be frozen; in float64 within `float64`."""
+    double = torch.get_default_dtype() == torch.float64
+    return on_ranks(size, folder, _train, spec.model_dump(), folder, identity(spec), act, double, frozen=frozen)
 
 
 def on_ranks(size: int, folder: Path, function: Callable[..., Any], *arguments: Any, frozen: int = 0) -> list[Ended]:
@@ -93,8 +98,6 @@ def on_ranks(size: int, folder: Path, function: Callable[..., Any], *arguments: 
 
 
 def _rank(rank: int, size: int, step: int, folder: Path, answers: Any, function: Any, arguments: Any) -> None:
-    import torch
-
     torch.set_num_threads(1)
     variables = {"PROCID": rank, "STEP_NUM_TASKS": size, "LOCALID": rank, "JOB_ID": 1, "STEP_ID": step}
     os.environ.update({f"SLURM_{name}": str(value) for name, value in variables.items()})
@@ -112,11 +115,14 @@ def _rank(rank: int, size: int, step: int, folder: Path, answers: Any, function:
         os._exit(1)  # as a job does: collectives that wait for a dead rank must not keep the process
 
 
-def _train(world: distributed.World, mapping: dict[str, Any], folder: Path, hashed: str, act: Act) -> dict[str, Any]:
+def _train(
+    world: distributed.World, mapping: dict[str, Any], folder: Path, hashed: str, act: Act, double: bool
+) -> dict[str, Any]:
     asked = False
 
     def progress(done: int, total: int) -> None:
         nonlocal asked
         asked = act(world.rank, done) == "stop" or asked
 
-    return runner.run(from_mapping(mapping), folder, hashed, progress=progress, stop=lambda: asked, world=world)
+    with float64() if double else nullcontext():
+        return runner.run(from_mapping(mapping), folder, hashed, progress=progress, stop=lambda: asked, world=world)

@@ -132,7 +132,7 @@ def test_a_row_of_a_table(ham: Ham, tmp_path: Path) -> None:
     sweep = {
         "rows": {
             "Random": {"topology.name": "random"},
-            "IMP": {"topology": {"name": "imp", "fraction": 0.5}, "checks.events": {"prune": {"at_least": 1}}},
+            "IMP": {"topology": {"name": "imp", "prune_fraction": 0.5}, "checks.events": {"prune": {"at_least": 1}}},
         },
         "columns": {"topology.sparsity": [0.5, 0.75]},
         "seeds": [0, 1],

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_runs import differing, events, result, same_bits, tiny_spec, train, weights
 
-from experiments.run.build import Run, build
+from experiments.run.build import RunObjects, build
 
 OPTIMIZERS = {
     "sgd": [],
@@ -70,11 +70,11 @@ MASKED = ("random", "rigl", "ham", "sign_in")
 
 
 @pytest.fixture
-def built(tmp_path: Path) -> dict[str, Run]:
+def built(tmp_path: Path) -> dict[str, RunObjects]:
     return {name: build(tiny_spec(tmp_path, "seed=5", *overrides)) for name, overrides in ROWS.items()}
 
 
-def test_rows_of_a_seed_share_initial_weights(built: dict[str, Run]) -> None:
+def test_rows_of_a_seed_share_initial_weights(built: dict[str, RunObjects]) -> None:
     dense = dict(built["dense"].sparse.representation.weights())
     for name, run in built.items():
         for layer, theta in run.sparse.representation.weights():
@@ -86,7 +86,7 @@ def test_rows_of_a_seed_share_initial_weights(built: dict[str, Run]) -> None:
                 assert torch.equal(theta, expected), (name, layer)
 
 
-def test_rows_of_a_seed_share_the_mask_of_pruning_at_initialisation(built: dict[str, Run]) -> None:
+def test_rows_of_a_seed_share_the_mask_of_pruning_at_initialisation(built: dict[str, RunObjects]) -> None:
     masks = built["random"].sparse.masks
     assert masks.density == pytest.approx(0.1, abs=1e-4)
     for name, run in built.items():
@@ -95,8 +95,8 @@ def test_rows_of_a_seed_share_the_mask_of_pruning_at_initialisation(built: dict[
             assert torch.equal(mask, expected), (name, layer)
 
 
-def test_rows_of_a_seed_see_the_same_batches(built: dict[str, Run]) -> None:
-    def seen(run: Run) -> list[torch.Tensor]:
+def test_rows_of_a_seed_see_the_same_batches(built: dict[str, RunObjects]) -> None:
+    def seen(run: RunObjects) -> list[torch.Tensor]:
         return [part for epoch in (0, 1) for batch in islice(run.data.batches(epoch), 2) for part in batch]
 
     first = seen(built["dense"])
@@ -105,7 +105,7 @@ def test_rows_of_a_seed_see_the_same_batches(built: dict[str, Run]) -> None:
         assert all(same_bits(one, other) for one, other in zip(seen(run), first, strict=True)), name
 
 
-def test_another_seed_shares_nothing(tmp_path: Path, built: dict[str, Run]) -> None:
+def test_another_seed_shares_nothing(tmp_path: Path, built: dict[str, RunObjects]) -> None:
     one, other = built["random"], build(tiny_spec(tmp_path, "seed=6", *ROWS["random"]))
     sparse = [layer for layer, density in one.sparse.densities().items() if density < 1]
     assert len(sparse) == 2

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 import torch
 from processes import wait_for
 from ranks import Ended, die_at, freeze_at, on_ranks, stop_at, train_on
-from small_runs import assert_same_run, events, records, result, tiny_spec, train, weights
+from small_runs import assert_close, assert_same_run, events, records, result, tiny_spec, train
 from torch import nn
 
 from experiments.config.identity import identity
@@ -47,20 +46,12 @@ SMALL = [
 ]
 
 
-def assert_close(folder: Path, reference: Path) -> None:
-    """Equal masks (ties between floats are not to be expected), and weights equal up to the order of sums."""
-    expected = weights(reference)
-    for name, theta in weights(folder).items():
-        assert torch.equal(theta == 0, expected[name] == 0), name
-        # biases start at zero and are still small
-        assert (theta - expected[name]).norm() <= 2e-3 * expected[name].norm() + 5e-4, name
-
-
 def failed(ended: Ended, kind: type[Exception]) -> str:
     assert isinstance(ended.error, kind), ended
     return str(ended.error)
 
 
+@pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("method", METHODS)
 def test_two_ranks_of_half_the_batch_are_one_of_the_whole(tmp_path: Path, method: str) -> None:
     spec = tiny_spec(tmp_path, *SMALL, *METHODS[method])
@@ -74,11 +65,12 @@ def test_two_ranks_of_half_the_batch_are_one_of_the_whole(tmp_path: Path, method
     assert two["events"] == one["events"]
     assert two["layers"] == one["layers"]
     assert two["evaluated"] == 100
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
-    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)  # evaluated in float32
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-10)
     assert_close(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_micro_batches_are_one_batch(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, *SMALL, *METHODS["random"])
     train(spec, tmp_path / "one")
@@ -88,7 +80,7 @@ def test_micro_batches_are_one_batch(tmp_path: Path) -> None:
     assert [one.error for one in train_on(both, tmp_path / "both", 2)] == [None, None]
     for folder in ("four", "both"):
         assert_close(tmp_path / folder, tmp_path / "one")
-    assert result(tmp_path / "four")["train_loss"] == pytest.approx(result(tmp_path / "one")["train_loss"], rel=1e-4)
+    assert result(tmp_path / "four")["train_loss"] == pytest.approx(result(tmp_path / "one")["train_loss"], rel=1e-10)
 
 
 def test_ranks_read_one_training_accuracy(tmp_path: Path) -> None:
@@ -128,9 +120,8 @@ def test_a_dead_rank_stops_the_others_and_nothing_is_lost(tmp_path: Path) -> Non
     spec = tiny_spec(tmp_path, *BATCH_NORM, *METHODS["rigl"], "checkpoint.every_steps=4")
     train_on(spec, tmp_path / "whole", 3)
     for which in (2, 0):
-        begun = time.monotonic()
+        # at once: without a sign of its death they would wait for ten minutes, longer than a test may take
         ended = train_on(spec, tmp_path / "run", 3, partial(die_at, which, 7))
-        assert time.monotonic() - begun < 45
         assert ended[which].killed
         for rank in {0, 1, 2} - {which}:
             text = failed(ended[rank], LostRank)
@@ -147,12 +138,11 @@ def test_a_dead_rank_stops_the_others_and_nothing_is_lost(tmp_path: Path) -> Non
 
 def test_a_rank_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, *BATCH_NORM, "runtime.rank_timeout=0.1")
-    begun = time.monotonic()
     ended = train_on(spec, tmp_path / "run", 2, partial(freeze_at, 1, 5), frozen=1)
-    assert time.monotonic() - begun < 30
     assert "lost another rank" in failed(ended[0], LostRank)
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_another_number_of_ranks_goes_on_and_says_so(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, *SMALL, *METHODS["acdc"])
     train(spec, tmp_path / "one")
@@ -163,7 +153,7 @@ def test_another_number_of_ranks_goes_on_and_says_so(tmp_path: Path) -> None:
     assert_close(tmp_path / "run", tmp_path / "one")
     # also the sums of the epoch it was stopped in
     epochs = [[r["loss"] for r in records(tmp_path / f) if r["kind"] == "epoch"] for f in ("run", "one")]
-    assert epochs[0] == pytest.approx(epochs[1], rel=1e-4)
+    assert epochs[0] == pytest.approx(epochs[1], rel=1e-10)
     spec = tiny_spec(tmp_path, *SMALL)
     for ended in train_on(spec, tmp_path / "three", 3):
         assert "16 images a step cannot be shared evenly by 3 ranks" in failed(ended, UserError)
@@ -195,9 +185,9 @@ def test_masks_that_differ_between_ranks_fail_the_run(tmp_path: Path) -> None:
 
 def _evaluated(world: World) -> list[tuple[float, float, int]]:
     torch.manual_seed(0)
-    model, found = nn.Linear(7, 3), []
+    model, found = nn.Linear(7, 3).double(), []
     for count in (2001, 2000):  # the ranks' shares are equal, and are not
-        images, labels = torch.randn(count, 7), torch.randint(3, (count,))
+        images, labels = torch.randn(count, 7).double(), torch.randint(3, (count,))
         share = Shard(world.rank, world.size).of(count)
         batches = [(images[i : min(i + 100, share.stop)], labels[i : min(i + 100, share.stop)]) for i in share[::100]]
         found.append(evaluate(model, batches, world))
@@ -212,9 +202,10 @@ def test_three_ranks_evaluate_each_image_once(tmp_path: Path) -> None:
         assert [found[0] for found in ended.result] == pytest.approx([expected[0] for expected in alone], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_torchrun_and_its_signals(tmp_path: Path) -> None:
     """The command a user types; torchrun hands SIGTERM on to its ranks, which save together."""
-    overrides = ["data.batch_size=48", "schedule.epochs=40", *METHODS["rigl"]]
+    overrides = ["data.batch_size=48", "schedule.epochs=20", *METHODS["rigl"]]
     tiny_spec(tmp_path, *overrides)
     for package in ("experiments", "results", "sparsity"):  # folders of the user's own, which ours come before
         (tmp_path / package).mkdir()
@@ -225,7 +216,7 @@ def test_torchrun_and_its_signals(tmp_path: Path) -> None:
     first = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(tmp_path.glob("runs/*/checkpoints/*.pt")) or first.poll() is not None, "a checkpoint")
     first.send_signal(signal.SIGTERM)
-    assert "stopped at step" in first.communicate(timeout=60)[1]
+    assert "stopped at step" in first.communicate(timeout=150)[1]
     (folder,) = (tmp_path / "runs").iterdir()
     assert json.loads((folder / "attempts/0001.json").read_text())["reason"] == "stopped"
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=True)

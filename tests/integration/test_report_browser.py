@@ -32,7 +32,7 @@ ROWS = {
     "RiGL + HAM": {"topology": {"name": "rigl", "sparsity": 0.9, "update_every": 4}, "optimizer.ham": {"alpha": 20.0}},
 }
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

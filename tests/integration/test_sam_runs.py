@@ -11,6 +11,7 @@ import torch
 from ranks import stop_at, train_on
 from small_runs import (
     STEPS,
+    assert_close,
     assert_same_run,
     differing,
     records,
@@ -38,13 +39,6 @@ PARTS = [
     "schedule.epochs=1",
     "optimizer.lr=0.05",
 ]
-
-
-def assert_close(folder: Path, reference: Path) -> None:
-    expected = weights(reference)
-    for name, theta in weights(folder).items():
-        assert torch.equal(theta == 0, expected[name] == 0), name
-        assert (theta - expected[name]).norm() <= 2e-3 * expected[name].norm() + 5e-4, name
 
 
 def test_a_radius_of_zero_is_no_sam(tmp_path: Path) -> None:
@@ -86,17 +80,20 @@ def test_in_pieces_is_in_one(tmp_path: Path) -> None:
     assert result(tmp_path / "without")["loss"] != result(tmp_path / "whole")["loss"]
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_micro_batches_are_one_batch(tmp_path: Path) -> None:
     common = [*PARTS, *RIGL, "optimizer.sam={rho: 0.2}"]
     train(tiny_spec(tmp_path, *common), tmp_path / "one")
     train(tiny_spec(tmp_path, *common, "runtime.accumulate=4"), tmp_path / "four")
     assert_close(tmp_path / "four", tmp_path / "one")
-    assert result(tmp_path / "four")["train_loss"] == pytest.approx(result(tmp_path / "one")["train_loss"], rel=1e-4)
+    assert result(tmp_path / "four")["train_loss"] == pytest.approx(result(tmp_path / "one")["train_loss"], rel=1e-10)
 
 
 def test_bf16_is_near_float32(tmp_path: Path) -> None:
+    """Under a mask that stays: with one that follows gradients two networks would be compared."""
+    fixed = ["topology={name: random, sparsity: 0.9}", "optimizer.ham={alpha: 5.0}", "optimizer.sam={rho: 0.2}"]
     for amp in ("none", "bf16"):
-        train(tiny_spec(tmp_path, *RIGL, "optimizer.sam={rho: 0.2}", f"runtime.amp={amp}"), tmp_path / amp)
+        train(tiny_spec(tmp_path, *fixed, f"runtime.amp={amp}"), tmp_path / amp)
     one, other = result(tmp_path / "none"), result(tmp_path / "bf16")
     assert one["loss"] != other["loss"]
     assert other["loss"] == pytest.approx(one["loss"], rel=0.2)
@@ -105,6 +102,7 @@ def test_bf16_is_near_float32(tmp_path: Path) -> None:
 # ---- ranks ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_a_reduced_perturbation_is_that_of_the_whole_batch(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, *PARTS, *RIGL, "optimizer.sam={rho: 0.2, gradient: first}")
     train(spec, tmp_path / "one")
@@ -113,9 +111,10 @@ def test_a_reduced_perturbation_is_that_of_the_whole_batch(tmp_path: Path) -> No
     assert_close(tmp_path / "two", tmp_path / "one")
     one, two = result(tmp_path / "one"), result(tmp_path / "two")
     assert two["events"] == one["events"]
-    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-10)
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_a_local_perturbation_is_that_of_the_ranks_own_images(tmp_path: Path) -> None:
     """Against a loop over the halves of each batch, each with its own perturbed copy."""
     spec = tiny_spec(tmp_path, *PARTS, "optimizer.sam={rho: 0.2, perturbation: local}", "optimizer.momentum=0.0")
@@ -144,7 +143,7 @@ def test_a_local_perturbation_is_that_of_the_ranks_own_images(tmp_path: Path) ->
     found, reduced = weights(tmp_path / "two"), weights(tmp_path / "reduced")
     twin = run.model.state_dict()
     apart = sum(float((found[n] - twin[n]).square().sum()) for n in twin) ** 0.5
-    assert apart < 0.05 * sum(float((found[n] - reduced[n]).square().sum()) for n in twin) ** 0.5
+    assert apart < 1e-9 * sum(float((found[n] - reduced[n]).square().sum()) for n in twin) ** 0.5
     run.data.close()
 
 

@@ -63,6 +63,7 @@ def test_a_scored_run_in_pieces_equals_a_run_in_one(tmp_path: Path, method: str)
     assert result(tmp_path / "run")["sparsity"] == pytest.approx(0.8, abs=1e-3)
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_two_ranks_score_alike(tmp_path: Path) -> None:
     # without batch statistics, which are those of micro-batches
     spec = tiny_spec(tmp_path, *METHODS["snip"], "model.name=resnet8_gn", "schedule.epochs=1")

@@ -13,6 +13,8 @@ from small_runs import write_config
 
 import ham as ham_package
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(ham_package.__file__).parent.parent
 
 PROBE = """

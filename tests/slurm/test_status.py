@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +118,7 @@ def test_a_scheduler_that_is_away_for_long(cluster: Cluster, tmp_path: Path) -> 
         path = run / "attempts" / "0001.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "host": "elsewhere"}))
     cluster.control("stop-ctld")
-    begun = time.monotonic()
     text = say(cluster, tmp_path, "status", "runs/table")
-    assert time.monotonic() - begun < 40
     assert text.count("The scheduler could not be asked (") == 1
     assert "table: 2 runs, 0 done, 2 unknown" in text
     assert "last step" in text

@@ -70,7 +70,7 @@ def run(project: Path, *names: str) -> tuple[int, str]:
     # plugins of pytest that happen to be installed take longer to import than all the rest
     env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     ended = subprocess.run(
-        command, cwd=project.parent, env=env, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=project.parent, env=env, capture_output=True, text=True, timeout=200, check=False
     )
     return ended.returncode, ended.stdout + ended.stderr
 

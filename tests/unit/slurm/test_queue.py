@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -154,10 +153,8 @@ def test_no_accounting(commands):
 
 
 def test_a_silent_scheduler_costs_a_bounded_time(commands):
-    commands("squeue", "exec sleep 20")
-    begun = time.monotonic()
+    commands("squeue", "exec sleep 600")  # longer than a test may take
     assert queue.queue(["7"], patience=0.3).problem == "squeue did not answer within 0 s"
-    assert time.monotonic() - begun < 5
 
 
 def test_a_scheduler_that_comes_back_is_waited_for(commands, tmp_path):

@@ -38,7 +38,7 @@ def end(node: Path, verdict: str | None, code: int, *, array: bool = True, **key
     env = {"PATH": str(node), "SLURM_JOB_ID": "13", "SLURM_JOB_NUM_NODES": "1"}
     if array:
         env |= {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "4"}
-    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=200, check=False)
     assert list((node.parent / "submission").iterdir()) == []
     return done.returncode, done.stderr
 

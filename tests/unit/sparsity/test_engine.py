@@ -268,6 +268,9 @@ def test_moments_restart_where_the_mask_changes_and_nowhere_else(name: str):
         "grown": 2,
         "density": 0.5,
     }
+    sparse.set_masks(MaskSet({"weight": second}), "again", reset_all_moments=True)
+    for key, value in state.items():
+        assert set(value.flatten().tolist()) == {INITIAL.get((name, key), 0.0)}
 
 
 @pytest.mark.parametrize(("name", "key"), [("madgrad", "x0"), ("lookahead_sgd", "lookahead_slow_buff")])
