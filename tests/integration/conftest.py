@@ -9,8 +9,8 @@ import pytest
 
 pytest.register_assert_rewrite("commands", "packages", "processes", "small_runs")
 
+from arithmetic import float64  # noqa: E402
 from commands import Called, Ham, command  # noqa: E402
-from small_runs import float64  # noqa: E402
 
 
 @pytest.fixture

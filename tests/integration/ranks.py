@@ -14,7 +14,7 @@ from queue import Empty
 from typing import Any
 
 import torch
-from small_runs import float64
+from arithmetic import float64
 
 from experiments.config.identity import identity
 from experiments.config.resolve import from_mapping
@@ -80,15 +80,20 @@ def on_ranks(size: int, folder: Path, function: Callable[..., Any], *arguments: 
     for process in processes:
         process.start()
     ended: dict[int, Ended] = {}
+    silent = 0
     try:
         while len(ended) < size - frozen:
             try:
                 rank, result, error = answers.get(timeout=0.2)
                 ended[rank] = Ended(result, error)
             except Empty:
-                for rank, process in enumerate(processes):
-                    if process.exitcode is not None and process.exitcode < 0:
-                        ended.setdefault(rank, Ended(killed=True))
+                codes = {rank: process.exitcode for rank, process in enumerate(processes) if rank not in ended}
+                for rank, code in codes.items():
+                    if code is not None and code < 0:
+                        ended[rank] = Ended(killed=True)
+                # what one has put into the queue last may still be on its way
+                silent = silent + 1 if any(code is not None and code >= 0 for code in codes.values()) else 0
+                assert silent < 50, f"a rank has ended without an answer: {codes}"
     finally:
         for process in processes:
             process.join(0.5 if frozen else PATIENCE)

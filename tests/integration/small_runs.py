@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from experiments import data as datasets
 from experiments.config.identity import identity
 from experiments.config.resolve import load, resolve
 from experiments.config.schema import Spec
 from experiments.config.yaml_text import dump
-from experiments.data.bundle import DataBundle
 from experiments.errors import Interrupted
 from experiments.run import runner
 
@@ -78,29 +74,6 @@ def resumptions(folder: Path) -> list[int]:
     """Steps at which a run was taken up again, from its log."""
     lines = (folder / "log.txt").read_text().splitlines()
     return [int(line.rsplit(" ", 1)[1]) for line in lines if "resumed at step" in line]
-
-
-@contextmanager
-def float64() -> Iterator[None]:
-    """Carry out runs in float64, images included: for equality where sums may be taken in another order.
-
-    Two orders differ by 1e-7 in float32, which is enough to tip a choice among weights; then two networks are trained.
-    """
-    before, build = torch.get_default_dtype(), datasets.build
-
-    def doubled(*arguments: Any) -> DataBundle:
-        data = build(*arguments)
-        assert isinstance(data, DataBundle)
-        parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
-        return replace(data, **{name: replace(part, images=part.images.double()) for name, part in parts.items()})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "build", doubled)
-        torch.set_default_dtype(torch.float64)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(before)
 
 
 def assert_close(folder: Path, reference: Path) -> None:
