@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -79,9 +80,18 @@ def written(folders: list[Path]) -> bytes:
     return b"".join(path.read_bytes() for folder in folders for path in folder.glob("run-*.wandb"))
 
 
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The real package, whose own process and the address of it in the environment are gone afterwards."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("real")
 def test_an_offline_run_has_a_stable_id_and_changes_nothing(tmp_path: Path, plain: Path) -> None:
     """The real package: its folder's name ends in the run's id, its file holds the names of the metrics."""
-    pytest.importorskip("wandb")
     spec = tracked(tmp_path)
     train_in_pieces(spec, tmp_path / "run", [10])
     assert resumptions(tmp_path / "run") == [10]
