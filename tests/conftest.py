@@ -52,9 +52,6 @@ def same_process() -> Iterator[None]:
 @pytest.fixture
 def open_registry() -> Iterator[None]:
     """Methods that a test registers are gone after it."""
-    # the listing imports the built-in methods, so that the snapshot holds them
     topologies, representations = registry.topologies(), registry.representations()
     yield
-    for table, known in ((registry._TOPOLOGIES, topologies), (registry._REPRESENTATIONS, representations)):
-        table.clear()
-        table.update(known)
+    process_state.put_back_methods(topologies, representations)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from sparsity import registry
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _TINY = sys.float_info.min
 _LOGGERS = ("", "experiments", "ham", "results", "slurm", "sparsity")
@@ -37,6 +39,9 @@ def read() -> dict[str, Any]:
         "search path": [folder for folder in sys.path if not folder.endswith("setuptools/_vendor")],
         "handlers of the log": list(logging.getLogger().handlers),
         "levels of the log": {name: logging.getLogger(name).level for name in _LOGGERS},
+        # the listing imports the built-in methods, so that they are in every state
+        "topologies": registry.topologies(),
+        "representations": registry.representations(),
     }
     if "matplotlib" in sys.modules:
         state["matplotlib's settings"] = dict.copy(sys.modules["matplotlib"].rcParams)  # without its own slow access
@@ -76,9 +81,20 @@ def put_back(before: dict[str, Any]) -> None:
     logging.getLogger().handlers[:] = before["handlers of the log"]
     for name, level in before["levels of the log"].items():
         logging.getLogger(name).setLevel(level)
+    put_back_methods(before["topologies"], before["representations"])
     if "matplotlib's settings" in before:
         dict.update(sys.modules["matplotlib"].rcParams, before["matplotlib's settings"])
     _put_back_torch(before)
+
+
+def put_back_methods(topologies: dict[str, type], representations: dict[str, type]) -> None:
+    """Let these methods be all there are, and forget the modules that brought others: they can be imported anew."""
+    for table, known in ((registry._TOPOLOGIES, topologies), (registry._REPRESENTATIONS, representations)):
+        for name in table.keys() - known.keys():
+            if not table[name].__module__.startswith("test_"):
+                sys.modules.pop(table[name].__module__, None)
+        table.clear()
+        table.update(known)
 
 
 def _put_back_torch(before: dict[str, Any]) -> None:

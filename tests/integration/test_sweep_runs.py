@@ -194,6 +194,7 @@ class Doomed(Topology):
 """
 
 
+@pytest.mark.usefixtures("open_registry")
 def test_a_killed_worker_stops_no_other_and_is_retried_alone(ham: Ham, tmp_path: Path) -> None:
     (tmp_path / "doomed_method.py").write_text(DOOMED)
     rows = {"First": {}, "Doomed": {"topology.name": "doomed"}, "Third": {"optimizer.lr": 0.02}}
@@ -215,6 +216,7 @@ def test_a_killed_worker_stops_no_other_and_is_retried_alone(ham: Ham, tmp_path:
     assert differing(weights(doomed), weights(first)) == []
 
 
+@pytest.mark.usefixtures("open_registry")
 def test_a_defect_of_a_method_is_one_message_and_a_traceback_in_the_log(ham: Ham, tmp_path: Path) -> None:
     (tmp_path / "broken_method.py").write_text(
         "from sparsity import Topology, register_topology\n\n\n"

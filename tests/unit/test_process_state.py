@@ -14,6 +14,8 @@ import process_state
 import pytest
 import torch
 
+from sparsity import Topology, registry
+
 CHANGES: dict[str, Callable[[], object]] = {
     "flush to zero": lambda: torch.set_flush_denormal(True),
     "threads of torch": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
@@ -31,6 +33,7 @@ CHANGES: dict[str, Callable[[], object]] = {
     "search path": lambda: sys.path.append("/left"),
     "handlers of the log": lambda: logging.getLogger().addHandler(logging.NullHandler()),
     "levels of the log: experiments": lambda: logging.getLogger("experiments").setLevel(logging.DEBUG),
+    "topologies: left": lambda: registry.register_topology("left")(type("Left", (Topology,), {})),
     "matplotlib's settings: font.size": lambda: mpl.rcParams.update({"font.size": 77.0}),
 }
 
