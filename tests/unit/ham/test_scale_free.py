@@ -169,7 +169,7 @@ def test_the_mean_belongs_to_the_tensor_and_survives_resets_of_entries():
     moments.reset(optimizer, weight)
     assert optimizer.state[weight]["ham_rms"].item() == pytest.approx(0.01)
     assert not optimizer.state[weight]["momentum_buffer"].any()
-    moments.forget(optimizer)
+    moments.clear(optimizer)
     assert not optimizer.state[weight]
 
 
