@@ -119,11 +119,12 @@ def sweep(
 @app.command()
 def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None) -> None:
     """Solve for STR's threshold decay in each setting that asks for it, and store it beside the configuration."""
-    from experiments.config.resolve import calibration_path, read_calibration
+    from experiments.config.resolve import calibration_path, read_calibration, with_threshold_decay
     from experiments.config.sweep import expand
     from experiments.config.yaml_text import read_yaml
     from experiments.launch import calibrate as calibration
     from experiments.launch.local import default_jobs
+    from experiments.run.check import check_all
 
     from .terminal import SweepBars
 
@@ -131,6 +132,8 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None) ->
     path = calibration_path(loaded.path)
     known = {key: value for file in loaded.files for key, value in read_calibration(calibration_path(file)).items()}
     cells = calibration.needed(expand(loaded, calibrate=False).cells, known)
+    # any decay will do: it changes no shape
+    check_all((f"{loaded.config}: row {cell.row!r}", with_threshold_decay(cell.spec, 0.0)) for cell in cells)
     with SweepBars(len(cells), unit="settings") as bars:
         entries, failures = calibration.calibrate(cells, jobs or default_jobs(), bars)
     old: Any = read_yaml(path) if path.exists() else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
@@ -13,8 +15,8 @@ from torch.optim import Optimizer
 
 import sparsity
 from experiments import data as datasets
-from experiments.config.schema import Device, OptimizerSpec, Spec
-from experiments.data import Data
+from experiments.config.schema import Device, ModelSpec, OptimizerSpec, Spec
+from experiments.data import Data, Outline
 from experiments.data.bundle import check_divisible
 from experiments.data.sampler import Shard
 from experiments.errors import UserError, nearest
@@ -133,8 +135,15 @@ def build(spec: Spec, world: World = ALONE) -> RunObjects:
 
 
 def _attach(spec: Spec, model: nn.Module, optimizer: Optimizer, **settings: Any) -> SparseTraining:
-    try:
+    with refusals_named():
         return sparsity.attach(spec.topology.name, model, optimizer, **settings, options=spec.topology.options)
+
+
+@contextmanager
+def refusals_named() -> Iterator[None]:
+    """Turn what a topology refuses into a `UserError` with the key of the configuration."""
+    try:
+        yield
     except OptionError as error:
         raise UserError(error.reason, where=f"topology.{error.key}") from error
     except Infeasible as error:
@@ -164,18 +173,23 @@ def _forward(model: nn.Module, device: torch.device, world: World, *, compiled: 
     return parallel
 
 
+def build_network(spec: ModelSpec, data: Data | Outline) -> nn.Module:
+    """Build the network for images and classes of this form, freshly initialised; also on the meta device."""
+    return zoo.build(
+        spec.name,
+        options=spec.options,
+        init=spec.init,
+        num_classes=data.num_classes,
+        in_channels=data.in_channels,
+        image_size=data.image_size,
+    )
+
+
 def build_model(spec: Spec, data: Data) -> nn.Module:
     """Build the network with the initial weights of this seed or of a file, on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(spec.seed, "init"))
-        model = zoo.build(
-            spec.model.name,
-            options=spec.model.options,
-            init=spec.model.init,
-            num_classes=data.num_classes,
-            in_channels=data.in_channels,
-            image_size=data.image_size,
-        )
+        model = build_network(spec.model, data)
     if spec.model.weights is not None:
         weights.load(model, spec.model.weights)
     return model

@@ -12,10 +12,10 @@ from experiments.config.schema import Spec
 from experiments.data import Outline
 from experiments.data.bundle import check_divisible
 from experiments.errors import UserError
-from experiments.models import weights, zoo
+from experiments.models import weights
 from experiments.ranks.distributed import ALONE
-from sparsity.options import Infeasible, OptionError
 
+from .build import build_network, refusals_named
 from .probe import make_probe
 
 
@@ -33,14 +33,7 @@ def check(spec: Spec, data: Outline) -> None:
     """
     check_divisible(spec.data.batch_size, 1, spec.runtime.accumulate)
     with torch.device("meta"):
-        network = zoo.build(
-            spec.model.name,
-            options=spec.model.options,
-            init=spec.model.init,
-            num_classes=data.num_classes,
-            in_channels=data.in_channels,
-            image_size=data.image_size,
-        )
+        network = build_network(spec.model, data)
     if spec.model.weights is not None:
         weights.check(network.state_dict(), spec.model.weights)
     with torch.device("meta"):
@@ -48,7 +41,7 @@ def check(spec: Spec, data: Outline) -> None:
             representation = sparsity.represent(network, spec.representation.name, options=spec.representation.options)
         except ValueError as error:  # nothing to prune, tied weights
             raise UserError(str(error), where="model.name") from error
-    try:
+    with refusals_named():
         sparsity.prepare(
             spec.topology.name,
             representation,
@@ -58,10 +51,6 @@ def check(spec: Spec, data: Outline) -> None:
             probe=make_probe(spec, data, torch.device("cpu"), ALONE),
             options=spec.topology.options,
         )
-    except OptionError as error:
-        raise UserError(error.reason, where=f"topology.{error.key}") from error
-    except Infeasible as error:
-        raise UserError(str(error), where="topology") from error
 
 
 def check_all(specs: Iterable[tuple[str, Spec]]) -> None:
@@ -71,11 +60,11 @@ def check_all(specs: Iterable[tuple[str, Spec]]) -> None:
         specs: What is checked, for messages, and the specification.
 
     Raises:
-        UserError: with one line for every kind of run that cannot be carried out.
+        UserError: with one line per fault, and how many kinds of run share it.
     """
     outlines: dict[str, Outline] = {}
     seen: set[str] = set()
-    problems = []
+    problems: dict[str, list[str]] = {}
     for context, spec in specs:
         kind = spec.model_copy(update={"seed": 0, "label": None}).model_dump_json()
         if kind in seen:
@@ -87,6 +76,10 @@ def check_all(specs: Iterable[tuple[str, Spec]]) -> None:
                 outlines[section] = datasets.outline(spec.data)
             check(spec, outlines[section])
         except UserError as error:
-            problems.append(f"{context}: {error}")
-    if problems:
-        raise UserError("\n".join(problems))
+            problems.setdefault(str(error), []).append(context)
+    lines = []
+    for text, (first, *others) in problems.items():
+        more = f" and {len(others)} more" if others else ""
+        lines.append(f"{first}{more}: {text}")
+    if lines:
+        raise UserError("\n".join(lines))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import Ham
+from commands import Ham, one_message
 from small_runs import result, write_config
 
 from experiments.config.resolve import load
@@ -90,3 +90,9 @@ def test_what_cannot_be_solved_is_said_and_the_rest_is_stored(ham: Ham, tmp_path
     assert "the loss is not finite" in called.err
     (entry,) = yaml.safe_load((tmp_path / "tiny.calibration.yaml").read_text())
     assert entry["of"]["row"] == "STR"
+
+
+def test_what_cannot_be_carried_out_is_refused_before_a_search(ham: Ham, tmp_path: Path) -> None:
+    called = ham("calibrate", config(tmp_path, [0.7]), "data.batch_size=70000")
+    one_message(called, 2, "row 'STR' and 1 more: ", "data.batch_size: 70,000 is out of range")
+    assert not list(tmp_path.glob("*.calibration.yaml"))
