@@ -15,8 +15,8 @@ from sparsity import registry
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _TINY = sys.float_info.min
 _LOGGERS = ("", "experiments", "ham", "results", "slurm", "sparsity")
-# of pytest's at every test; of torch's compiler once, as setuptools puts a folder on the search path once
-_NOT_OURS = ("PYTEST_CURRENT_TEST", "_TORCHINDUCTOR", "TORCHINDUCTOR_CACHE_DIR")
+# pytest's, at every test; once in a process: of torch's compiler and Lightning's, as setuptools' folder on the path
+_NOT_OURS = ("PYTEST_CURRENT_TEST", "_TORCHINDUCTOR", "TORCHINDUCTOR_CACHE_DIR", "PYTORCH_NVML_BASED_CUDA_CHECK")
 
 
 def read() -> dict[str, Any]:
