@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from .options import NoOptions
 from .slots import Slot
 from .state import Stateful
-from .targets import Target, targets
+from .targets import targets, uncounted
 from .topology import Context
 
 _MARK = "_sparsity_representation"
@@ -58,6 +58,7 @@ class Representation(Stateful):
     def __init__(self, options: Any):
         self.options = options
         self.slots: dict[str, Slot] = {}
+        self.uncounted: dict[str, int] = {}  # matrices that are neither pruned nor counted, see `targets.uncounted`
         # random initial factors are drawn from it; None except during `install`
         self.initial: torch.Generator | None = None
 
@@ -135,10 +136,12 @@ class Representation(Stateful):
     def install(self, model: nn.Module, seed: int = 0) -> None:
         """Replace each prunable weight of `model` by the trained tensors; a plain weight stays as it is."""
         self.initial = torch.Generator().manual_seed(seed)
+        self.uncounted = uncounted(model)
         for target in targets(model):
-            if type(self).materialise is not Representation.materialise:
-                parametrize.register_parametrization(target.module, "weight", Parametrization(self))
-            self._add(target)
+            installed = parametrize.is_parametrized(target.module, target.tensor)  # by another part of it
+            if type(self).materialise is not Representation.materialise and not installed:
+                parametrize.register_parametrization(target.module, target.tensor, Parametrization(self))
+            self.slots[target.name] = Slot(target, self.factor_names)
         self.initial = None
         self._model = model
         # inside a tuple nn.Module does not register it as a submodule, and deepcopy copies it with the layers
@@ -157,9 +160,6 @@ class Representation(Stateful):
         held.fold()
         return network
 
-    def _add(self, target: Target) -> None:
-        self.slots[target.name] = Slot(target.name, target.module, self.factor_names)
-
     def param_groups(self, weight_decay: float = 0.0, *, weight_decay_on: str = "weights") -> list[dict[str, Any]]:
         """Return parameter groups for any `torch.optim` optimizer.
 
@@ -177,7 +177,7 @@ class Representation(Stateful):
         groups: list[dict[str, Any]] = []
         seen: set[int] = set()
         for index, factor in enumerate(self.factor_names):
-            tensors = [slot.factors[index] for slot in self.slots.values()]
+            tensors = list({id(slot.parameters[index]): slot.parameters[index] for slot in self.slots.values()}.values())
             seen |= {id(tensor) for tensor in tensors}
             value = self.decay_of(factor, weight_decay)
             groups.append({"params": tensors, "weight_decay": value, "ham": factor in self.ham_factors})
@@ -197,14 +197,15 @@ class Representation(Stateful):
         for name, slot in self.slots.items():
             yield name, slot.weight
 
+    @torch.enable_grad()  # without it torch would leave a tensor that is no parameter
     def fold(self) -> None:
         """Replace the trained tensors of each weight by θ and remove the parametrisation."""
         for slot in self.slots.values():
-            if parametrize.is_parametrized(slot.module, "weight"):
+            if parametrize.is_parametrized(slot.module, slot.target.tensor):
                 # a parametrised layer shares its class with its deep copies, and torch changes that class on removal
                 own = type(slot.module)
                 slot.module.__class__ = type(own.__name__, own.__bases__, dict(vars(own)))  # pyright: ignore
-                parametrize.remove_parametrizations(slot.module, "weight", leave_parametrized=True)
+                parametrize.remove_parametrizations(slot.module, slot.target.tensor, leave_parametrized=True)
         delattr(self._model, _MARK)
 
 

@@ -9,48 +9,117 @@ sparse implementation would need, not measured time.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from sparsity.options import Infeasible
+from sparsity.representation import of
 from sparsity.state import Stateful
-from sparsity.targets import targets
+from sparsity.targets import Target, targets, unwrapped
+
+_aten = torch.ops.aten
+# product -> positions of its two operands
+_PRODUCTS = {
+    _aten.mm.default: (0, 1),
+    _aten.bmm.default: (0, 1),
+    _aten.addmm.default: (1, 2),
+    _aten.baddbmm.default: (1, 2),
+}
 
 
 @torch.no_grad()
 def layer_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
     """Count the multiply-adds of each prunable layer for one input.
 
+    What counts are the products that the forward pass takes with a layer's weight, whoever calls them: attention reads
+    the weights of its projections without calling the layers.
+
     Args:
         model: The network; it is run once in evaluation mode and left as it was.
         input_shape: Shape of one input without the batch dimension, e.g. ``(3, 224, 224)``.
 
     Returns:
-        Multiply-adds by weight name; a layer that the input does not reach has 0.
+        Multiply-adds by weight name.
+
+    Raises:
+        Infeasible: if the forward pass does not multiply by a prunable weight, which a mask would then not act on.
     """
-    found = targets(model)
-    macs = dict.fromkeys((target.name for target in found), 0)
-    handles = []
-    for target in found:
-
-        def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = target.name) -> None:
-            # one multiply-add per output entry and weight of its channel; per input entry if transposed
-            entries = inputs[0] if getattr(module, "transposed", False) else output
-            macs[name] += entries[0].numel() * math.prod(module.weight.shape[1:])  # pyright: ignore
-
-        handles.append(target.module.register_forward_hook(count))
-    modes = {module: module.training for module in model.modules()}
+    held = of(model)
+    model = unwrapped(model) if held is None else held.plain_copy()
     first = next(model.parameters())
+    counted = _Macs(targets(model))
+    with _evaluated(model), counted:
+        model(torch.zeros((1, *input_shape), device=first.device, dtype=first.dtype))
+    unused = [name for name, number in counted.macs.items() if number == 0]
+    if unused:
+        raise Infeasible(
+            f"the forward pass does not multiply by {', '.join(unused[:3])}{' …' if len(unused) > 3 else ''}, so "
+            "pruning it would mean nothing: remove the layer, or freeze its weight (requires_grad = False)"
+        )
+    return counted.macs
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """Set a network to evaluation mode, without the fused attention in which single products cannot be seen."""
+    modes = {module: module.training for module in model.modules()}
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         model.eval()
-        model(torch.zeros((1, *input_shape), device=first.device, dtype=first.dtype))
+        yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         for module, mode in modes.items():
             module.training = mode
-        for handle in handles:
-            handle.remove()
-    return macs
+
+
+class _Macs(TorchDispatchMode):
+    """Counts, while it is entered, the multiply-adds with each target, which it knows by the memory of its weight."""
+
+    def __init__(self, found: list[Target]):
+        super().__init__()
+        self.macs = dict.fromkeys((target.name for target in found), 0)
+        # memory -> name, first entry and number of entries of each target in it
+        self._by_memory: dict[int, list[tuple[str, int, int]]] = {}
+        for target in found:
+            place = target.name, target.weight.storage_offset(), target.weight.numel()
+            self._by_memory.setdefault(_memory(target.parameter), []).append(place)
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func is _aten.convolution.default:
+            inputs, weight, transposed = args[0], args[1], args[6]
+            # one multiply-add per output entry and weight of its channel; per input entry if transposed
+            entries = inputs if transposed else output
+            self._add(weight, entries.numel() * weight[0].numel())
+        elif func in _PRODUCTS:
+            left, right = (args[position] for position in _PRODUCTS[func])
+            for operand in (left, right):
+                self._add(operand, output.numel() * left.shape[-1])
+        return output
+
+    def _add(self, operand: Tensor, macs: int) -> None:
+        """Give the targets in an operand's memory their share of the multiply-adds of one product."""
+        begin = operand.storage_offset()
+        # an operand that is expanded over a batch has its entries in memory once
+        extent = math.prod(n for n, stride in zip(operand.shape, operand.stride(), strict=True) if stride)
+        for target, first, size in self._by_memory.get(_memory(operand), ()):
+            common = min(begin + extent, first + size) - max(begin, first)
+            if common > 0:
+                self.macs[target] += macs * common // extent
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata  # the same for all views of a tensor, on the meta device too
 
 
 def inference_fraction(macs: Mapping[str, int], densities: Mapping[str, float]) -> float:

@@ -145,8 +145,7 @@ class MaskedNetwork:
 
     def learning_rate(self, parameter: nn.Parameter) -> float | Tensor:
         """See `Context.learning_rate`."""
-        groups = self.optimizer.param_groups
-        return next(group["lr"] for group in groups if any(member is parameter for member in group["params"]))
+        return moments.group_of(self.optimizer, parameter)["lr"]
 
     def moment(self, parameter: nn.Parameter, key: str) -> Tensor | None:
         """See `Context.moment`."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sparsity.slots import whole_of
+
 # state that does not start at zero: (optimizer, key) -> name of the group entry that holds the initial value
 _NONZERO: dict[tuple[type[Optimizer], str], str] = {
     (torch.optim.Adagrad, "sum"): "initial_accumulator_value",
@@ -28,16 +30,25 @@ def innermost(optimizer: Optimizer) -> Optimizer:
 def _initial(optimizer: Optimizer, parameter: nn.Parameter, key: str) -> float:
     for (cls, name), source in _NONZERO.items():
         if isinstance(optimizer, cls) and key == name:
-            for group in optimizer.param_groups:
-                if any(member is parameter for member in group["params"]):
-                    return float(group.get(source, optimizer.defaults[source]))
+            return float(group_of(optimizer, parameter).get(source, optimizer.defaults[source]))
     return 0.0
 
 
 def entrywise_state(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """Return the state tensors that have the parameter's shape, except `step`, which is a count whatever its shape."""
-    state: dict[str, Any] = optimizer.state.get(parameter, {})
-    return {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == parameter.shape and k != "step"}
+    """Return the state tensors that have the parameter's shape, except `step`, which is a count whatever its shape.
+
+    Of a part of a parameter, the rows that belong to it.
+    """
+    whole, rows = whole_of(parameter)
+    state: dict[str, Any] = optimizer.state.get(whole, {})
+    found = {k: v for k, v in state.items() if isinstance(v, Tensor) and v.shape == whole.shape and k != "step"}
+    return found if rows is None else {key: tensor[rows] for key, tensor in found.items()}
+
+
+def group_of(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
+    """Return the parameter group that holds a parameter, whole or in part."""
+    whole = whole_of(parameter)[0]
+    return next(group for group in optimizer.param_groups if any(member is whole for member in group["params"]))
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sparsity.options import Infeasible
 from sparsity.probe import Batch, Loss, own_randomness
-from sparsity.targets import targets
+from sparsity.targets import Target, targets
 from sparsity.topology import Context
 
 Scores = dict[str, Tensor]
@@ -48,19 +48,16 @@ def alone(network: nn.Module) -> nn.Module:
     return network
 
 
-def weights_of(network: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the prunable weights of a plain network, by name, with gradients switched on."""
-    return {target.name: target.module.weight.requires_grad_(True) for target in targets(network)}  # pyright: ignore
+def _gradient(value: Tensor, weights: Sequence[Target], *, graph: bool = False) -> list[Tensor]:
+    parameters = {id(target.parameter): target.parameter for target in weights}
+    found = torch.autograd.grad(value, list(parameters.values()), create_graph=graph, materialize_grads=True)
+    by_parameter = dict(zip(parameters, found, strict=True))
+    return [target.part(by_parameter[id(target.parameter)]) for target in weights]
 
 
-def _gradient(value: Tensor, weights: Sequence[Tensor], *, graph: bool = False) -> list[Tensor]:
-    found = torch.autograd.grad(value, weights, create_graph=graph, materialize_grads=True)
-    return list(found)
-
-
-def mean_gradient(network: nn.Module, weights: Sequence[Tensor], loss: Loss, parts: Iterable[Batch]) -> list[Tensor]:
+def mean_gradient(network: nn.Module, weights: Sequence[Target], loss: Loss, parts: Iterable[Batch]) -> list[Tensor]:
     """Compute the gradient of the mean loss over all images; each part is one forward pass."""
-    total, images = [torch.zeros_like(weight) for weight in weights], 0
+    total, images = [torch.zeros_like(target.weight) for target in weights], 0
     for inputs, labels in parts:
         gradient = _gradient(loss(network(inputs), labels), weights)
         for sum_of, part in zip(total, gradient, strict=True):
@@ -71,10 +68,10 @@ def mean_gradient(network: nn.Module, weights: Sequence[Tensor], loss: Loss, par
 
 def snip(network: nn.Module, loss: Loss, parts: Iterable[Batch], seed: int = 0) -> Scores:
     """Compute |g · θ|: the change of the loss, to first order, if a connection is removed (Lee et al. 2019)."""
-    weights = weights_of(network)
+    weights = targets(network)
     with own_randomness(network, seed):
-        gradient = mean_gradient(network, list(weights.values()), loss, parts)
-    return {name: (g * w.detach()).abs() for (name, w), g in zip(weights.items(), gradient, strict=True)}
+        gradient = mean_gradient(network, weights, loss, parts)
+    return {target.name: (g * target.weight).abs() for target, g in zip(weights, gradient, strict=True)}
 
 
 def grasp(network: nn.Module, loss: Loss, parts: Parts, temperature: float, seed: int = 0) -> Scores:
@@ -90,8 +87,7 @@ def grasp(network: nn.Module, loss: Loss, parts: Parts, temperature: float, seed
         temperature: Divides the logits.
         seed: Seed of dropout and the like, the same in both passes.
     """
-    weights = weights_of(network)
-    tensors = list(weights.values())
+    tensors = targets(network)
 
     def smoothed(logits: Tensor, labels: Tensor) -> Tensor:
         return loss(logits / temperature, labels)
@@ -99,7 +95,7 @@ def grasp(network: nn.Module, loss: Loss, parts: Parts, temperature: float, seed
     # the fused kernels of attention have no second derivative
     with own_randomness(network, seed), sdpa_kernel(SDPBackend.MATH):
         gradient = mean_gradient(network, tensors, smoothed, parts())
-    product, images = [torch.zeros_like(weight) for weight in tensors], 0
+    product, images = [torch.zeros_like(target.weight) for target in tensors], 0
     with own_randomness(network, seed), sdpa_kernel(SDPBackend.MATH):
         for inputs, labels in parts():
             along = _gradient(smoothed(network(inputs), labels), tensors, graph=True)
@@ -107,7 +103,7 @@ def grasp(network: nn.Module, loss: Loss, parts: Parts, temperature: float, seed
             for sum_of, part in zip(product, _gradient(slope, tensors), strict=True):
                 sum_of.add_(part, alpha=len(labels))
             images += len(labels)
-    return {name: w.detach() * hg / max(1, images) for (name, w), hg in zip(weights.items(), product, strict=True)}
+    return {target.name: target.weight * hg / max(1, images) for target, hg in zip(tensors, product, strict=True)}
 
 
 def linearise(network: nn.Module) -> nn.Module:
@@ -122,11 +118,10 @@ def linearise(network: nn.Module) -> nn.Module:
 
 def synflow(network: nn.Module, input_shape: tuple[int, ...]) -> Scores:
     """Compute |θ · ∂R/∂θ|, R the sum of a linearised network's outputs for an input of ones (Tanaka et al. 2020)."""
-    weights = weights_of(network)
-    first = next(iter(weights.values()))
-    ones = torch.ones((1, *input_shape), dtype=first.dtype, device=first.device)
-    gradient = _gradient(network(ones).sum(), list(weights.values()))
-    return {name: (g * w.detach()).abs() for (name, w), g in zip(weights.items(), gradient, strict=True)}
+    weights = targets(network)
+    ones = torch.ones((1, *input_shape), dtype=weights[0].weight.dtype, device=weights[0].weight.device)
+    gradient = _gradient(network(ones).sum(), weights)
+    return {target.name: (g * target.weight).abs() for target, g in zip(weights, gradient, strict=True)}
 
 
 def finite(scores: Mapping[str, Tensor], method: str) -> None:

@@ -13,6 +13,7 @@ from sparsity.masking.selection import top_k_of_all
 from sparsity.options import Infeasible, option
 from sparsity.probe import Probe
 from sparsity.registry import register_topology
+from sparsity.targets import targets
 from sparsity.topology import Context
 
 
@@ -48,7 +49,7 @@ class SynFlow(ScoredAtStart):
     def scores(self, ctx: Context, probe: Probe) -> scores.Scores:
         """Compute the scores of the last round; weights that earlier rounds have pruned have −1."""
         network = scores.linearise(ctx.plain_copy())
-        weights = scores.weights_of(network)
+        weights = {target.name: target.weight for target in targets(network)}
         size = sum(weights[name].numel() for name in ctx.prunable)
         density = self.options.inner_active(ctx.shapes, ctx.sparsity) / size
         active = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
@@ -61,9 +62,8 @@ class SynFlow(ScoredAtStart):
                 return found
             number = active_of(size, 1 - density ** ((done + 1) / self.options.rounds))
             active |= top_k_of_all({name: found[name] for name in ctx.prunable}, number)
-            with torch.no_grad():
-                for name in ctx.prunable:
-                    weights[name].masked_fill_(~active[name], 0.0)
+            for name in ctx.prunable:
+                weights[name].masked_fill_(~active[name], 0.0)
         raise AssertionError("at least one round")
 
 

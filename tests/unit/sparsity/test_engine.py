@@ -478,7 +478,9 @@ def test_frozen_parameters_need_no_optimizer():
     )
     model(torch.randn(2, 3)).sum().backward()
     sparse.step()
-    assert not model[0].weight[~sparse.masks["0.weight"]].any()
+    assert list(sparse.masks) == ["1.weight"]
+    assert model[0].weight.all()  # left alone, and outside the count
+    assert sparse.finalize() == {"1.weight": 3}
 
 
 def test_refuses_tied_weights_also_without_represent():

@@ -40,12 +40,11 @@ def test_layer_macs_are_half_of_torchs_flops(layer: nn.Module, shape: tuple[int,
 
 
 class Reuse(nn.Module):
-    """A layer that is used twice and one that is never reached."""
+    """A layer that is used twice."""
 
     def __init__(self):
         super().__init__()
         self.twice = nn.Linear(3, 3)
-        self.never = nn.Linear(3, 5)
         self.norm = nn.BatchNorm1d(3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -53,7 +52,16 @@ class Reuse(nn.Module):
 
 
 def test_a_layer_counts_as_often_as_it_is_used():
-    assert layer_macs(Reuse(), (3,)) == {"twice.weight": 18, "never.weight": 0}
+    assert layer_macs(Reuse(), (3,)) == {"twice.weight": 18}
+
+
+def test_a_layer_that_takes_no_part_is_an_error():
+    model = Reuse()
+    model.never = nn.Linear(3, 5)
+    with pytest.raises(sparsity.Infeasible, match=r"does not multiply by never\.weight"):
+        layer_macs(model, (3,))
+    model.never.weight.requires_grad_(False)
+    assert layer_macs(model, (3,)) == {"twice.weight": 18}
 
 
 def test_measuring_leaves_the_model_as_it_was():

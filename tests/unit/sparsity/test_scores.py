@@ -14,6 +14,7 @@ import sparsity
 from sparsity import registry
 from sparsity.masking import scores
 from sparsity.options import Infeasible
+from sparsity.targets import targets
 
 SCORED = [name for name, kind in registry.topologies().items() if kind.needs_probe]
 
@@ -127,7 +128,7 @@ def test_synflow_keeps_powers_of_the_density(monkeypatch: pytest.MonkeyPatch):
     scored, synflow = [], scores.synflow
 
     def counted(network: nn.Module, input_shape: tuple[int, ...]) -> scores.Scores:
-        scored.append(sum(int(weight.count_nonzero()) for weight in scores.weights_of(network).values()))
+        scored.append(sum(int(weight.count_nonzero()) for weight in [target.weight for target in targets(network)]))
         return synflow(network, input_shape)
 
     monkeypatch.setattr(scores, "synflow", counted)
