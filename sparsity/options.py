@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 MISSING = dataclasses.MISSING
+_NAMES = tuple[str, ...]  # the type of a list of names
 T = TypeVar("T")
 
 
@@ -116,10 +117,14 @@ def _check(key: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if value is None and type(None) in kinds:
         return None
+    if isinstance(value, (list, tuple)) and _NAMES in kinds:
+        if not value or not all(isinstance(one, str) and one for one in value):
+            raise OptionError(key, f"{list(value)!r} is not a list of names")
+        return tuple(value)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) not in kinds:
-        names = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+        names = " or ".join(_kind(kind) for kind in kinds)
         raise OptionError(key, f"{value!r} is not of type {names}")
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(key, f"{value!r} is not finite")
@@ -142,6 +147,10 @@ def _check(key: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
     return value
 
 
+def _kind(kind: Any) -> str:
+    return {type(None): "null", _NAMES: "list of names"}.get(kind, getattr(kind, "__name__", str(kind)))
+
+
 def describe_options(cls: type) -> list[dict[str, Any]]:
     """List a method's options: name, type, default, range and description, for listings and docs."""
     hints = typing.get_type_hints(cls)
@@ -149,7 +158,7 @@ def describe_options(cls: type) -> list[dict[str, Any]]:
     for field in dataclasses.fields(cls):
         meta = field.metadata
         hint = hints[field.name]
-        kind = hint.__name__ if isinstance(hint, type) else str(hint)
+        kind = " | ".join(_kind(one) for one in typing.get_args(hint)) if typing.get_args(hint) else _kind(hint)
         bounds = [
             f"{s} {meta[n]}"
             for n, s in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .options import NoOptions
+from .roles import first_and_last
 from .slots import Slot
 from .state import Stateful
 from .targets import targets, uncounted
@@ -191,6 +193,25 @@ class Representation(Stateful):
                 {"params": vectors, "weight_decay": weight_decay if weight_decay_on == "all" else 0.0, "ham": True}
             )
         return groups
+
+    def shapes(self, *, by_role: bool = False) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every weight by name, in the order of the modules.
+
+        Args:
+            by_role: Put the layer that is called first at the beginning and the one called last at the end.
+        """
+        found = {name: tuple(slot.factors[0].shape) for name, slot in self.slots.items()}
+        ends = self.ends if by_role else None
+        if ends is None:
+            return found
+        first, last = ends
+        inner = [name for name in found if name not in ends]
+        return {name: found[name] for name in dict.fromkeys((first, *inner, last))}
+
+    @cached_property
+    def ends(self) -> tuple[str, str] | None:
+        """Names of the weights that a forward pass reaches first and last; None if it cannot be traced."""
+        return first_and_last(self._model, [slot.target for slot in self.slots.values()])
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield name and θ of every weight, detached; also after `fold`."""

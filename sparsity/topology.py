@@ -218,6 +218,11 @@ class Topology(Stateful):
         named = getattr(self.options, "dense_layers", None)
         return () if named is None else named(shapes)
 
+    @property
+    def by_role(self) -> bool:
+        """Whether it treats the first or the last layer apart, so that the order of calls must be known."""
+        return bool(getattr(self.options, "by_role", False))
+
     def check_run(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float, total_steps: int) -> None:
         """Refuse a run in which the method could not do what it states; called before training starts.
 

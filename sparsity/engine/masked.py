@@ -47,9 +47,7 @@ class MaskedNetwork:
         self._agree = settings.agree or (lambda gradient: gradient)
         self._step = 0
         self._dense_grad_read = False
-        self.shapes: Mapping[str, tuple[int, ...]] = {
-            name: tuple(theta.shape) for name, theta in representation.weights()
-        }
+        self.shapes: Mapping[str, tuple[int, ...]] = representation.shapes()
         self.prunable = self.shapes
         self._adopt(MaskSet.ones(dict(representation.weights())))
         self.cost = TrainingCost(list(self.shapes))

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from sparsity.masks import MaskSet
 from sparsity.probe import Probe
 from sparsity.representation import Representation
+from sparsity.roles import CallOrder
 from sparsity.state import on_device
 from sparsity.topology import Topology
 
@@ -56,7 +57,12 @@ class SparseTraining(MaskedNetwork):
         super().__init__(representation, optimizer, settings)
         self.topology = topology
         self.sparsity = settings.sparsity
+        self._order: CallOrder | None = None
         if self.sparsity > 0:
+            if topology.by_role:
+                self.shapes = representation.shapes(by_role=True)
+                if representation.ends is None:
+                    self._order = CallOrder([slot.target for slot in representation.slots.values()])
             dense = topology.dense_layers(self.shapes)
             self.prunable = {name: shape for name, shape in self.shapes.items() if name not in dense}
         self.levels = Levels(topology.plan(self.sparsity), settings.total_steps, representation.model)
@@ -171,6 +177,9 @@ class SparseTraining(MaskedNetwork):
                 "call step(metrics=...) with a function that returns it"
             )
         check_call(self.optimizer, closure, scaler)
+        if self._order is not None:
+            order, self._order = self._order, None
+            order.check()
         if self.level_ended:
             raise RuntimeError(f"level {self.level} has ended: call next_level() before the next step")
 

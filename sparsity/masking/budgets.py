@@ -34,12 +34,21 @@ class DenseLayers:
     The engine enforces `dense`: it leaves those layers out of `Context.prunable` and refuses masks that prune them.
     """
 
-    dense: str = option(
-        "none", "layers left dense: the first convolution, the classifier, or both", choices=DENSE, neutral="none"
+    dense: str | tuple[str, ...] = option(
+        "none",
+        "layers left dense: the one called first, the one called last (the classifier), both, or a list of names, "
+        "with * and ? as in file names",
+        choices=DENSE,
+        neutral="none",
     )
     rebudget: bool = option(
         True, "whether the other layers make up for the dense ones, so that the sparsity holds over all", neutral=True
     )
+
+    @property
+    def by_role(self) -> bool:
+        """Whether `dense` names layers by their role, so that the order of calls must be known."""
+        return self.dense in ("first", "last", "first_last")
 
     def dense_layers(self, shapes: Shapes) -> tuple[str, ...]:
         """Return the names of the layers left dense."""

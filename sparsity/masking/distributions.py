@@ -7,10 +7,11 @@ Shapes are weight shapes, ``(out, in, kh, kw)`` or ``(out, in)``. A density is t
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 
-from sparsity.options import Infeasible
+from sparsity.options import Infeasible, OptionError, nearest
 
 from .rounding import floor_count
 
@@ -122,28 +123,47 @@ def _balanced_sweep(sizes: dict[str, int], density: float, dense: Collection[str
     return {name: result[name] for name in sizes}
 
 
-def dense_layers(shapes: Shapes, which: str) -> tuple[str, ...]:
-    """Return the names of the layers that stay dense: first layer and classifier, in network order.
+def dense_layers(shapes: Shapes, which: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the weights that stay dense, in network order.
 
     Args:
         shapes: Weight shapes by name, in network order.
-        which: ``"none"``, ``"first"``, ``"last"`` or ``"first_last"``.
+        which: ``"none"``, ``"first"``, ``"last"`` or ``"first_last"``; or names of layers and of modules that hold
+            layers, with ``*`` and ``?`` as in file names: ``["head", "*.conv_dw"]``.
 
     Raises:
-        ValueError: if `which` is none of these.
+        OptionError: if `which` is none of these, or a name matches nothing.
         Infeasible: if no other layer is left.
     """
-    if which not in DENSE:
-        raise ValueError(f"{which!r} does not name dense layers; allowed: {', '.join(DENSE)}")
     names = list(shapes)
-    chosen: list[str] = []
-    if which in ("first", "first_last"):
-        chosen.append(names[0])
-    if which in ("last", "first_last") and names[-1] not in chosen:
-        chosen.append(names[-1])
+    if isinstance(which, str):
+        if which not in DENSE:
+            raise OptionError("dense", f"{which!r} does not name dense layers; allowed: {', '.join(DENSE)}, or a list")
+        ends = {"none": [], "first": names[:1], "last": names[-1:], "first_last": [names[0], names[-1]]}[which]
+        chosen = [name for name in names if name in ends]
+    else:
+        chosen = [name for name in names if any(_matches(name, pattern) for pattern in which)]
+        for pattern in which:
+            if not any(_matches(name, pattern) for name in names):
+                layers = [_layer(name) for name in names]
+                raise OptionError("dense", f"{pattern!r} matches no layer{nearest(pattern, layers) or _some(layers)}")
     if chosen and len(chosen) == len(names):
         raise Infeasible(f"dense: {which} leaves no layer to prune in a network of {len(names)}")
     return tuple(chosen)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a pattern is the name of a weight, of its layer or of a module that holds the layer."""
+    path = name.split(".")
+    return any(fnmatchcase(".".join(path[:end]), pattern) for end in range(1, len(path) + 1))
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _some(layers: Sequence[str]) -> str:
+    return f"; layers: {', '.join(layers[:8])}{' …' if len(layers) > 8 else ''}"
 
 
 def layer_densities(

@@ -83,7 +83,7 @@ class SoftThreshold(Representation):
         """Install, and switch off the threshold of the classifier if the option says so."""
         super().install(model, seed)
         if not self.options.classifier:
-            last = list(self.slots.values())[-1].parameters[1]
+            last = self.slots[list(self.shapes(by_role=True))[-1]].parameters[1]
             # without a gradient no optimizer changes it, not even by decay
             last.requires_grad_(False).fill_(NEVER)
 
