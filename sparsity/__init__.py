@@ -14,7 +14,7 @@ from .attach import attach, prepare, represent
 from .engine.sparse_training import SparseTraining
 from .masking import distributions
 from .masks import MaskSet
-from .options import Infeasible, NoOptions, OptionError, option
+from .options import Infeasible, NoOptions, OptionError, TrainingError, option
 from .probe import Probe
 from .registry import register_representation, register_topology
 from .representation import Representation
@@ -31,6 +31,7 @@ __all__ = [
     "Representation",
     "SparseTraining",
     "Topology",
+    "TrainingError",
     "attach",
     "distributions",
     "option",

@@ -90,7 +90,8 @@ def attach(
     Raises:
         UnknownMethodError, OptionError: for a wrong name or option.
         Infeasible: if the network cannot have that sparsity.
-        ValueError: for a sparsity out of range, an illegal combination, or an optimizer that lacks a parameter.
+        ValueError: for a sparsity out of range, an illegal combination, an optimizer that lacks a parameter, or a
+            network to which a topology is attached already.
     """
     settings = RunSettings(
         sparsity=sparsity,
@@ -110,6 +111,8 @@ def attach(
         )
     moments.check_supported(optimizer)
     found = of(model)
+    if found is not None and found.attached:
+        raise ValueError("a topology is attached to this network already: call its finalize() first")
     reason = registry.refusal(topology, found.name if found else "plain")  # before the network is touched
     if reason is not None:
         raise ValueError(reason)

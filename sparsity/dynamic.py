@@ -7,7 +7,7 @@ initial masks; `keep_largest` and `grow_largest` select weights; `GradientSum` h
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,6 +31,7 @@ __all__ = [
     "ceil_count",
     "cosine_fraction",
     "cubic",
+    "drawn",
     "floor_count",
     "grow_largest",
     "keep_largest",
@@ -105,6 +106,16 @@ class MaskUpdates(Topology):
     def at_start(self) -> bool:
         """Whether the first update is at step 0."""
         return False
+
+    def check_run(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float, total_steps: int) -> None:
+        """There must be an update after step 0, or the method is random pruning under another name."""
+        super().check_run(shapes, sparsity, total_steps)
+        if sparsity > 0 and self.expected_events(total_steps, sparsity)["update"] <= self.at_start:
+            raise OptionError(
+                "update_every",
+                f"{self.options.update_every} steps are too long for a run of {total_steps}: {self.name} would never "
+                f"update its masks (updates end at step {self.last_update(total_steps)})",
+            )
 
     def last_update(self, total_steps: int) -> int:
         """Return the last step at which an update may happen."""
@@ -209,12 +220,38 @@ def keep_largest(scores: Tensor, mask: Tensor, number: int) -> Tensor:
     return top_k(scores.masked_fill(~mask, -1.0), number)
 
 
-def grow_largest(scores: Tensor, kept: Tensor, number: int) -> Tensor:
-    """Add to `kept` the `number` largest scores (>= 0) among its False entries; ties go to the lowest index."""
-    return kept | top_k(scores.masked_fill(kept, -1.0), number)
+def grow_largest(scores: Tensor, kept: Tensor, number: int, draw: Callable[[int], Tensor] | None = None) -> Tensor:
+    """Add to `kept` the `number` largest scores (>= 0) among its False entries; ties go to the lowest index.
+
+    Args:
+        scores: Scores of one layer.
+        kept: True where weights stay active.
+        number: How many weights grow.
+        draw: Decides among scores of zero where fewer than `number` are above zero, see `drawn`. Without it the lowest
+            indices would grow in a layer that no gradient reaches (a branch that is initialised at zero).
+    """
+    candidates = scores.masked_fill(kept, -2.0)
+    if draw is not None:
+        missing = number - int((candidates > 0).sum())
+        if missing > 0:  # numbers in [-1, 0) order the zeros below all other scores
+            candidates = torch.where(candidates == 0, draw(missing).to(scores.dtype) - 1, candidates)
+    return kept | top_k(candidates, number)
+
+
+def drawn(ctx: Context, name: str) -> Callable[[int], Tensor]:
+    """Return the `draw` of `grow_largest` for a layer: a pure function of seed, step and layer, noted in the event."""
+
+    def draw(number: int) -> Tensor:
+        ctx.note_drawn(number)
+        return _random(ctx, name, f"ties {name}")
+
+    return draw
 
 
 def random_scores(ctx: Context, name: str) -> Tensor:
     """Draw scores in [0, 1) for random growth: a pure function of seed, step and layer, equal on all ranks."""
-    scores = torch.rand(ctx.shapes[name], generator=ctx.generator(f"grow {name}"))
-    return scores.to(ctx.masks[name].device)
+    return _random(ctx, name, f"grow {name}")
+
+
+def _random(ctx: Context, name: str, purpose: str) -> Tensor:
+    return torch.rand(ctx.shapes[name], generator=ctx.generator(purpose)).to(ctx.masks[name].device)

@@ -28,6 +28,10 @@ class Infeasible(ValueError):
     """A request that cannot be met with this network, these data or these weights."""
 
 
+class TrainingError(RuntimeError):
+    """A training does not do what its method needs: wrong number of steps, layers replaced, values not finite."""
+
+
 class OptionError(ValueError):
     """A method's option is unknown, of the wrong type or out of range.
 

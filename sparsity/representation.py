@@ -60,6 +60,7 @@ class Representation(Stateful):
     def __init__(self, options: Any):
         self.options = options
         self.slots: dict[str, Slot] = {}
+        self._attached: int | None = None  # identity of the network for which a training is under way
         self.uncounted: dict[str, int] = {}  # matrices that are neither pruned nor counted, see `targets.uncounted`
         # random initial factors are drawn from it; None except during `install`
         self.initial: torch.Generator | None = None
@@ -150,6 +151,15 @@ class Representation(Stateful):
         setattr(model, _MARK, (self,))
 
     @property
+    def attached(self) -> bool:
+        """Whether a training of the network is under way; a copy of the network is not the network."""
+        return self._attached == id(self._model)
+
+    @attached.setter
+    def attached(self, value: bool) -> None:
+        self._attached = id(self._model) if value else None
+
+    @property
     def model(self) -> nn.Module:
         """The network whose weights are represented."""
         return self._model
@@ -179,7 +189,9 @@ class Representation(Stateful):
         groups: list[dict[str, Any]] = []
         seen: set[int] = set()
         for index, factor in enumerate(self.factor_names):
-            tensors = list({id(slot.parameters[index]): slot.parameters[index] for slot in self.slots.values()}.values())
+            tensors = list(
+                {id(slot.parameters[index]): slot.parameters[index] for slot in self.slots.values()}.values()
+            )
             seen |= {id(tensor) for tensor in tensors}
             value = self.decay_of(factor, weight_decay)
             groups.append({"params": tensors, "weight_decay": value, "ham": factor in self.ham_factors})
@@ -228,6 +240,7 @@ class Representation(Stateful):
                 slot.module.__class__ = type(own.__name__, own.__bases__, dict(vars(own)))  # pyright: ignore
                 parametrize.remove_parametrizations(slot.module, slot.target.tensor, leave_parametrized=True)
         delattr(self._model, _MARK)
+        self._attached = None
 
 
 class Parametrization(nn.Module):

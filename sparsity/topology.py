@@ -128,6 +128,10 @@ class Context(Protocol):
         """Record an event that changes no mask; `changed` is the number of entries it rewrote."""
         ...
 
+    def note_drawn(self, number: int) -> None:
+        """Note that so many weights of the masks to come were drawn, since scores said nothing; the event holds it."""
+        ...
+
     def zero_pruned(self) -> None:
         """Set pruned weights to exactly zero again."""
         ...

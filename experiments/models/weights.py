@@ -96,7 +96,10 @@ def _read(path: str) -> dict[str, Tensor]:
         content = content["model"]
     if not _is_state(content):
         raise UserError(f"{path} holds no state_dict, a mapping of names to tensors", where=KEY)
-    return {plain_name(name): tensor for name, tensor in content.items()}
+    names = {name: plain_name(name) for name in content}
+    if all(name.startswith("module.") for name in names.values()):  # saved under DistributedDataParallel
+        names = {name: plain.removeprefix("module.") for name, plain in names.items()}
+    return {names[name]: tensor for name, tensor in content.items()}
 
 
 def _is_state(content: Any) -> bool:

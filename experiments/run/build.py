@@ -103,7 +103,7 @@ def build(spec: Spec, world: World = ALONE) -> RunObjects:
     shard = Shard(world.rank, world.size)
     data = datasets.build(spec.data, spec.seed, device, runtime.channels_last, shard)
     model = build_model(spec, data)
-    macs = layer_macs(model, (data.in_channels, data.image_size, data.image_size))
+    macs = count_macs(model, data)
     if runtime.sync_batch_norm:
         model = _synchronised(model, device)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
@@ -132,6 +132,18 @@ def build(spec: Spec, world: World = ALONE) -> RunObjects:
     )
     scaler = torch.amp.GradScaler(device.type) if runtime.amp == "fp16" else None
     return RunObjects(model, forward, average, data, optimizer, scaler, sparse, macs, device)
+
+
+def count_macs(model: nn.Module, data: Outline) -> dict[str, int]:
+    """Count the multiply-adds of each prunable layer for one image.
+
+    Raises:
+        UserError: if the network leaves a prunable layer out of its forward pass.
+    """
+    try:
+        return layer_macs(model, (data.in_channels, data.image_size, data.image_size))
+    except Infeasible as error:
+        raise UserError(str(error), where="model.name") from error
 
 
 def _attach(spec: Spec, model: nn.Module, optimizer: Optimizer, **settings: Any) -> SparseTraining:

@@ -15,7 +15,7 @@ from experiments.errors import UserError
 from experiments.models import weights
 from experiments.ranks.distributed import ALONE
 
-from .build import build_network, refusals_named
+from .build import build_network, count_macs, refusals_named
 from .probe import make_probe
 
 
@@ -38,6 +38,7 @@ def check(spec: Spec, data: Outline) -> None:
         weights.check(network.state_dict(), spec.model.weights)
     with torch.device("meta"):
         try:
+            count_macs(network, data)
             representation = sparsity.represent(network, spec.representation.name, options=spec.representation.options)
         except ValueError as error:  # nothing to prune, tied weights
             raise UserError(str(error), where="model.name") from error

@@ -16,6 +16,7 @@ from experiments.rundir.attempts import ending
 from experiments.rundir.files import read_json_lines, write_json
 from sparsity.engine.flops import inference_fraction
 from sparsity.engine.sparse_training import SparseTraining
+from sparsity.options import TrainingError
 
 from .metrics import evaluate
 from .training import Training
@@ -55,7 +56,7 @@ def finish(training: Training) -> dict[str, Any]:
     check_events(run.sparse, records, spec, folder)
     try:
         nonzero = run.sparse.finalize()
-    except RuntimeError as error:  # a topology that holds another number of weights than it states
+    except TrainingError as error:  # a topology that holds another number of weights than it states
         raise RunFailure(str(error), where=str(folder)) from None
     training.record_events()
     share_buffers(run.model, training.world)
@@ -79,7 +80,7 @@ def finish(training: Training) -> dict[str, Any]:
         "training_flops_fraction": run.sparse.cost.fraction(run.macs) * run.sparse.levels.count,
         "layers": {name: {"size": size, "nonzero": nonzero[name]} for name, size in sizes.items()},
         "events": run.sparse.event_counts,
-        "empty_layers": training.progress.empty_layers,
+        "empty_layers": run.sparse.emptied,
         "ranks": training.world.size,
         "levels": run.sparse.levels.count,
         "epochs": training.progress.step // run.data.steps_per_epoch,

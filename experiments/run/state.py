@@ -30,14 +30,12 @@ class Progress:
         step: Optimizer steps done.
         seconds: Seconds of training in earlier attempts.
         started: When this attempt started, on the monotonic clock.
-        empty_layers: Layers that lost all their weights at some time.
     """
 
     meter: EpochMeter
     step: int = 0
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
-    empty_layers: list[str] = field(default_factory=list)
 
     def elapsed(self) -> float:
         """Seconds of training in all attempts."""
@@ -70,7 +68,6 @@ def collect(run: RunObjects, progress: Progress, watch: HamWatch, metrics_bytes:
         "ranks": world.gather(own),
         "metrics_bytes": metrics_bytes,
         "seconds": progress.elapsed(),
-        "empty_layers": progress.empty_layers,
         "ham_watch": watch.state_dict(),
     }
 
@@ -94,7 +91,6 @@ def restore(
     state = found[1] if found is not None else checkpoints.read(saved)
     _load(run, state, str(saved.path))
     progress.step, progress.seconds = state["step"], state["seconds"]
-    progress.empty_layers = list(state["empty_layers"])
     watch.load_state_dict(state.get("ham_watch"))  # else from before there was one
     _load_rank(run, progress.meter, state["ranks"], world)
     log.info("resumed at step %d", progress.step)

@@ -19,6 +19,7 @@ from experiments.ranks.distributed import StepVote, World, share_buffers
 from experiments.rundir.attempts import Attempt
 from experiments.rundir.checkpoint import Checkpoints
 from experiments.seeding import derived_seed
+from sparsity.options import TrainingError
 
 from . import state
 from .build import build
@@ -109,11 +110,14 @@ class Training:
         passes = count()  # one per step; SAM makes a second
         # In order: forward and backward; the topology reads the dense gradient and may change masks; gradients of
         # pruned weights become zero; the optimizer steps, HAM's factor included; pruned weights become zero.
-        run.sparse.step(
-            lambda: self._forward_backward(images, labels, first=next(passes) == 0),
-            scaler=run.scaler,
-            metrics=self._epoch_metrics,
-        )
+        try:
+            run.sparse.step(
+                lambda: self._forward_backward(images, labels, first=next(passes) == 0),
+                scaler=run.scaler,
+                metrics=self._epoch_metrics,
+            )
+        except TrainingError as error:
+            raise RunFailure(str(error), where=str(self.folder)) from None
         if run.average is not None:
             run.average.update()
         self.progress.step += 1
@@ -162,10 +166,6 @@ class Training:
         for event in run.sparse.events:
             self.writer.write({"kind": "event", **event})
         run.sparse.events.clear()
-        for name, density in run.sparse.densities().items():
-            if density == 0 and name not in self.progress.empty_layers:
-                self.progress.empty_layers.append(name)
-                log.warning("step %d: layer %s has no weights left", step, name)
 
     def _end_epoch(self) -> None:
         run, step = self.objects, self.progress.step

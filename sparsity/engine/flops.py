@@ -9,7 +9,6 @@ sparse implementation would need, not measured time.
 from __future__ import annotations
 
 import math
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

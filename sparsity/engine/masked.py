@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from . import moments
 from .flops import TrainingCost
 from .settings import RunSettings
 from .sparse_opt import scales
+
+log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 
@@ -36,6 +39,7 @@ class MaskedNetwork:
         events: What happened, in order; the owner may empty the list.
         event_counts: Number of events by kind.
         cost: Training FLOPs so far.
+        emptied: Names of the layers that lost all their weights at some time.
     """
 
     def __init__(self, representation: Representation, optimizer: Optimizer, settings: RunSettings):
@@ -44,8 +48,10 @@ class MaskedNetwork:
         self.settings = settings
         self.events: list[Event] = []
         self.event_counts: dict[str, int] = {}
+        self.emptied: list[str] = []
         self._agree = settings.agree or (lambda gradient: gradient)
         self._step = 0
+        self._drawn = 0
         self._dense_grad_read = False
         self.shapes: Mapping[str, tuple[int, ...]] = representation.shapes()
         self.prunable = self.shapes
@@ -123,7 +129,27 @@ class MaskedNetwork:
                     moments.reset(self.optimizer, parameter)
         numbers = torch.stack(counts).tolist()
         dropped, grown = sum(numbers[::2]), sum(numbers[1::2])
-        self.record(event, changed=dropped + grown, dropped=dropped, grown=grown, density=self.masks.density)
+        draws, self._drawn = self._drawn, 0
+        self.record(
+            event,
+            changed=dropped + grown,
+            dropped=dropped,
+            grown=grown,
+            **({"drawn": draws} if draws else {}),
+            density=self.masks.density,
+        )
+        self.tell_emptied(self.densities())
+
+    def tell_emptied(self, densities: Mapping[str, float]) -> None:
+        """Name, once, each layer that has no weights left, through which no signal passes."""
+        for name, density in densities.items():
+            if density == 0 and name not in self.emptied:
+                self.emptied.append(name)
+                log.warning("step %d: %s has no weights left, so no signal passes through it", self._step, name)
+
+    def note_drawn(self, number: int) -> None:
+        """See `Context.note_drawn`."""
+        self._drawn += number
 
     def record(self, event: str, *, changed: int, **details: int | float) -> None:
         """Append an event to the list and count it."""

@@ -12,7 +12,7 @@ like the first.
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,28 +21,26 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparsity.masks import MaskSet
+from sparsity.options import TrainingError
 from sparsity.probe import Probe
 from sparsity.representation import Representation
-from sparsity.roles import CallOrder
 from sparsity.state import on_device
 from sparsity.topology import Topology
 
-from . import moments
-from .levels import Levels
-from .masked import MaskedNetwork
+from . import moments, starts
+from .course import Course
 from .passes import Passes, check_call, needs_closure
 from .settings import RunSettings
+from .watch import SOON, Watch
+
+log = logging.getLogger(__name__)
 
 
-class SparseTraining(MaskedNetwork):
+class SparseTraining(Course):
     """Trains one represented model with one topology; made by `attach`. Implements the `Context` protocol.
 
     Attributes:
-        topology: The topology.
-        sparsity: Target fraction of zeros.
         skipped: Number of steps whose gradients were not finite under a loss scaler.
-        levels: The trainings that the run consists of; one for most topologies.
-        total_steps: Steps of all of them.
         probe: Data and loss for the topology's initial masks; None afterwards, since it may hold data.
     """
 
@@ -54,62 +52,29 @@ class SparseTraining(MaskedNetwork):
         settings: RunSettings,
         probe: Probe | None = None,
     ):
-        super().__init__(representation, optimizer, settings)
-        self.topology = topology
-        self.sparsity = settings.sparsity
-        self._order: CallOrder | None = None
+        super().__init__(topology, representation, optimizer, settings)
+        self._final: dict[str, int] | None = None
         if self.sparsity > 0:
             if topology.by_role:
                 self.shapes = representation.shapes(by_role=True)
-                if representation.ends is None:
-                    self._order = CallOrder([slot.target for slot in representation.slots.values()])
             dense = topology.dense_layers(self.shapes)
             self.prunable = {name: shape for name, shape in self.shapes.items() if name not in dense}
-        self.levels = Levels(topology.plan(self.sparsity), settings.total_steps, representation.model)
-        self.total_steps = settings.total_steps * self.levels.count
         self.skipped = 0
         self.probe = probe
+        self._watch = Watch(
+            representation,
+            optimizer,
+            self.total_steps,
+            by=min(SOON, self.steps_per_epoch, self.total_steps),
+            roles=self.sparsity > 0 and topology.by_role,
+        )
+        before = starts.pattern(representation)
         initial = topology.initial_masks(self)
         if initial is not None and self.sparsity > 0:
             self.set_masks(initial, "initial")
         self.probe = None
-
-    # ---- Context: what methods read ---------------------------------------------------------------------------------
-
-    @property
-    def epoch(self) -> int:
-        """Number of completed epochs; the last one may be shorter."""
-        return self.total_epochs if self._step >= self.total_steps else self._step // self.steps_per_epoch
-
-    @property
-    def total_epochs(self) -> int:
-        """Length of training in whole epochs."""
-        return math.ceil(self.total_steps / self.steps_per_epoch)
-
-    @property
-    def level(self) -> int:
-        """Index of the present training, from 0."""
-        return self.levels.index
-
-    @property
-    def step_in_level(self) -> int:
-        """Number of steps done in the present training, of which a learning-rate schedule is a function."""
-        return self._step - self.levels.index * self.levels.steps
-
-    @property
-    def progress(self) -> float:
-        """Fraction of the present training that is done."""
-        return self.step_in_level / self.levels.steps
-
-    @property
-    def level_ended(self) -> bool:
-        """Whether a training has ended and another one follows, so that `next_level` must be called."""
-        return self.levels.ended(self._step)
-
-    @property
-    def sparsity_left(self) -> float:
-        """Target that the representation must reach; 0 if the topology reaches it."""
-        return 0.0 if self.topology.uses_sparsity else self.sparsity
+        starts.tell(self, before)
+        representation.attached = True
 
     # ---- the step ---------------------------------------------------------------------------------------------------
 
@@ -137,7 +102,8 @@ class SparseTraining(MaskedNetwork):
         Raises:
             ValueError: if the representation needs metrics, or the optimizer a closure, that is not given, or if such
                 an optimizer is used with a scaler.
-            RuntimeError: if `next_level` must be called first.
+            TrainingError: if `next_level` must be called first; for a step beyond `total_steps` or after `finalize`; if
+                a layer was replaced, or no gradient reaches one; if masks are due but values are NaN or infinite.
         """
         self._check_step(closure, scaler, metrics)
         passes = None
@@ -149,7 +115,10 @@ class SparseTraining(MaskedNetwork):
             scaler.unscale_(self.optimizer)
             finite = self._all_finite()
         self._dense_grad_read = False
-        if not finite or self.topology.after_backward(self):
+        self._watch.after_backward(self._step)
+        with self._selecting():
+            moves = not finite or self.topology.after_backward(self)
+        if moves:
             self._move_weights(finite, scaler, passes)
         if scaler is not None:
             scaler.update()
@@ -157,12 +126,20 @@ class SparseTraining(MaskedNetwork):
         self.skipped += not finite
         if finite:
             self.cost.count_step(self._dense_grad_read, passes.count if passes is not None else 1)
-            self.topology.after_step(self)
+            with self._selecting():
+                self.topology.after_step(self)
         if self._step % self.steps_per_epoch == 0 or self._step == self.total_steps:
-            self.cost.advance(self._step, self.densities())
-            self.representation.after_epoch(self, metrics() if metrics and self.representation.needs_metrics else {})
+            self._end_epoch(metrics)
         self.levels.remember(self._step)
         return None if passes is None else passes.loss
+
+    def _end_epoch(self, metrics: Callable[[], Mapping[str, float]] | None) -> None:
+        densities = self.densities()
+        self.cost.advance(self._step, densities)
+        self.tell_emptied(densities)
+        self._watch.check_layers()
+        with self._selecting():
+            self.representation.after_epoch(self, metrics() if metrics and self.representation.needs_metrics else {})
 
     def _check_step(
         self,
@@ -170,6 +147,8 @@ class SparseTraining(MaskedNetwork):
         scaler: torch.amp.GradScaler | None,
         metrics: Callable[[], Mapping[str, float]] | None,
     ) -> None:
+        if self._final is not None:
+            raise TrainingError("finalize() has ended this training: call attach() for another one")
         if self.representation.needs_metrics and metrics is None:
             needed = ", ".join(self.representation.needs_metrics)
             raise ValueError(
@@ -177,11 +156,9 @@ class SparseTraining(MaskedNetwork):
                 "call step(metrics=...) with a function that returns it"
             )
         check_call(self.optimizer, closure, scaler)
-        if self._order is not None:
-            order, self._order = self._order, None
-            order.check()
         if self.level_ended:
-            raise RuntimeError(f"level {self.level} has ended: call next_level() before the next step")
+            raise TrainingError(f"level {self.level} has ended: call next_level() before the next step")
+        self._watch.before_step(self._step)
 
     def _move_weights(self, finite: bool, scaler: torch.amp.GradScaler | None, passes: Passes | None) -> None:
         """Do the optimizer's step, with masked gradients; a loss scaler leaves it out if they are not finite."""
@@ -211,10 +188,10 @@ class SparseTraining(MaskedNetwork):
         Call it if `level_ended`, after everything that concerns the trained network, such as its evaluation.
 
         Raises:
-            RuntimeError: if no training has ended, or none follows.
+            TrainingError: if no training has ended, or none follows.
         """
         if not self.level_ended:
-            raise RuntimeError("next_level() is called between two trainings alone, where level_ended is true")
+            raise TrainingError("next_level() is called between two trainings alone, where level_ended is true")
         self.levels.index += 1
         self.topology.next_level(self)
         self.levels.rewind()
@@ -230,33 +207,41 @@ class SparseTraining(MaskedNetwork):
     def finalize(self) -> dict[str, int]:
         """End training: a last pruning if the method has one, then plain weights with explicit zeros.
 
+        The network is plain afterwards whatever happens. A second call returns the same numbers.
+
         Returns:
             Number of non-zero weights per layer, which tables report.
 
         Raises:
-            RuntimeError: if the number of active weights is not the one that the method states.
+            TrainingError: if the number of active weights is not the one that the method states, as after too few
+                steps.
         """
-        self.topology.finalize(self)
-        self.zero_pruned()
-        self.cost.advance(self._step, self.densities())
+        if self._final is not None:
+            return dict(self._final)
+        early = ""
+        if self._step < self.total_steps:
+            of_levels = f", {self.level + 1} of {self.levels.count} trainings" if self.levels.count > 1 else ""
+            early = f"finalize() was called after {self._step} of {self.total_steps} steps{of_levels}"
+            log.warning("%s: schedules have not ended", early)
+        try:
+            self._watch.check_layers()
+            self.topology.finalize(self)
+            self.zero_pruned()
+            self.cost.advance(self._step, self.densities())
+            self._check_count(early)
+        finally:
+            self.representation.fold()
+            self._final = {name: int((theta != 0).sum()) for name, theta in self.representation.weights()}
+        self.tell_emptied(self._final)
+        return dict(self._final)
+
+    def _check_count(self, early: str) -> None:
         expected = self.expected_active()
         active = sum(self.masks.num_active().values())
         if expected is not None and not expected - self.topology.ties_lost(self.shapes) <= active <= expected:
             method = self.representation if self.sparsity_left > 0 else self.topology
-            raise RuntimeError(f"{method.name} kept {active} weights where its rule says {expected}")
-        self.representation.fold()
-        return {name: int((theta != 0).sum()) for name, theta in self.representation.weights()}
-
-    def expected_active(self) -> int | None:
-        """Return the number of active weights at the end, as stated by the method that reaches the sparsity."""
-        if self.sparsity_left > 0:
-            return self.representation.expected_active(self.shapes, self.sparsity_left)
-        return self.topology.expected_active(self.shapes, self.sparsity)
-
-    def expected_events(self) -> dict[str, int]:
-        """Return the number of events by kind that a complete run records."""
-        expected = self.topology.expected_events(self.total_steps, self.sparsity)
-        return {**expected, **self.representation.expected_events(self.total_epochs, self.sparsity_left)}
+            reason = f": {early}" if early else ""
+            raise TrainingError(f"{method.name} kept {active} weights where its rule says {expected}{reason}")
 
     def state_dict(self) -> dict[str, Any]:
         """Return all state except that of the model and of the optimizer."""
@@ -267,6 +252,7 @@ class SparseTraining(MaskedNetwork):
             "representation": self.representation.state_dict(),
             "cost": self.cost.state_dict(),
             "event_counts": dict(self.event_counts),
+            "emptied": list(self.emptied),
             "skipped": self.skipped,
             "levels": self.levels.state_dict(),
         }
@@ -287,6 +273,7 @@ class SparseTraining(MaskedNetwork):
         self.representation.load_state_dict(on_device(state["representation"], device))
         self.cost.load_state_dict(state["cost"])
         self.event_counts = dict(state["event_counts"])
+        self.emptied = list(state["emptied"])
         self.skipped = state["skipped"]
         self.levels.load_state_dict(state["levels"])
         self.events = []

@@ -8,20 +8,33 @@ import torch
 from torch import Tensor
 
 
+class NotFinite(ValueError):
+    """Scores that hold NaN or infinity cannot be ordered."""
+
+
+def _refuse_not_finite(scores: Tensor) -> None:
+    if not bool(torch.isfinite(scores).all()):
+        raise NotFinite("scores hold NaN or infinity, so weights cannot be chosen by them")
+
+
 def top_k(scores: Tensor, k: int) -> Tensor:
     """Select the k largest scores; ties go to the lowest index (in row-major order of the logical tensor).
 
     `torch.topk` guarantees no order among equal scores, and ties are common (dead units have a gradient of exactly
     zero). This function selects the same set on every device and with any number of threads, without a sort and without
-    a copy to the host.
+    a copy of the scores to the host.
 
     Args:
-        scores: Any shape, float; NaN is not allowed.
+        scores: Any shape, float.
         k: Number to select; clamped to [0, number of scores].
 
     Returns:
         Bool tensor of the shape of `scores` with exactly k True.
+
+    Raises:
+        NotFinite: for scores with NaN or infinity; finding out is the one host synchronisation.
     """
+    _refuse_not_finite(scores)
     size = scores.numel()
     if k <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
@@ -45,12 +58,17 @@ def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:
     comparison of one layer at a time. It needs no sort and no copy to the host.
 
     Args:
-        scores: Float tensors of one type; NaN is not allowed. Those of float64 are concatenated after all.
+        scores: Float tensors of one type. Those of float64 are concatenated after all.
         k: From 1 to the number of entries.
 
     Returns:
         0-d tensor, float32 or float64.
+
+    Raises:
+        NotFinite: for scores with NaN or infinity.
     """
+    for score in scores:
+        _refuse_not_finite(score)
     if scores[0].dtype == torch.float64:
         flat = torch.cat([score.detach().flatten() for score in scores])
         return flat.kthvalue(flat.numel() - k + 1).values

@@ -14,6 +14,7 @@ from sparsity.dynamic import (
     annealed_fraction,
     ceil_count,
     cubic,
+    drawn,
     floor_count,
     grow_largest,
     keep_largest,
@@ -44,8 +45,9 @@ class GraNet(MaskUpdates):
     does: update i of those between start and end is at (i − start) / (end − start) of the ramp.
 
     Deviations: the authors' ramp stops one update short of its end and so misses the target by (d_0 − d) / N³; here the
-    update at its end is part of it, and counts are exact. Initial masks have exact counts per layer, whereas
-    theirs are Bernoulli. Published for batch 128 and ΔT = 4000: 30 of 100 epochs of ramp from density 0.5 (ERK).
+    update at its end is part of it, and counts are exact. Initial masks have exact counts per layer, whereas theirs are
+    Bernoulli. Growth where gradients are zero is drawn with the mask's seed, whereas theirs goes by index. Published
+    for batch 128 and ΔT = 4000: 30 of 100 epochs of ramp from density 0.5 (ERK).
     """
 
     title = "GraNet"
@@ -89,13 +91,13 @@ class GraNet(MaskUpdates):
 
     def check_run(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float, total_steps: int) -> None:
         """There must be an update within the ramp, or nothing is ever pruned."""
-        super().check_run(shapes, sparsity, total_steps)
         if sparsity > 0 and self._ramp(total_steps)[1] == 0:
             raise OptionError(
                 "update_every",
                 f"{self.options.update_every} steps are too long: the ramp ends after ramp_end = "
                 f"{self.options.ramp_end:g} of {total_steps} steps, so granet would never prune",
             )
+        super().check_run(shapes, sparsity, total_steps)
 
     def initial_masks(self, ctx: Context) -> MaskSet | None:
         """Draw random masks of the initial sparsity, if there is one."""
@@ -120,7 +122,7 @@ class GraNet(MaskUpdates):
         for name, left in pruned.num_active().items():
             replaced = ceil_count(fraction * left)
             kept = keep_largest(ctx.weight(name).abs(), pruned[name], left - replaced)
-            updated[name] = grow_largest(self._gradient[name].abs(), kept, replaced)
+            updated[name] = grow_largest(self._gradient[name].abs(), kept, replaced, drawn(ctx, name))
             restart[name] = updated[name] & ~pruned[name]
         self._gradient.clear()
         ctx.set_masks(MaskSet(updated), "update", restart=restart)

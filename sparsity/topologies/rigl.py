@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from sparsity.dynamic import GradientSum, MaskUpdates, UpdateOptions, cosine_fraction, grow_largest, keep_largest
+from sparsity.dynamic import (
+    GradientSum,
+    MaskUpdates,
+    UpdateOptions,
+    cosine_fraction,
+    drawn,
+    grow_largest,
+    keep_largest,
+)
 from sparsity.masks import MaskSet
 from sparsity.options import OptionError, option
 from sparsity.registry import register_topology
@@ -31,7 +40,9 @@ class RiGL(MaskUpdates):
     makes as many updates per epoch at any batch size.
 
     Deviation: no tie-breaking noise N(0, 1e-5) on the drop score, which in the authors' code also causes a pruned
-    position to be kept now and then; ties go to the lowest index instead, the same on every rank and device.
+    position to be kept now and then; ties go to the lowest index instead, the same on every rank and device. Where
+    fewer gradients than k are not zero (a branch that is initialised at zero), the rest is drawn with the mask's seed,
+    and the event says how many; the authors' code would grow the lowest indices.
     T_end is 25k of 32k steps in the authors' configuration, about 3/4 in the paper, and 0.75 here.
 
     Variants of later code. ``average: 8``: growth reads the mean gradient of the last 8 backward passes, that of the
@@ -99,12 +110,21 @@ class RiGL(MaskUpdates):
         updated = {}
         for name, active in ctx.masks.num_active().items():
             gradient = self._gradient[name] if name in self._gradient else ctx.grad(name)
-            updated[name] = drop_and_grow(ctx.weight(name), gradient, ctx.masks[name], active, fraction)
+            updated[name] = drop_and_grow(
+                ctx.weight(name), gradient, ctx.masks[name], active, fraction, drawn(ctx, name)
+            )
         self._gradient.clear()
         ctx.set_masks(MaskSet(updated), "update")
 
 
-def drop_and_grow(theta: Tensor, grad: Tensor, mask: Tensor, active: int, fraction: float) -> Tensor:
+def drop_and_grow(
+    theta: Tensor,
+    grad: Tensor,
+    mask: Tensor,
+    active: int,
+    fraction: float,
+    draw: Callable[[int], Tensor] | None = None,
+) -> Tensor:
     """Compute the new mask of one layer.
 
     ::
@@ -120,7 +140,8 @@ def drop_and_grow(theta: Tensor, grad: Tensor, mask: Tensor, active: int, fracti
         mask: Current mask, same shape.
         active: Number of True in the mask.
         fraction: Fraction of the active weights to replace, in [0, 1].
+        draw: Decides where fewer gradients than that are not zero.
     """
     replaced = int(fraction * active)
     kept = keep_largest(theta.abs(), mask, active - replaced)
-    return grow_largest(grad.abs(), kept, replaced)
+    return grow_largest(grad.abs(), kept, replaced, draw)

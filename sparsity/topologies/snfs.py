@@ -12,6 +12,7 @@ from sparsity.dynamic import (
     UpdateOptions,
     annealed_fraction,
     ceil_count,
+    drawn,
     grow_largest,
     keep_largest,
     share_out,
@@ -44,6 +45,7 @@ class SNFS(MaskUpdates):
     Deviations: the total is exact, since fractions are rounded by the largest remainder, whereas the authors round each
     layer and correct the total by smoothed residuals at later updates; a layer may become full, whereas they stop at
     99 %; v is that of plain SGD under every optimizer and contains no weight decay, whereas they use Adam's m / √v.
+    Growth where v is zero is drawn with the mask's seed, whereas theirs goes by index.
     Layers start with equal densities (``uniform``), as theirs do; the RigL paper's figures are with ``erk``.
     """
 
@@ -95,7 +97,7 @@ class SNFS(MaskUpdates):
         updated = {}
         for name, number in zip(sizes, grown, strict=True):
             kept = keep_largest(ctx.weight(name).abs(), ctx.masks[name], left[name])
-            updated[name] = grow_largest(self._momentum[name].abs(), kept, number)
+            updated[name] = grow_largest(self._momentum[name].abs(), kept, number, drawn(ctx, name))
         ctx.set_masks(MaskSet(updated), "update")
 
     def _shares(self, ctx: Context, active: dict[str, int], names: list[str]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from sparsity.at_start import ScoredAtStart
 from sparsity.masking import scores
@@ -56,7 +57,7 @@ class SynFlow(ScoredAtStart):
         for done in range(self.options.rounds):
             found = scores.synflow(network, probe.input_shape)
             if done == 0:
-                _refuse_closed_layers(found, self.name)
+                _refuse_closed_layers(found, network, self.name)
             found = {name: score.masked_fill_(~active[name], -1.0) for name, score in found.items()}
             if done + 1 == self.options.rounds:
                 return found
@@ -67,11 +68,19 @@ class SynFlow(ScoredAtStart):
         raise AssertionError("at least one round")
 
 
-def _refuse_closed_layers(found: scores.Scores, method: str) -> None:
+def _refuse_closed_layers(found: scores.Scores, network: nn.Module, method: str) -> None:
     scores.finite(found, method)
-    for name, score in found.items():
-        if not bool((score > 0).any()):
-            raise Infeasible(
-                f"{method}: nothing flows through {name}, so all of it would be cut: its scores are zero everywhere; a "
-                "normalisation scale of zero (zero_init_residual) closes a block"
-            )
+    closed = [name for name, score in found.items() if not bool((score > 0).any())]
+    if closed:
+        scales = {name: p for name, p in network.named_parameters() if p.ndim == 1 and name.endswith("weight")}
+        shut = [name for name, scale in scales.items() if not bool(scale.any())]
+        cause = (
+            f"the normalisation scale {shut[0]} is zero (zero_init_residual) and closes a block"
+            if shut
+            else "an activation that saturates (ReLU6, sigmoid) lets no gradient through, since activations grow from "
+            "layer to layer in a network of absolute values"
+        )
+        raise Infeasible(
+            f"{method}: nothing flows through {closed[0]}, so all of it would be cut: its scores are zero everywhere; "
+            f"{cause}"
+        )

@@ -63,7 +63,7 @@ def test_options_are_shown_as_they_are_written():
     text = said("rigl")
     assert "  drop_fraction (float, default 0.3; > 0 and <= 1): fraction of a layer's active weights" in text
     assert "  also_step (bool, default false): " in text
-    assert "  batch_reference (int | None, default null; >= 1): " in text
+    assert "  batch_reference (int | null, default null; >= 1): " in text
 
 
 def test_one_line_holds_the_sparsities_of_a_row():

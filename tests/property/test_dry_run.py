@@ -38,6 +38,9 @@ ODD: list[Any] = [None, True, False, "text", -1, 0.5, 3, math.inf, {}]
 NEEDED = {  # without which nothing is accepted, or too much to do
     "granet": ["topology.update_every=3"],
     "grasp": ["topology.per_class=2"],
+    "mest": ["topology.update_every=1"],
+    "rigl": ["topology.update_every=5"],
+    "set": ["topology.update_every=5"],
     "synflow": ["topology.rounds=2"],
 }
 CONTEXT = {"topology": ["topology.sparsity=0.9"], "representation": ["topology.sparsity=0.9"]}

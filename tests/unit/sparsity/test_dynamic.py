@@ -166,7 +166,6 @@ def test_resumed_in_the_middle_of_a_window(options: dict[str, Any], cut: int):
         ("set", {"update_every": 10}, 100, 8),  # 0 ... 70
         ("set", {"update_every": 10, "also_step": True, "end": 1.0}, 101, 10),
         ("snfs", {"update_every": 5, "unit": "step"}, 20, 3),  # after epochs 1, 2, 3 of 4
-        ("snfs", {"update_every": 5, "unit": "step"}, 5, 0),
         ("granet", {"update_every": 10}, 100, 9),
         ("granet", {"update_every": 10, "ramp_start": 0.2}, 100, 8),  # from 20
         ("granet", {"update_every": 10, "ramp_start": 0.25}, 100, 8),  # as the authors round
@@ -178,7 +177,6 @@ def test_resumed_in_the_middle_of_a_window(options: dict[str, Any], cut: int):
             100,
             3,
         ),  # 90 is the last there is
-        ("mest", {"update_every": 200, "unit": "step", "soft_bound": True}, 100, 0),
     ],
 )
 def test_updates_are_announced_and_happen(name: str, options: dict[str, Any], total: int, updates: int):
@@ -214,13 +212,30 @@ def test_an_update_that_a_non_finite_step_puts_off():
 
 
 def test_steps_between_updates_are_rescaled_to_the_batch_size():
-    toy = Toy("rigl", 6, batch_reference=4096, batch_size=512)
+    toy = Toy("rigl", 6, batch_reference=4096, batch_size=512, total=1100)
     assert (toy.sparse.topology.options.update_every, toy.sparse.topology.options.batch_reference) == (800, None)
     assert Toy("set", 6, update_every=1, batch_reference=8, batch_size=64).sparse.topology.options.update_every == 1
     granet = Toy("granet", 6, total=20, update_every=3, batch_reference=7, batch_size=8)
     assert granet.sparse.topology.options.update_every == 3  # 2.6 steps
     with pytest.raises(ValueError, match="'rigl' has batch_reference: give attach batch_size"):
-        Toy("rigl", 6, batch_reference=4096)
+        Toy("rigl", 6, batch_reference=4096, total=1100)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "total"),
+    [
+        ("rigl", {}, 100),  # updates end at step 75, the first after step 0 would be that at 100
+        ("rigl", {"update_every": 9, "at_start": False}, 11),
+        ("set", {}, 50),
+        ("snfs", {"update_every": 5, "unit": "step"}, 5),
+        ("granet", {"update_every": 40}, 100),  # the ramp ends at 30
+        ("mest", {"update_every": 200, "unit": "step", "soft_bound": True}, 100),
+    ],
+)
+def test_a_schedule_without_an_update_after_the_start_is_refused(name: str, options: dict[str, Any], total: int):
+    with pytest.raises(sparsity.OptionError, match=r"update_every: \d+ steps are too long.*would never"):
+        Toy(name, 40, total=total, **options)
+    Toy(name, 40, total=total, share=0.0, **options)  # a dense training has no masks to update
 
 
 def test_epochs_between_updates():
@@ -295,7 +310,7 @@ def test_growth_is_uniform_over_all_positions_outside_the_kept_set():
     #   4 of 8 active, 2 drop (k = 2): 2 of 6 grow, so each of the six, the two just dropped among them, in a third
     hits = torch.zeros(8)
     for seed in range(300):
-        toy = Toy("set", 8, seed=seed, total=1, update_every=1, end=1.0, drop_fraction=0.5, allocation="uniform")
+        toy = Toy("set", 8, seed=seed, total=2, update_every=1, end=1.0, drop_fraction=0.5, allocation="uniform")
         toy.start((row(4, 3, 2, 1, 0, 0, 0, 0), bits(1, 1, 1, 1, 0, 0, 0, 0)))
         toy.step(torch.zeros(1, 8))
         hits += torch.tensor(toy.mask())

@@ -119,7 +119,7 @@ def test_description():
     assert rows["share"]["allowed"] == "> 0 and <= 1"
     assert rows["rule"]["allowed"] == "global, uniform"
     assert rows["on"]["allowed"] == ""
-    assert rows["decay"]["type"] == "float | str | None"
+    assert rows["decay"]["type"] == "float | str | null"
 
 
 # ---- the registry ---------------------------------------------------------------------------------------------------

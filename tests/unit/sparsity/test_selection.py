@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity.masking.selection import kth_largest, strictly_above_kth, top_k, top_k_of_all
+from sparsity.masking.selection import NotFinite, kth_largest, strictly_above_kth, top_k, top_k_of_all
 
 
 def stable_sort_mask(scores: np.ndarray, k: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def test_equals_a_stable_sort_under_heavy_ties(values: list[int], k: int):
 
 
 @given(
-    values=st.lists(st.floats(allow_nan=False, width=32), min_size=1, max_size=30),
+    values=st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1, max_size=30),
     k=st.integers(0, 30),
 )
 def test_equals_a_stable_sort_for_any_floats(values: list[float], k: int):
@@ -66,9 +66,14 @@ def test_channels_last_scores():
     np.testing.assert_array_equal(top_k(scores.to(memory_format=torch.channels_last), 17).numpy(), expected)
 
 
-def test_infinite_scores():
-    scores = torch.tensor([-torch.inf, torch.inf, 0.0, torch.inf])
-    assert top_k(scores, 3).tolist() == [False, True, True, True]
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_scores_that_cannot_be_ordered_are_refused(value: float, dtype: torch.dtype):
+    scores = torch.tensor([1.0, value, 0.0, 2.0], dtype=dtype)
+    whole = {"a": torch.ones(3, dtype=dtype), "b": scores}
+    for select in (lambda: top_k(scores, 2), lambda: top_k_of_all(whole, 2), lambda: strictly_above_kth(whole, 2)):
+        with pytest.raises(NotFinite, match="NaN or infinity"):
+            select()
 
 
 def test_scores_of_a_trained_parameter():
@@ -96,12 +101,15 @@ def joined(masks: dict[str, torch.Tensor]) -> list[bool]:
 
 
 @given(
-    values=st.lists(st.one_of(st.floats(allow_nan=False, width=32), st.sampled_from([0.0, -0.0, 1.0])), min_size=1),
+    values=st.lists(
+        st.one_of(st.floats(allow_nan=False, allow_infinity=False, width=32), st.sampled_from([0.0, -0.0, 1.0])),
+        min_size=1,
+    ),
     data=st.data(),
     dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
 )
 def test_all_tensors_together_are_one(values: list[float], data: st.DataObject, dtype: torch.dtype):
-    """Any floats, infinities and both zeros among them, wherever they are cut."""
+    """Any floats, both zeros among them, wherever they are cut."""
     scores = torch.tensor(values, dtype=torch.float32).to(dtype)
     parts = in_parts(scores, data)
     k = data.draw(st.integers(1, len(values)))

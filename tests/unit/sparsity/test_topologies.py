@@ -199,7 +199,7 @@ def train(sparse: sparsity.SparseTraining, model: nn.Module, steps: int) -> None
 def test_rigl_grows_where_the_dense_gradient_of_the_masked_network_is_largest():
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.8, total_steps=100, allocation="uniform")
+    sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.8, total_steps=200, allocation="uniform")
     old = {name: mask.clone() for name, mask in sparse.masks.items()}
     x, y = torch.randn(16, 1, 8, 8), torch.randint(10, (16,))
     leaves = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
@@ -251,7 +251,7 @@ def mask_digest(topology: str, representation: str, optimizer: type[torch.optim.
     model = small_net()
     rep = sparsity.represent(model, representation)
     opt = optimizer(rep.param_groups(), lr=0.01)
-    settings = {"sparsity": 0.8, "total_steps": 5, "steps_per_epoch": 5, "seed": seed}
+    settings = {"sparsity": 0.8, "total_steps": 200, "steps_per_epoch": 5, "seed": seed}
     return sparsity.attach(topology, model, opt, **settings).masks.digest()
 
 
@@ -323,6 +323,8 @@ def test_the_same_layers_stay_dense_in_all_methods(topology: str):
     network = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 40), nn.Linear(40, 10))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     options = {"allocation": "erk", "dense": "first_last", "rebudget": False}
+    if topology == "rigl":
+        options["update_every"] = 4
     sparse = sparsity.attach(topology, network, optimizer, sparsity=0.9, total_steps=10, **options)
     for _ in range(10):
         optimizer.zero_grad()

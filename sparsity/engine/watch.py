@@ -1,0 +1,97 @@
+"""`Watch`: what a training promised, compared with what happens to it: its steps, its layers, its gradients."""
+
+from __future__ import annotations
+
+from torch.optim import Optimizer
+
+from sparsity.options import TrainingError
+from sparsity.representation import Representation
+from sparsity.roles import CallOrder
+
+SOON = 10  # steps after which every prunable weight must have had a gradient
+
+
+class Watch:
+    """Finds what a method could not find by itself, since nothing of it would fail.
+
+    Args:
+        representation: The represented network.
+        optimizer: Its optimizer.
+        total_steps: Steps of the whole run.
+        by: Step by which every prunable weight must have had a gradient.
+        roles: Whether the topology treats the first or the last layer apart.
+    """
+
+    def __init__(self, representation: Representation, optimizer: Optimizer, total_steps: int, *, by: int, roles: bool):
+        self._representation = representation
+        self._optimizer = optimizer
+        self._total = total_steps
+        self._by = by
+        self._unreached = set(representation.slots)
+        self._begun = False
+        self._order: CallOrder | None = None
+        if roles and representation.ends is None:
+            self._order = CallOrder([slot.target for slot in representation.slots.values()])
+
+    def before_step(self, step: int) -> None:
+        """Refuse a step after the last one, and check the layers before the first one.
+
+        Raises:
+            TrainingError: with both numbers of steps, or the name of a layer.
+            ValueError: if another layer is first or last than was assumed.
+        """
+        if step >= self._total:
+            raise TrainingError(
+                f"step {step + 1} is one more than total_steps = {self._total}, after which every schedule has ended: "
+                "call finalize(), or attach with the number of steps that you train"
+            )
+        if not self._begun:
+            self._begun = True
+            self.check_layers()
+            if self._order is not None:
+                self._order.check()
+
+    def after_backward(self, step: int) -> None:
+        """Check that gradients reach every prunable weight.
+
+        Raises:
+            TrainingError: naming weights that had none so far.
+        """
+        if not self._unreached:
+            return
+        slots = self._representation.slots
+        for name in list(self._unreached):
+            parameters = slots[name].parameters
+            if any(p.grad is not None for p in parameters) or not any(p.requires_grad for p in parameters):
+                self._unreached.discard(name)
+        # where no parameter at all has a gradient, masks are tried without data
+        if self._unreached and step + 1 >= self._by and len(self._unreached) < len(slots):
+            raise TrainingError(
+                f"no gradient has reached {_few(sorted(self._unreached))} in {step + 1} steps: the forward pass does "
+                "not use it, so its masks would mean nothing; remove the layer, or freeze its weight "
+                "(requires_grad = False) before attach"
+            )
+
+    def check_layers(self) -> None:
+        """Check that the layers are still in the network and their tensors in the optimizer.
+
+        Raises:
+            TrainingError: naming a layer or tensor that was replaced.
+        """
+        present = {id(module) for module in self._representation.model.modules()}
+        owned = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
+        for name, slot in self._representation.slots.items():
+            if id(slot.module) not in present:
+                raise TrainingError(
+                    f"the layer of {name} is no longer in the network, so its masks act on nothing: replace layers "
+                    "before represent() and attach()"
+                )
+            if any(p.requires_grad and id(p) not in owned for p in slot.parameters):
+                raise TrainingError(
+                    f"the optimizer does not own the tensor that {name} has now: it was replaced after the optimizer "
+                    "was built"
+                )
+
+
+def _few(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
