@@ -237,7 +237,3 @@ def main() -> None:
 def _leave(message: str, code: int) -> None:
     print(message, file=sys.stderr)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""`python -m experiments.cli` is `ham`, for a Python whose scripts are not on the path."""
+
+from .main import main
+
+main()
