@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparsity import MaskSet, NoOptions, Representation, Topology, option, registry
+from sparsity import MaskSet, NoOptions, OptionError, Representation, Topology, option, registry
 from sparsity.dynamic import MaskUpdates, UpdateOptions, keep_largest, random_scores
 from sparsity.testing import SHORT, check_declaration, check_pair, check_representation, check_topology
 
@@ -157,11 +157,17 @@ def test_what_is_wrong_with_a_representation_is_said(changes: dict[str, Any], me
         check_representation(type("Doubled", (Doubled,), {"__doc__": "Wrong.", **changes}))
 
 
+@pytest.mark.usefixtures("open_registry")
 def test_a_pair_is_named_in_the_message():
+    @registry.register_topology("off")
+    class Off(registry.topology("random")):
+        def expected_active(self, shapes, sparsity):
+            return super().expected_active(shapes, sparsity) - 1
+
     with pytest.raises(
-        AssertionError, match="topology 'rigl' with representation 'plain' and options {'rigl': {'update_e"
+        AssertionError, match="topology 'off' with representation 'plain' and options {'off': {'allocation': 'unif"
     ):
-        check_pair("rigl", "plain", options={"rigl": {"update_every": 4, "average": 9}})
+        check_pair("off", "plain", options={"off": {"allocation": "uniform"}})
 
 
 def test_short_options_are_of_registered_methods():
