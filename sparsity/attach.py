@@ -166,7 +166,7 @@ def prepare(
     levels = chosen.plan(sparsity).levels
     if levels > 1 and total_steps % (steps_per_epoch or total_steps):
         raise ValueError(f"topology {topology!r} trains several times: total_steps must be whole epochs")
-    chosen.check_run(representation.shapes(by_role=chosen.by_role), sparsity, total_steps * levels)
+    chosen.check_run(representation.shapes(by_role=bool(chosen.roles)), sparsity, total_steps * levels)
     if cls.needs_probe and probe is not None and sparsity > 0:
         chosen.check_probe(probe)
     return chosen

@@ -95,7 +95,9 @@ def _keeps_zeros(module: nn.Module) -> bool | None:
             layer(_some_input(layer).to(weight.dtype))
     except Exception:  # whatever a layer raises that needs other arguments
         return None
-    return None if not seen.operands else not any(bool(operand[pruned].any()) for operand in seen.operands)
+    if not seen.operands:
+        return None
+    return all(any(not bool(way[pruned].any()) for way in operand) for operand in seen.operands)
 
 
 def _some_input(layer: nn.Module) -> Tensor:
@@ -111,7 +113,7 @@ class _Products(TorchFunctionMode):
     def __init__(self, shape: torch.Size):
         super().__init__()
         self._shape = shape
-        self.operands: list[Tensor] = []
+        self.operands: list[list[Tensor]] = []  # each as it is and transposed, where that fits
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -119,8 +121,8 @@ class _Products(TorchFunctionMode):
         if getattr(func, "__name__", "") in _PRODUCTS:
             for operand in (*args, *(kwargs or {}).values()):
                 if isinstance(operand, Tensor):
-                    for turned in (operand, operand.mT if operand.ndim >= 2 else operand):
-                        if turned.shape == self._shape:
-                            self.operands.append(turned.detach().clone())
-                            break
+                    ways = [operand] if operand.ndim < 2 else [operand, operand.mT]
+                    fitting = [way.detach().clone() for way in ways if way.shape == self._shape]
+                    if fitting:
+                        self.operands.append(fitting)
         return func(*args, **(kwargs or {}))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from .targets import Target
+
+_ROLES = ("first", "last")
 
 
 def first_and_last(model: nn.Module, found: Sequence[Target]) -> tuple[str, str] | None:
@@ -58,10 +60,12 @@ class CallOrder:
 
     Args:
         found: The targets, in the order that is assumed.
+        roles: The roles that matter: first, last.
     """
 
-    def __init__(self, found: Sequence[Target]):
-        self._expected = found[0].name, found[-1].name
+    def __init__(self, found: Sequence[Target], roles: Collection[str]):
+        ends = zip(_ROLES, (found[0].name, found[-1].name), strict=True)
+        self._expected = {role: name for role, name in ends if role in roles}
         self._called: list[str] = []
         self._handles = [target.module.register_forward_hook(self._note(target.name)) for target in found]
 
@@ -80,12 +84,10 @@ class CallOrder:
         """
         for handle in self._handles:
             handle.remove()
-        for role, expected, actual in zip(("first", "last"), self._expected, self._ends(), strict=True):
-            if actual not in (None, expected):
+        ends = dict(zip(_ROLES, self._called[:1] + self._called[-1:], strict=False))
+        for role, expected in self._expected.items():
+            if (actual := ends.get(role, expected)) != expected:
                 raise ValueError(
                     f"dense: {expected} was taken for the {role} layer, since it is registered {role}, but {actual} is "
                     f"called {role}: name the layers that stay dense, such as dense: [{actual.removesuffix('.weight')}]"
                 )
-
-    def _ends(self) -> tuple[str | None, str | None]:
-        return (self._called[0], self._called[-1]) if self._called else (None, None)

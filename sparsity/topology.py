@@ -223,9 +223,9 @@ class Topology(Stateful):
         return () if named is None else named(shapes)
 
     @property
-    def by_role(self) -> bool:
-        """Whether it treats the first or the last layer apart, so that the order of calls must be known."""
-        return bool(getattr(self.options, "by_role", False))
+    def roles(self) -> tuple[str, ...]:
+        """Roles of layers that are treated apart, for which the order of calls must be known: first, last."""
+        return getattr(self.options, "roles", ())
 
     def check_run(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float, total_steps: int) -> None:
         """Refuse a run in which the method could not do what it states; called before training starts.

@@ -10,6 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from sparsity.masking.selection import NotFinite
+from sparsity.options import TrainingError
 from sparsity.representation import Representation
 from sparsity.topology import Topology
 
@@ -95,6 +96,6 @@ class Course(MaskedNetwork):
                 if not bool(torch.isfinite(read(name)).all())
             ]
             cause = f": the {found[0]} hold NaN or infinity{' (and others)' if len(found) > 1 else ''}" if found else ""
-            raise NotFinite(
+            raise TrainingError(
                 f"step {self._step}: masks are due, but {error}{cause}; the training has diverged"
             ) from None

@@ -55,7 +55,7 @@ class SparseTraining(Course):
         super().__init__(topology, representation, optimizer, settings)
         self._final: dict[str, int] | None = None
         if self.sparsity > 0:
-            if topology.by_role:
+            if topology.roles:
                 self.shapes = representation.shapes(by_role=True)
             dense = topology.dense_layers(self.shapes)
             self.prunable = {name: shape for name, shape in self.shapes.items() if name not in dense}
@@ -66,7 +66,7 @@ class SparseTraining(Course):
             optimizer,
             self.total_steps,
             by=min(SOON, self.steps_per_epoch, self.total_steps),
-            roles=self.sparsity > 0 and topology.by_role,
+            roles=topology.roles if self.sparsity > 0 else (),
         )
         before = starts.pattern(representation)
         initial = topology.initial_masks(self)
@@ -193,7 +193,8 @@ class SparseTraining(Course):
         if not self.level_ended:
             raise TrainingError("next_level() is called between two trainings alone, where level_ended is true")
         self.levels.index += 1
-        self.topology.next_level(self)
+        with self._selecting():
+            self.topology.next_level(self)
         self.levels.rewind()
         self.zero_pruned()
         moments.clear(self.optimizer)
@@ -225,7 +226,8 @@ class SparseTraining(Course):
             log.warning("%s: schedules have not ended", early)
         try:
             self._watch.check_layers()
-            self.topology.finalize(self)
+            with self._selecting():
+                self.topology.finalize(self)
             self.zero_pruned()
             self.cost.advance(self._step, self.densities())
             self._check_count(early)

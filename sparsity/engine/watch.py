@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch.optim import Optimizer
 
 from sparsity.options import TrainingError
@@ -19,10 +21,18 @@ class Watch:
         optimizer: Its optimizer.
         total_steps: Steps of the whole run.
         by: Step by which every prunable weight must have had a gradient.
-        roles: Whether the topology treats the first or the last layer apart.
+        roles: Roles of layers that the topology treats apart: first, last.
     """
 
-    def __init__(self, representation: Representation, optimizer: Optimizer, total_steps: int, *, by: int, roles: bool):
+    def __init__(
+        self,
+        representation: Representation,
+        optimizer: Optimizer,
+        total_steps: int,
+        *,
+        by: int,
+        roles: Collection[str],
+    ):
         self._representation = representation
         self._optimizer = optimizer
         self._total = total_steps
@@ -31,7 +41,7 @@ class Watch:
         self._begun = False
         self._order: CallOrder | None = None
         if roles and representation.ends is None:
-            self._order = CallOrder([slot.target for slot in representation.slots.values()])
+            self._order = CallOrder([slot.target for slot in representation.slots.values()], roles)
 
     def before_step(self, step: int) -> None:
         """Refuse a step after the last one, and check the layers before the first one.

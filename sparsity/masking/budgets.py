@@ -46,9 +46,9 @@ class DenseLayers:
     )
 
     @property
-    def by_role(self) -> bool:
-        """Whether `dense` names layers by their role, so that the order of calls must be known."""
-        return self.dense in ("first", "last", "first_last")
+    def roles(self) -> tuple[str, ...]:
+        """Roles by which `dense` names layers, for which the order of calls must be known: first, last."""
+        return tuple(self.dense.split("_")) if self.dense in ("first", "last", "first_last") else ()
 
     def dense_layers(self, shapes: Shapes) -> tuple[str, ...]:
         """Return the names of the layers left dense."""
