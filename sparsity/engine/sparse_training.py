@@ -30,8 +30,8 @@ from sparsity.topology import Topology
 from . import moments, starts
 from .course import Course
 from .passes import Passes, check_call, needs_closure
+from .promises import SOON, Promises
 from .settings import RunSettings
-from .watch import SOON, Watch
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class SparseTraining(Course):
             self.prunable = {name: shape for name, shape in self.shapes.items() if name not in dense}
         self.skipped = 0
         self.probe = probe
-        self._watch = Watch(
+        self._promises = Promises(
             representation,
             optimizer,
             self.total_steps,
@@ -115,7 +115,7 @@ class SparseTraining(Course):
             scaler.unscale_(self.optimizer)
             finite = self._all_finite()
         self._dense_grad_read = False
-        self._watch.after_backward(self._step)
+        self._promises.after_backward(self._step)
         with self._selecting():
             moves = not finite or self.topology.after_backward(self)
         if moves:
@@ -137,7 +137,7 @@ class SparseTraining(Course):
         densities = self.densities()
         self.cost.advance(self._step, densities)
         self.tell_emptied(densities)
-        self._watch.check_layers()
+        self._promises.check_layers()
         with self._selecting():
             self.representation.after_epoch(self, metrics() if metrics and self.representation.needs_metrics else {})
 
@@ -158,7 +158,7 @@ class SparseTraining(Course):
         check_call(self.optimizer, closure, scaler)
         if self.level_ended:
             raise TrainingError(f"level {self.level} has ended: call next_level() before the next step")
-        self._watch.before_step(self._step)
+        self._promises.before_step(self._step)
 
     def _move_weights(self, finite: bool, scaler: torch.amp.GradScaler | None, passes: Passes | None) -> None:
         """Do the optimizer's step, with masked gradients; a loss scaler leaves it out if they are not finite."""
@@ -225,7 +225,7 @@ class SparseTraining(Course):
             early = f"finalize() was called after {self._step} of {self.total_steps} steps{of_levels}"
             log.warning("%s: schedules have not ended", early)
         try:
-            self._watch.check_layers()
+            self._promises.check_layers()
             with self._selecting():
                 self.topology.finalize(self)
             self.zero_pruned()

@@ -72,7 +72,12 @@ def test_pilot_follows_the_training_accuracy_and_cuts_at_the_end(tmp_path: Path)
 
 @pytest.mark.parametrize("topology", ["random", "rigl"])
 def test_spred_leaves_the_sparsity_to_a_topology_that_aims_at_it(tmp_path: Path, topology: str) -> None:
-    overrides = [f"topology={{name: {topology}, sparsity: 0.9}}", "representation.name=spred", "optimizer.lr=0.05"]
+    schedule = ", update_every: 5" if topology == "rigl" else ""
+    overrides = [
+        f"topology={{name: {topology}, sparsity: 0.9{schedule}}}",
+        "representation.name=spred",
+        "optimizer.lr=0.05",
+    ]
     train(tiny_spec(tmp_path, *overrides), tmp_path / "run")
     assert "cut" not in result(tmp_path / "run")["events"]
     assert result(tmp_path / "run")["sparsity"] == pytest.approx(0.9, abs=1e-3)

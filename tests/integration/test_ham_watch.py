@@ -45,7 +45,11 @@ def test_a_run_says_within_a_hundred_steps_that_alpha_does_not_fit(
 
 
 def test_looking_changes_no_result_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = tiny_spec(tmp_path, "optimizer.ham={alpha: 0.1, scale_free: true}", "topology={name: rigl, sparsity: 0.9}")
+    spec = tiny_spec(
+        tmp_path,
+        "optimizer.ham={alpha: 0.1, scale_free: true}",
+        "topology={name: rigl, sparsity: 0.9, update_every: 5}",
+    )
     train(spec, tmp_path / "whole")
     train_until(spec, tmp_path / "cut", STEPS_PER_EPOCH + 1)
     train(spec, tmp_path / "cut")

@@ -54,9 +54,9 @@ def test_what_is_not_neutral_does_change_the_weights(tmp_path: Path) -> None:
 ROWS = {
     "dense": [],
     "random": ["topology={name: random, sparsity: 0.9}"],
-    "rigl": ["topology={name: rigl, sparsity: 0.9}"],
+    "rigl": ["topology={name: rigl, sparsity: 0.9, update_every: 5}"],
     "acdc": ["topology={name: acdc, sparsity: 0.9}"],
-    "ham": ["topology={name: rigl, sparsity: 0.9}", "optimizer.ham={}"],
+    "ham": ["topology={name: rigl, sparsity: 0.9, update_every: 5}", "optimizer.ham={}"],
     "adamw": ["optimizer.name=adamw"],
     "product": ["representation.name=product"],
     "bar": ["representation.name=bar"],

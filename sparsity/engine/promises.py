@@ -1,4 +1,4 @@
-"""`Watch`: what a training promised, compared with what happens to it: its steps, its layers, its gradients."""
+"""`Promises`: what a training promised, compared with what happens to it: its steps, its layers, its gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsity.roles import CallOrder
 SOON = 10  # steps after which every prunable weight must have had a gradient
 
 
-class Watch:
+class Promises:
     """Finds what a method could not find by itself, since nothing of it would fail.
 
     Args:
