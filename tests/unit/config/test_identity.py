@@ -44,8 +44,9 @@ def test_identity_is_the_hash_of_the_canonical_json():
     del content["data"]["image_size"], content["model"]["options"], content["model"]["init"], content["loss"]
     del content["model"]["weights"]
     del content["optimizer"]["sam"], content["optimizer"]["ema_decay"], content["optimizer"]["sparse_opt"]
-    for key in ("dense", "rebudget", "unit", "batch_reference", "average", "also_step", "at_start"):
+    for key in ("dense", "rebudget", "unit", "batch_reference", "average", "also_step", "at_start", "rounding"):
         del content["topology"][key]
+    del content["topology"]["final_drop_fraction"]
     for key in ("per", "milestones", "gamma"):
         del content["schedule"][key]
     for key in ("accumulate", "compile", "sync_batch_norm", "deterministic", "tf32"):

@@ -401,7 +401,7 @@ def test_a_resolved_method_has_all_its_options():
         "topology.name=rigl", "topology.sparsity=0.9", "topology.drop_fraction=1", "representation.name=sign_in"
     )
     dumped = spec.model_dump()
-    times = ["update_every", "unit", "batch_reference", "drop_fraction", "end"]
+    times = ["update_every", "unit", "batch_reference", "drop_fraction", "final_drop_fraction", "rounding", "end"]
     later = ["average", "also_step", "at_start"]
     assert list(dumped["topology"]) == ["name", "sparsity", "dense", "rebudget", "allocation", *times, *later]
     assert spec.topology.options.drop_fraction == 1.0
