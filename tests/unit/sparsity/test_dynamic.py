@@ -427,7 +427,7 @@ def grown(optimizer: type[torch.optim.Optimizer], representation: str = "plain",
     model = small_net()
     rep = sparsity.represent(model, representation)
     values = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
-    inner = optimizer(rep.param_groups(), lr=0.01, **values)
+    inner = optimizer(rep.param_groups(weight_decay=0.01), lr=0.01, **values)
     settings = {"sparsity": 0.8, "total_steps": 9, "unit": "step", "update_every": 3, **options}
     sparse = sparsity.attach("snfs", model, inner, **settings)
     before = dict(sparse.masks)
@@ -443,6 +443,8 @@ def test_a_grown_weight_moves_on_with_the_dense_momentum():
         held = optimizer.state[sparse.representation.slots[name].factors[0]]["momentum_buffer"]
         assert torch.equal(held[mask], v[name][mask])
         assert not held[~sparse.masks[name]].any()
+        there = sparse.masks[name] & ~mask
+        assert not torch.isclose(held[there], v[name][there]).any()  # its own, which has weight decay
 
 
 @pytest.mark.parametrize(
