@@ -144,6 +144,6 @@ def _projections(prefix: str, attention: nn.MultiheadAttention) -> Iterator[Targ
 def _is_frozen(target: Target) -> bool:
     if parametrize.is_parametrized(target.module, target.tensor):
         held = target.module.parametrizations[target.tensor]  # pyright: ignore
-        return not any(parameter.requires_grad for parameter in held.parameters())
+        return not any(parameter.requires_grad for parameter in held.parameters())  # pyright: ignore
     held = target.module._parameters.get(target.tensor)
     return held is not None and not held.requires_grad
