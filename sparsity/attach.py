@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -167,6 +168,9 @@ def prepare(
     if levels > 1 and total_steps % (steps_per_epoch or total_steps):
         raise ValueError(f"topology {topology!r} trains several times: total_steps must be whole epochs")
     chosen.check_run(representation.shapes(by_role=bool(chosen.roles)), sparsity, total_steps * levels)
+    representation.check_run(
+        math.ceil(total_steps * levels / (steps_per_epoch or total_steps)), 0.0 if cls.uses_sparsity else sparsity
+    )
     if cls.needs_probe and probe is not None and sparsity > 0:
         chosen.check_probe(probe)
     return chosen

@@ -37,12 +37,14 @@ class OptionError(ValueError):
 
     Attributes:
         key: Name of the offending option.
+        section: Whose option it is, "topology" or "representation".
         reason: What is wrong and what is allowed, without the key.
     """
 
-    def __init__(self, key: str, reason: str):
+    def __init__(self, key: str, reason: str, section: str = "topology"):
         super().__init__(f"{key}: {reason}")
         self.key = key
+        self.section = section
         self.reason = reason
 
 

@@ -132,6 +132,17 @@ class Representation(Stateful):
             OptionError: with the option's name.
         """
 
+    def check_run(self, epochs: int, sparsity: float) -> None:
+        """Refuse a run in which the method could not do what it states; called before training starts.
+
+        Args:
+            epochs: Length of training in epochs.
+            sparsity: Target that the representation must reach, `Context.sparsity_left`.
+
+        Raises:
+            OptionError: with the option's name.
+        """
+
     def decay_of(self, factor: str, weight_decay: float) -> float:
         """Return the weight decay of one kind of trained tensor."""
         return weight_decay

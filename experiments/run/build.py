@@ -103,7 +103,7 @@ def build(spec: Spec, world: World = ALONE) -> RunObjects:
     shard = Shard(world.rank, world.size)
     data = datasets.build(spec.data, spec.seed, device, runtime.channels_last, shard)
     model = build_model(spec, data)
-    macs = count_macs(model, data)
+    macs = count_macs(model, (data.in_channels, data.image_size, data.image_size))
     if runtime.sync_batch_norm:
         model = _synchronised(model, device)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
@@ -134,14 +134,14 @@ def build(spec: Spec, world: World = ALONE) -> RunObjects:
     return RunObjects(model, forward, average, data, optimizer, scaler, sparse, macs, device)
 
 
-def count_macs(model: nn.Module, data: Outline) -> dict[str, int]:
+def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
     """Count the multiply-adds of each prunable layer for one image.
 
     Raises:
         UserError: if the network leaves a prunable layer out of its forward pass.
     """
     try:
-        return layer_macs(model, (data.in_channels, data.image_size, data.image_size))
+        return layer_macs(model, input_shape)
     except Infeasible as error:
         raise UserError(str(error), where="model.name") from error
 
@@ -157,7 +157,7 @@ def refusals_named() -> Iterator[None]:
     try:
         yield
     except OptionError as error:
-        raise UserError(error.reason, where=f"topology.{error.key}") from error
+        raise UserError(error.reason, where=f"{error.section}.{error.key}") from error
     except Infeasible as error:
         raise UserError(str(error), where="topology") from error
 

@@ -38,7 +38,7 @@ def check(spec: Spec, data: Outline) -> None:
         weights.check(network.state_dict(), spec.model.weights)
     with torch.device("meta"):
         try:
-            count_macs(network, data)
+            count_macs(network, (data.in_channels, data.image_size, data.image_size))
             representation = sparsity.represent(network, spec.representation.name, options=spec.representation.options)
         except ValueError as error:  # nothing to prune, tied weights
             raise UserError(str(error), where="model.name") from error

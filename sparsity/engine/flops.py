@@ -24,7 +24,7 @@ from sparsity.targets import Target, targets, unwrapped
 
 _aten = torch.ops.aten
 # product -> positions of its two operands
-_PRODUCTS = {
+_PRODUCTS: dict[Any, tuple[int, int]] = {
     _aten.mm.default: (0, 1),
     _aten.bmm.default: (0, 1),
     _aten.addmm.default: (1, 2),
