@@ -77,6 +77,7 @@ def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -
         RunFailure: if some runs failed, after all others are done.
     """
     folder = runs_root / sweep.name
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / names.MANIFEST, manifest(sweep))
     todo = pending(sweep, runs_root)
     tasks = [

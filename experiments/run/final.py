@@ -95,8 +95,9 @@ def finish(training: Training) -> dict[str, Any]:
 
 def _write(training: Training, result: dict[str, Any]) -> None:
     folder, content = training.folder, {"model": training.objects.model.state_dict()}
-    checkpoint.write(folder / names.WEIGHTS, training.identity, training.spec.seed, content)
-    write_json(folder / names.RESULT, result)
+    check = training.writer.check
+    checkpoint.write(folder / names.WEIGHTS, training.identity, training.spec.seed, content, check)
+    write_json(folder / names.RESULT, result, check)
     training.checkpoints.clear()
     training.writer.finish(result)
     numbers = result["accuracy"], training.spec.data.evaluate_on, result["sparsity"]

@@ -228,7 +228,7 @@ class Training:
         # all ranks give their part
         content = state.collect(self.objects, self.progress, self._watch, self.writer.sync(), self.world)
         if self.world.is_main:
-            self.writer.saved(self.checkpoints.save(self.progress.step, content))
+            self.writer.saved(self.checkpoints.save(self.progress.step, content, self.writer.check))
         self._saved = time.monotonic()
 
     def _interrupt(self) -> None:

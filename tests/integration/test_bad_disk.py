@@ -9,7 +9,6 @@ import os
 import pickle
 import resource
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,7 +33,7 @@ from small_runs import (
 from experiments.config.identity import identity
 from experiments.errors import RunFailure
 from experiments.run import runner
-from experiments.rundir import checkpoint, files
+from experiments.rundir import checkpoint, files, process
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 
@@ -149,7 +148,7 @@ def neighbour() -> Iterator[subprocess.Popen]:
 
 
 def test_a_run_that_another_process_writes(ham: Ham, tmp_path: Path, half: Path, neighbour: subprocess.Popen) -> None:
-    claimed = {"pid": neighbour.pid, "host": socket.gethostname(), "started": None}
+    claimed = {"pid": neighbour.pid, "home": process.home(), "host": "h", "job": None, "restarts": 0}
     (half / "attempts/0002.json").write_text(json.dumps(claimed))
     before = contents(half)
     called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
