@@ -93,11 +93,16 @@ def sweep(
     ] = None,
 ) -> None:
     """Train all networks of a table that have no result yet: rows × columns × seeds."""
-    from experiments.launch.local import default_jobs, pending, run_sweep
+    from experiments.launch.local import default_jobs, run_sweep
+    from experiments.launch.table import check as left_out
+    from experiments.run import reuse
 
     from .terminal import SweepBars
 
     table = _expand(_load(config, overrides))
+    table = reuse.placed(table, out / table.name)
+    if (lost := left_out(table, out / table.name)) is not None:
+        print(lost, file=sys.stderr)
     if cluster is Cluster.slurm:
         from slurm import submit
 
@@ -105,7 +110,7 @@ def sweep(
         return
     if profile is not None:
         raise UserError("belongs to --cluster slurm", "--profile")
-    todo = pending(table, out)
+    todo = reuse.pending(table, out / table.name)
     if dry_run:
         for cell in todo:
             print(out / table.name / cell.path)
@@ -205,15 +210,17 @@ def _expand(loaded: Loaded) -> Sweep:
 
 
 def _single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:
-    from experiments.config.identity import identity
+    from experiments.config.identity import identity_with_data
     from experiments.config.resolve import resolve
-    from experiments.config.sweep import slug
+    from experiments.config.sweep import run_name
+    from experiments.run import reuse
     from experiments.run.check import check_all
 
     spec = resolve(loaded)
     check_all([(loaded.config, spec)])
-    hashed = identity(spec, _content_hash(spec))
-    return spec, hashed, out / f"{slug(spec.label or loaded.path.stem)}-{hashed}-s{spec.seed}"
+    hashed = identity_with_data(spec)
+    name = run_name(spec.label or loaded.path.stem, hashed, spec.seed)
+    return spec, hashed, reuse.place(out / name, hashed, spec.seed)
 
 
 def main() -> None:

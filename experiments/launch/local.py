@@ -9,15 +9,14 @@ from typing import Any
 
 from experiments.config.resolve import from_mapping
 from experiments.config.schema import Spec
-from experiments.config.sweep import Sweep, manifest
+from experiments.config.sweep import Sweep
 from experiments.errors import Interrupted, RunFailure
 from experiments.ranks import distributed
-from experiments.run import runner
+from experiments.run import reuse, runner
 from experiments.run.numerics import same_arithmetic
 from experiments.rundir import names
-from experiments.rundir.files import write_json
-from experiments.rundir.outcome import read_result
 
+from . import table
 from .pool import Listener, Task, run_all
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -77,9 +76,8 @@ def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -
         RunFailure: if some runs failed, after all others are done.
     """
     folder = runs_root / sweep.name
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / names.MANIFEST, manifest(sweep))
-    todo = pending(sweep, runs_root)
+    table.write(sweep, folder)
+    todo = reuse.pending(sweep, folder)
     tasks = [
         Task(
             name=cell.path,
@@ -102,8 +100,3 @@ def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -
             "the others are complete, and the same command tries these again",
             where=str(folder),
         )
-
-
-def pending(sweep: Sweep, runs_root: Path) -> list[Any]:
-    """Return the runs of a sweep without a result, each once, in table order."""
-    return [cell for cell in sweep.runs if read_result(runs_root / sweep.name / cell.path) is None]

@@ -9,10 +9,9 @@ from typing import Any
 
 from experiments.config.schema import Spec
 from experiments.errors import RunFailure
-from experiments.models import weights
 from experiments.ranks.distributed import lost_ranks_named, share_buffers
 from experiments.rundir import checkpoint, names
-from experiments.rundir.attempts import ending
+from experiments.rundir.attempts import codes, ending
 from experiments.rundir.files import read_json_lines, write_json
 from sparsity.engine.flops import inference_fraction
 from sparsity.engine.sparse_training import SparseTraining
@@ -67,6 +66,8 @@ def finish(training: Training) -> dict[str, Any]:
     sizes = run.sparse.masks.sizes
     densities = {name: nonzero[name] / size for name, size in sizes.items()}
     measured = {
+        **({"initial_weights": run.initial_weights} if run.initial_weights is not None else {}),
+        "code": codes(folder),
         "accuracy": accuracy,
         **averaged,
         "loss": loss,
@@ -149,8 +150,6 @@ def _terms(spec: Spec) -> dict[str, Any]:
     options = spec.topology.options
     if spec.topology.sparsity > 0 and getattr(options, "dense", "none") != "none":
         terms |= {"dense_layers": options.dense, "rebudget": options.rebudget}
-    if spec.model.weights is not None:
-        terms["initial_weights"] = weights.content_hash(spec.model.weights)
     return terms
 
 

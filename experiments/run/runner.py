@@ -15,10 +15,12 @@ from experiments.errors import ClaimLost, Interrupted, LostRank, RunFailure, Sui
 from experiments.ranks.distributed import ALONE, World, lost_ranks_named
 from experiments.rundir import attempts, names, outcome
 from experiments.rundir.attempts import Attempt
-from experiments.rundir.environment import environment
+from experiments.rundir.checkpoint import found
+from experiments.rundir.environment import code, environment
 from experiments.rundir.files import remove_leftovers, write_json, write_text
 from experiments.rundir.log_file import logging_to
 
+from . import reuse
 from .final import carry_out
 from .numerics import switches
 from .training import OnStep, Stop, Training
@@ -60,7 +62,7 @@ def run(
         ClaimLost: if the directory was removed, or another process has taken it over.
         Interrupted: if `stop` said so.
     """
-    with _claimed(folder, world, stop if patient else None) as held:
+    with _claimed(spec, identity, folder, world, stop if patient else None) as held:
         if isinstance(held, Finished):
             return held.result
         log_path = folder / names.log_of(world.rank)
@@ -95,12 +97,12 @@ class Finished:
 
 
 @contextmanager
-def _claimed(folder: Path, world: World, stop: Stop | None) -> Iterator[Attempt | Finished]:
+def _claimed(spec: Spec, identity: str, folder: Path, world: World, stop: Stop | None) -> Iterator[Attempt | Finished]:
     """Claim the directory on rank 0 and tell all ranks the outcome, also an error; a finished run needs no claim."""
     held: Attempt | Finished | SuiteError | None = None
     if world.is_main:
         try:
-            held = _finished(folder) or _claim(folder, world, stop)
+            held = _finished(spec, identity, folder) or _claim(spec, identity, folder, world, stop)
         except SuiteError as error:
             held = error
         except OSError as error:
@@ -113,12 +115,12 @@ def _claimed(folder: Path, world: World, stop: Stop | None) -> Iterator[Attempt 
         yield held
 
 
-def _finished(folder: Path) -> Finished | None:
-    result = outcome.read_result(folder)
+def _finished(spec: Spec, identity: str, folder: Path) -> Finished | None:
+    result = reuse.finished(spec, identity, folder)
     return Finished(result) if result is not None else None
 
 
-def _claim(folder: Path, world: World, stop: Stop | None) -> Attempt | Finished:
+def _claim(spec: Spec, identity: str, folder: Path, world: World, stop: Stop | None) -> Attempt | Finished:
     folder.mkdir(parents=True, exist_ok=True)
     if stop is not None:
         waited = False
@@ -127,13 +129,19 @@ def _claim(folder: Path, world: World, stop: Stop | None) -> Attempt | Finished:
             waited = True
         if waited and stop():
             raise Interrupted("stopped while it waited; the same command goes on", where=str(folder))
-    attempt = attempts.claim(folder, world.size)
-    done = _finished(folder)  # another process may have finished it a moment ago
+    before = attempts.codes(folder)
+    attempt = attempts.claim(folder, world.size, identity=identity, seed=spec.seed, code=code())
+    done = _finished(spec, identity, folder)  # another process may have finished it a moment ago
     if done is not None:
         attempt.end("done")
         return done
     (folder / names.FAILURE).unlink(missing_ok=True)
     remove_leftovers(folder)
+    if found(folder) and before and before[-1] != code():
+        log.warning(
+            "%s: this run goes on under another version of the suite (%s after %s); its table says so",
+            *(folder, code(), before[-1]),
+        )
     return attempt
 
 

@@ -83,7 +83,7 @@ class WandbMirror:
         return wandb.init(
             mode=mode,  # pyright: ignore[reportArgumentType]
             dir=str(folder),
-            id=f"{identity}-s{spec.seed}",
+            id=f"{identity[:32]}-s{spec.seed}",
             resume="allow" if mode == "online" else None,
             entity=spec.tracking.entity,
             project=spec.tracking.project or "ham-suite",

@@ -207,6 +207,13 @@ def newest(folder: Path) -> dict[str, Any] | None:
     return {**(content if isinstance(content, dict) else {}), "attempt": max(numbers)}
 
 
+def codes(folder: Path) -> list[str]:
+    """Return the versions of the suite's code that the attempts of a run had, see `environment.code`, oldest first."""
+    records = [read_json(path) for path in sorted((folder / names.ATTEMPTS).glob("*.json"))]
+    found = [record.get("code") for record in records if isinstance(record, dict)]
+    return list(dict.fromkeys(code for code in found if isinstance(code, str)))
+
+
 def alive(folder: Path, owner: dict[str, Any]) -> bool:
     """Return whether an attempt may still be writing.
 

@@ -33,9 +33,9 @@ class RunState:
         path: The run's folder.
         state: "done"; "running": on a process of this host, or in a job that runs; "pending": its job waits;
             "elsewhere": held by a process of another host or container, which gave a sign of life lately;
-            "unknown": the scheduler does not answer for its job; "resumable": stopped with a checkpoint; "failed"; "lost": started or submitted,
-            without a result or an error, and no process or job will continue it; "not started", or "never submitted"
-            in a sweep that was submitted.
+            "unknown": the scheduler does not answer for its job; "resumable": stopped with a checkpoint; "failed";
+            "lost": started or submitted, without a result or an error, and no process or job will continue it;
+            "not started", or "never submitted" in a sweep that was submitted.
         step: Optimizer steps done, None if unknown.
         total: Steps of the whole run, None if unknown.
         left: Seconds until its end at the current speed, None unless it runs.

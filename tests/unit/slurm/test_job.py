@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from slurm_plans import cells
 
-from experiments.config.identity import identity
+from experiments.config.identity import identity, identity_with_data
 from experiments.errors import LostRank, RunFailure
 from experiments.launch.pool import Task, TaskResult
 from experiments.rundir import process
@@ -71,7 +71,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobRun:
         "SLURM_STEP_NUM_TASKS",
     ):
         monkeypatch.delenv(name, raising=False)
-    return JobRun(str(tmp_path / "run"), cell.identity, cell.row, cell.spec.model_dump())
+    return JobRun(str(tmp_path / "run"), identity_with_data(cell.spec), cell.row, cell.spec.model_dump())
 
 
 @pytest.fixture(autouse=True)
