@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
+import stat
 import subprocess
 import time
 from collections import Counter
@@ -12,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import Ham
 from processes import HAM, Command, wait_for
-from small_runs import contents, result, resumptions, tiny_spec, train, write_config
+from small_runs import contents, result, resumptions, tiny_spec, train, train_until, write_config
 
 from experiments.errors import ClaimLost
-from experiments.rundir import attempts, holder
+from experiments.launch import local
+from experiments.rundir import attempts, holder, process
 
 
 def at_step(number: int, act: Callable[[], object]) -> Callable[[int, int], None]:
@@ -136,3 +141,93 @@ def test_a_container_that_is_killed_and_comes_back_under_another_name_goes_on(tm
     assert len(resumptions(folder)) == 1
     events = Counter(json.loads(line)["event"] for line in (folder / "ledger.jsonl").read_text().splitlines())
     assert (events["start"], events["lost"], events["end"]) == (2, 1, 1)
+
+
+# ---- one folder, several commands ------------------------------------------------------------------------------------
+
+
+def table(folder: Path) -> tuple[object, ...]:
+    sweep = {"rows": {"A": {}, "B": {"optimizer.lr": 0.05}}, "seeds": [0, 1]}
+    return ("sweep", write_config(folder / "t.yaml", sweep=sweep), "--out", folder / "runs", "--jobs", 1)
+
+
+def test_two_sweeps_of_one_folder_share_the_work_and_both_end_well(tmp_path: Path) -> None:
+    with Command(tmp_path, *table(tmp_path)) as one, Command(tmp_path, *table(tmp_path)) as two:
+        codes = [command.process.wait(200) for command in (one, two)]
+    assert codes == [0, 0], one.err + two.err
+    assert "failed" not in one.err + two.err
+    assert len(list(tmp_path.glob("runs/t/*/result.json"))) == 4
+    trained = [path for path in tmp_path.glob("runs/t/*/ledger.jsonl") if path.read_text().count('"start"') != 1]
+    assert trained == []
+
+
+def test_a_sweep_waits_for_a_run_of_another_process_and_takes_it_over_if_that_one_dies(
+    ham: Ham, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ham(*table(tmp_path)).code == 0
+    (folder,) = (tmp_path / "runs/t").glob("b-*-s1")
+    (folder / "result.json").unlink()
+    with subprocess.Popen(["sleep", "60"]) as neighbour:
+        owner = attempts.newest(folder) or {}
+        del owner["ended"], owner["reason"]
+        started_at = process.started(neighbour.pid)
+        (folder / "attempts/0002.json").write_text(
+            json.dumps({**owner, "attempt": 2, "pid": neighbour.pid, "started": started_at})
+        )
+        waited = []
+
+        def sleep(_: float) -> None:
+            waited.append(len(list(folder.glob("attempts/*"))))
+            neighbour.kill()
+            neighbour.wait()
+
+        monkeypatch.setattr(local.time, "sleep", sleep)
+        called = ham(*table(tmp_path))
+    assert waited == [2]
+    assert called.code == 0
+    assert f"waiting for {folder}: process {neighbour.pid} on " in " ".join(called.err.split())
+    assert (attempts.newest(folder) or {})["attempt"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("kind", ["sweep", "run"])
+def test_signals_save_and_end_like_ctrl_c(ham: Ham, tmp_path: Path, number: signal.Signals, kind: str) -> None:
+    sweep = {"sweep": {"rows": {"A": {}}, "seeds": [0]}} if kind == "sweep" else {}
+    config = write_config(tmp_path / "t.yaml", **LONG | {"schedule__epochs": 4000}, **sweep)
+    with Command(tmp_path, kind, config, "--out", tmp_path / "runs") as command:
+        wait_for(lambda: list(tmp_path.rglob("runs/**/checkpoints/*.pt")), "a checkpoint")
+        command.process.send_signal(number)
+        assert command.process.wait(60) == 130
+        assert "the same command" in command.err
+        wait_for(lambda: not command.members(), "the end of all its processes")
+    (folder,) = (path.parent for path in tmp_path.rglob("ledger.jsonl"))
+    assert (attempts.newest(folder) or {})["reason"] == "stopped"
+
+
+def test_a_group_may_go_on_with_the_files_of_a_member(tmp_path: Path) -> None:
+    """Every file and folder of a run is open to the group where the umask says so."""
+    before = os.umask(0o002)
+    try:
+        train_until(tiny_spec(tmp_path), tmp_path / "run", 8)
+        half = closed(tmp_path / "run")
+        train(tiny_spec(tmp_path), tmp_path / "run")
+    finally:
+        os.umask(before)
+    assert half + closed(tmp_path / "run") == []
+
+
+def closed(folder: Path) -> list[str]:
+    return [path.name for path in [folder, *folder.rglob("*")] if not path.stat().st_mode & stat.S_IWGRP]
+
+
+def test_the_log_of_a_lost_run_comes_to_an_end(ham: Ham, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "one.yaml", **LONG | {"schedule__epochs": 4000})
+    with Command(tmp_path, "run", config, "--out", tmp_path / "runs") as command:
+        wait_for(lambda: list(tmp_path.glob("runs/*/checkpoints/*.pt")), "a checkpoint")
+        command.kill()
+    called = ham("logs", tmp_path / "runs", "--follow")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert called.code == 0
+    assert "started" in called.out
+    assert re.fullmatch(rf"{folder.name} is lost: process \d+ on .* died\n", called.err)
