@@ -39,6 +39,10 @@ class Busy(UserError):
     """Another live process holds this run directory."""
 
 
+class ClaimLost(SuiteError):
+    """This process no longer holds its run directory, which was removed or taken over; it must write nothing more."""
+
+
 class RunFailure(SuiteError):
     """A run could not be completed as specified, because of a NaN loss or a missed sparsity, for instance."""
 

@@ -74,16 +74,14 @@ def alone(folder: Path) -> Iterator[None]:
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            held = attempts.claim(folder)
+            claim = attempts.claim(folder)
             break
         except Busy:
             if time.monotonic() > until:
                 raise
             time.sleep(0.1)
-    try:
+    with attempts.held(claim):
         yield
-    finally:
-        held.end("done")
 
 
 def keep_runs(folder: Path, identifier: str, sweep: Sweep, homes: Collection[Path]) -> None:
@@ -105,7 +103,9 @@ def keep_runs(folder: Path, identifier: str, sweep: Sweep, homes: Collection[Pat
         }
         for one in sweep.runs
     ]
-    write_json(folder / names.SUBMISSIONS / identifier / _RUNS, {"folders": sorted(map(str, homes)), "runs": runs})
+    path = folder / names.SUBMISSIONS / identifier / _RUNS
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, {"folders": sorted(map(str, homes)), "runs": runs})
 
 
 def recorded_runs(folder: Path) -> dict[str, Cell]:

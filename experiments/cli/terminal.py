@@ -51,9 +51,15 @@ class SweepBars(Listener):
         """Move the bar of the task."""
         self._bars.update(self._ids[name], completed=done, total=total)
 
+    def waits(self, words: str) -> None:
+        """Say what is waited for."""
+        self._bars.console.print(Text(words), soft_wrap=True)
+
     def finished(self, name: str, outcome: TaskResult) -> None:
         """Remove the bar of the task, and print its error, if there is one."""
         self._bars.remove_task(self._ids.pop(name))
+        if outcome.busy:
+            return
         self._bars.advance(self._all)
         if outcome.error and not outcome.interrupted:
             # a Text, since brackets in an error would be read as markup

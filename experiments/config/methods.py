@@ -9,12 +9,14 @@ import dataclasses
 import importlib
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError, nearest
 
+from . import code
 from .problems import Problem, unknown_key
 from .schema import MethodSpec, RepresentationSpec, Spec, TopologySpec
 from .yaml_text import shown
@@ -43,7 +45,8 @@ def import_modules(names: Sequence[str], folders: Sequence[Path], place: str | N
         importlib.invalidate_caches()
     for name in names:
         try:
-            importlib.import_module(name)
+            with _nothing_left_behind():
+                code.digest(importlib.import_module(name))
         except Exception as error:  # whatever the user's module raises
             absent = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
             if absent:
@@ -54,6 +57,16 @@ def import_modules(names: Sequence[str], folders: Sequence[Path], place: str | N
                 fault = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
                 text = f"the module {name!r} fails on import: {fault}"
             raise UserError(f"imports: {text}", place) from error
+
+
+@contextmanager
+def _nothing_left_behind() -> Iterator[None]:
+    """Write no compiled files, which Python takes for those of a source that is edited within the same second."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def unknown_names(tree: Mapping[str, Any]) -> list[Problem]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.config.identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity, identity
+from experiments.config.identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity, identity_with_data
 from experiments.config.resolve import from_mapping, with_threshold_decay
 from experiments.config.schema import Spec
 from experiments.config.sweep import Cell
@@ -82,7 +82,8 @@ def _search(mapping: dict[str, Any], folder: Path, *, progress: Any, stop: Any) 
 
     def measure(decay: float) -> float:
         trial = _trial(spec, decay)
-        result = runner.run(trial, folder / f"{decay:.12g}", identity(trial), progress=progress, stop=stop)
+        hashed = identity_with_data(trial)
+        result = runner.run(trial, folder / f"{decay:.12g}", hashed, progress=progress, stop=stop)
         return result["sparsity"]
 
     decay, reached, runs = solve(measure, target)

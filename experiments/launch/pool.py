@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import Interrupted, RunFailure, SuiteError
+from experiments.errors import Busy, Interrupted, RunFailure, SuiteError
+
+from . import server, signals
 
 _GRACE = 60.0  # seconds that a stopped worker has to write its checkpoint
 
@@ -50,11 +51,13 @@ class TaskResult:
         value: What the function returned; None if it failed.
         error: Why it failed; None if it succeeded.
         interrupted: Whether it stopped at a checkpoint on request; `error` is then set too.
+        busy: Whether another process holds what it would work on; `error` then says which.
     """
 
     value: Any = None
     error: str | None = None
     interrupted: bool = False
+    busy: bool = False
 
 
 class Listener:
@@ -68,6 +71,9 @@ class Listener:
 
     def finished(self, name: str, outcome: TaskResult) -> None:
         """React to the end of a task."""
+
+    def waits(self, words: str) -> None:
+        """React to a wait for tasks that other processes work on."""
 
 
 class _Stop:
@@ -94,8 +100,9 @@ def _die_with_parent() -> None:
 
 
 def _work(task: Task, connection: Connection, threads: int) -> None:
-    # Ctrl-C reaches the whole terminal group, but the parent decides, and sends SIGTERM
+    # Ctrl-C and the end of a terminal reach the whole group, but the parent decides, and sends SIGTERM
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = _Stop()
     signal.signal(signal.SIGTERM, stop.request)
     _die_with_parent()
@@ -123,6 +130,8 @@ def _carry_out(task: Task, connection: Connection, threads: int, stop: _Stop) ->
             connection.send(("value", task.function(*task.arguments, progress=progress, stop=stop)))
     except Interrupted as error:
         connection.send(("interrupted", str(error)))
+    except Busy as error:
+        connection.send(("busy", str(error)))
     except (SuiteError, OSError) as error:
         connection.send(("error", str(error)))
     except Exception as error:
@@ -155,53 +164,47 @@ def run_all(
         The result of each task by its name. Tasks that were not started because of an interrupt are missing.
 
     Raises:
-        KeyboardInterrupt: after the workers have stopped at a checkpoint.
+        KeyboardInterrupt: after the workers have stopped at a checkpoint; SIGTERM and SIGHUP act like Ctrl-C.
         RunFailure: if no worker can be started.
     """
     context = multiprocessing.get_context("forkserver")
     # torch imports its compiler when the first optimizer is made, which would cost every worker two seconds
     context.set_forkserver_preload(["torch._dynamo", "experiments.run.runner", *preload])
-    _start_server(threads)
+    server.start(threads)
     waiting, outcomes = list(tasks), {}
     running: dict[Any, tuple[Task, Any]] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                task = waiting.pop(0)
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(task, theirs, threads), name=task.name)
-                try:
-                    process.start()
-                except EOFError:
-                    raise RunFailure("the process that workers are started from has ended unexpectedly") from None
-                theirs.close()
-                running[ours] = (task, process)
-                listener.started(task.name)
-            for connection in wait(list(running)):
-                _receive(connection, running, outcomes, listener)
+        with signals.like_ctrl_c():
+            _carry_on(context, threads, jobs, listener, waiting, running, outcomes)
     except KeyboardInterrupt:
         _stop(running)
         raise
     return outcomes
 
 
-def _start_server(threads: int) -> None:
-    """Start the server process with Ctrl-C and SIGTERM ignored from its first moment on, even while it imports.
-
-    A scheduler sends SIGTERM to all processes of a job. Workers handle it themselves, and the server must outlive them.
-    """
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    variable, wanted = "OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS")
-    os.environ[variable] = str(threads)  # read when the server process imports torch
-    try:
-        forkserver.ensure_running()
-    finally:
-        if wanted is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = wanted
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _carry_on(
+    context: Any,
+    threads: int,
+    jobs: int,
+    listener: Listener,
+    waiting: list[Task],
+    running: dict[Any, tuple[Task, Any]],
+    outcomes: dict[str, TaskResult],
+) -> None:
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            task = waiting.pop(0)
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(task, theirs, threads), name=task.name)
+            try:
+                process.start()
+            except EOFError:
+                raise RunFailure(f"the process that workers are started from has ended: {server.FEW}") from None
+            theirs.close()
+            running[ours] = (task, process)
+            listener.started(task.name)
+        for connection in wait(list(running)):
+            _receive(connection, running, outcomes, listener)
 
 
 def _receive(
@@ -224,6 +227,7 @@ def _receive(
         value=content[0] if kind == "value" else None,
         error=None if kind == "value" else content[0],
         interrupted=kind == "interrupted",
+        busy=kind == "busy",
     )
     outcomes[task.name] = outcome
     listener.finished(task.name, outcome)

@@ -9,10 +9,9 @@ from typing import Any
 
 from experiments.config.schema import Spec
 from experiments.errors import RunFailure
-from experiments.models import weights
 from experiments.ranks.distributed import lost_ranks_named, share_buffers
 from experiments.rundir import checkpoint, names
-from experiments.rundir.attempts import ending
+from experiments.rundir.attempts import codes, ending
 from experiments.rundir.files import read_json_lines, write_json
 from sparsity.engine.flops import inference_fraction
 from sparsity.engine.sparse_training import SparseTraining
@@ -68,6 +67,8 @@ def finish(training: Training) -> dict[str, Any]:
     sizes = run.sparse.masks.sizes
     densities = {name: nonzero[name] / size for name, size in sizes.items()}
     measured = {
+        **({"initial_weights": run.initial_weights} if run.initial_weights is not None else {}),
+        "code": codes(folder),
         "accuracy": accuracy,
         **averaged,
         "loss": loss,
@@ -96,8 +97,9 @@ def finish(training: Training) -> dict[str, Any]:
 
 def _write(training: Training, result: dict[str, Any]) -> None:
     folder, content = training.folder, {"model": training.objects.model.state_dict()}
-    checkpoint.write(folder / names.WEIGHTS, training.identity, training.spec.seed, content)
-    write_json(folder / names.RESULT, result)
+    check = training.writer.check
+    checkpoint.write(folder / names.WEIGHTS, training.identity, training.spec.seed, content, check)
+    write_json(folder / names.RESULT, result, check)
     training.checkpoints.clear()
     training.writer.finish(result)
     numbers = result["accuracy"], training.spec.data.evaluate_on, result["sparsity"]
@@ -149,8 +151,6 @@ def _terms(spec: Spec) -> dict[str, Any]:
     options = spec.topology.options
     if spec.topology.sparsity > 0 and getattr(options, "dense", "none") != "none":
         terms |= {"dense_layers": options.dense, "rebudget": options.rebudget}
-    if spec.model.weights is not None:
-        terms["initial_weights"] = weights.content_hash(spec.model.weights)
     return terms
 
 

@@ -69,6 +69,7 @@ def collect(run: RunObjects, progress: Progress, watch: HamWatch, metrics_bytes:
         "metrics_bytes": metrics_bytes,
         "seconds": progress.elapsed(),
         "ham_watch": watch.state_dict(),
+        "initial_weights": run.initial_weights,
     }
 
 
@@ -90,6 +91,7 @@ def restore(
         return 0, None
     state = found[1] if found is not None else checkpoints.read(saved)
     _load(run, state, str(saved.path))
+    run.initial_weights = state["initial_weights"]
     progress.step, progress.seconds = state["step"], state["seconds"]
     watch.load_state_dict(state.get("ham_watch"))  # else from before there was one
     _load_rank(run, progress.meter, state["ranks"], world)

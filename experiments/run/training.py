@@ -16,12 +16,13 @@ from torch.nn.functional import cross_entropy
 from experiments.config.schema import Spec
 from experiments.errors import Interrupted, RunFailure
 from experiments.ranks.distributed import StepVote, World, share_buffers
+from experiments.rundir import checkpoint
 from experiments.rundir.attempts import Attempt
 from experiments.rundir.checkpoint import Checkpoints
 from experiments.seeding import derived_seed
 from sparsity.options import TrainingError
 
-from . import state
+from . import reuse, state
 from .build import build
 from .ham_watch import HamWatch
 from .metrics import EpochMeter, evaluate
@@ -62,7 +63,8 @@ class Training:
         self._attempt, self._group = attempt, group
         self._on_step, self._stop = on_step, stop
         torch.manual_seed(derived_seed(spec.seed, *(("train", world.rank) if world.rank else ("train",))))
-        self.objects = build(spec, world)
+        resumes = world.broadcast(bool(checkpoint.found(self.folder)) if world.is_main else None)
+        self.objects = build(spec, world, resumes=resumes)
         self.progress = state.Progress(EpochMeter(self.objects.device))
         self.checkpoints = Checkpoints(self.folder, identity, spec.seed, spec.checkpoint.keep)
         self._watch = HamWatch(self.objects, is_main=world.is_main)
@@ -72,6 +74,8 @@ class Training:
     def start(self) -> None:
         """Resume from the newest checkpoint, if there is one, and open the files of this attempt."""
         kept, digest = state.restore(self.objects, self.progress, self._watch, self.checkpoints, self.world)
+        run = self.objects
+        reuse.check_used(self.spec, self.identity, run.data.content_hash, run.initial_weights, self.folder)
         self.writer = RunWriter(self._attempt, self.spec, self.identity, self._group, kept, is_main=self.world.is_main)
         self.writer.start(self.progress.step, digest)
 
@@ -228,7 +232,7 @@ class Training:
         # all ranks give their part
         content = state.collect(self.objects, self.progress, self._watch, self.writer.sync(), self.world)
         if self.world.is_main:
-            self.writer.saved(self.checkpoints.save(self.progress.step, content))
+            self.writer.saved(self.checkpoints.save(self.progress.step, content, self.writer.check))
         self._saved = time.monotonic()
 
     def _interrupt(self) -> None:

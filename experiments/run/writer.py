@@ -30,6 +30,7 @@ class RunWriter:
         self._is_main = is_main
         if not is_main:
             return
+        self._attempt = attempt
         self._metrics = JsonLines(attempt.folder / names.METRICS, keep=keep)
         self._ledger = Ledger(attempt)
         self._mirror = WandbMirror(spec, identity, attempt.folder, group)
@@ -51,6 +52,11 @@ class RunWriter:
         if self._is_main:
             self._metrics.write(content)
             self._mirror.log(content)
+
+    def check(self) -> None:
+        """Make sure that this process still holds the run; see `Attempt.check`."""
+        if self._is_main:
+            self._attempt.check()
 
     def sync(self) -> int:
         """Flush the metrics to the disk; return their length in bytes."""

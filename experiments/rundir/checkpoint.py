@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,10 +35,12 @@ class Saved(NamedTuple):
     path: Path
 
 
-def write(path: Path, identity: str, seed: int, state: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings, lists and dicts of one run atomically."""
+def write(
+    path: Path, identity: str, seed: int, state: dict[str, Any], check: Callable[[], None] = lambda: None
+) -> None:
+    """Write tensors, numbers, strings, lists and dicts of one run atomically, see `atomic`."""
     data = _pack(identity, seed, state)
-    with atomic(path) as file:
+    with atomic(path, check) as file:
         file.write(data)
 
 
@@ -59,12 +62,22 @@ class Checkpoints:
         self._seed = seed
         self._keep = keep
 
-    def save(self, step: int, state: dict[str, Any]) -> Saved:
-        """Write a checkpoint; older ones are removed only once it is complete on the disk."""
+    def save(self, step: int, state: dict[str, Any], check: Callable[[], None] = lambda: None) -> Saved:
+        """Write a checkpoint; older ones are removed only once it is complete on the disk.
+
+        The folder of the run must exist: a checkpoint in a folder made anew would belong to nothing.
+
+        Args:
+            step: Steps done.
+            state: What it holds.
+            check: Makes sure that this process still holds the run.
+        """
         data = _pack(self._identity, self._seed, state)
         digest = hashlib.sha256(data).hexdigest()[:16]
         path = self._folder / names.checkpoint(step, digest)
-        with atomic(path) as file:
+        check()
+        self._folder.mkdir(exist_ok=True)
+        with atomic(path, check) as file:
             file.write(data)
         new = Saved(step, digest, path)
         others = [saved for saved in found(self._folder.parent) if saved != new]

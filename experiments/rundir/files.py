@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,23 +15,28 @@ from experiments.errors import RunFailure
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
+def atomic(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[IO[bytes]]:
     """Open a file for writing that replaces `path` only once all of it is on the disk.
 
     The bytes go to a temporary file beside `path`, which is flushed to the disk and renamed. On an error, such as a
-    full disk, the temporary file is removed and `path` keeps its content.
+    full disk, the temporary file is removed and `path` keeps its content. The folder must exist: whoever writes into
+    a folder that somebody has removed must learn of it. The umask and the folder decide who may read and write.
+
+    Args:
+        path: The file.
+        check: Called when all is on the disk; an error from it keeps the old content.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    draft = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with draft.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644 & ~_umask())
-        os.replace(name, path)
+        check()
+        os.replace(draft, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         raise
     _sync_folder(path.parent)
 
@@ -42,16 +48,17 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+_NO_SUCH_CALL = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES)
+"""What file systems answer that cannot sync a folder; the content of the renamed file is on the disk anyway."""
 
 
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_CALL:
+            raise
     finally:
         os.close(descriptor)
 
@@ -62,9 +69,10 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON atomically; NaN becomes null, since JSON has none."""
-    write_text(path, json.dumps(_finite(value), indent=1) + "\n")
+def write_json(path: Path, value: Any, check: Callable[[], None] = lambda: None) -> None:
+    """Write readable JSON atomically, see `atomic`; NaN becomes null, since JSON has none."""
+    with atomic(path, check) as file:
+        file.write(json.dumps(_finite(value), indent=1).encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:
@@ -104,9 +112,10 @@ class JsonLines:
                 "remove the checkpoint to start this run anew",
                 where=str(path),
             )
+        good = path.read_bytes()[:keep] if keep else b""
+        with atomic(path) as file:  # a new file: an earlier writer that still lives has the old one, which nobody reads
+            file.write(good)
         self._file = path.open("ab")
-        self._file.truncate(keep)
-        self._file.seek(0, os.SEEK_END)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""

@@ -72,6 +72,7 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
     path = Path(output) if output is not None else sweep.directory / "report.html"
     page = render(sweep)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
     except OSError as error:
         raise UserError(f"the report cannot be written: {error.strerror}", where=str(path)) from error

@@ -110,11 +110,12 @@ def _pairs(sweep: SweepResults) -> str:
 def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]:
     """Return warnings about rows that are not comparable.
 
-    Reasons are few seeds, missed targets, unfinished runs, emptied layers, and evaluation on different parts.
+    Reasons are few seeds, missed targets, unfinished runs, emptied layers, evaluation on different parts, and
+    different versions of the suite.
     """
     cells = [measurements[row, column_id(column)] for row, column in sweep.first_cells()]
     found = [_few_seeds(sweep, cells), *_off_targets(sweep, cells), _unfinished(sweep, cells)]
-    found += [_emptied(sweep), _mixed(sweep)]
+    found += [_emptied(sweep), _mixed(sweep), _versions(sweep)]
     return tuple(text for text in found if text)
 
 
@@ -172,6 +173,20 @@ def _mixed(sweep: SweepResults) -> str:
         str(e.result.get("accuracy_on")) for e in sweep.entries if e.status == "done" and "accuracy_on" in e.result
     }
     return "Some runs were evaluated on the test part, others on the validation part." if len(parts) > 1 else ""
+
+
+def _versions(sweep: SweepResults) -> str:
+    """Name the versions of the suite's code with which the runs were trained, if there are several."""
+    rows: dict[str, dict[str, None]] = {}
+    for run in sweep.runs:
+        codes = run.result.get("code") or ()
+        text = " then ".join(map(str, codes)) if isinstance(codes, (list, tuple)) else str(codes)
+        if run.status == "done":
+            rows.setdefault(text or "unknown", {})[run.row] = None
+    if len(rows) < 2 and not any(" then " in text for text in rows):
+        return ""
+    named = "; ".join(f"{text} ({', '.join(names)})" for text, names in rows.items())
+    return f"Trained by different versions of the suite's code: {named}."
 
 
 def points(fraction: float, digits: int = 2) -> str:

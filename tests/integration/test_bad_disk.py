@@ -9,7 +9,6 @@ import os
 import pickle
 import resource
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,10 +30,10 @@ from small_runs import (
     write_config,
 )
 
-from experiments.config.identity import identity
+from experiments.config.identity import folder_suffix, identity_with_data
 from experiments.errors import RunFailure
 from experiments.run import runner
-from experiments.rundir import checkpoint, files
+from experiments.rundir import checkpoint, files, process
 
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 
@@ -43,15 +42,9 @@ from experiments.rundir import checkpoint, files
 def half(tmp_path: Path) -> Path:
     """A run that was stopped at step 10."""
     spec = tiny_spec(tmp_path)
-    folder = tmp_path / "runs" / f"tiny-{identity(spec, content_hash())}-s0"
-    train_until(spec, folder, 10, identity(spec, content_hash()))
+    folder = tmp_path / "runs" / f"tiny{folder_suffix(identity_with_data(spec), 0)}"
+    train_until(spec, folder, 10)
     return folder
-
-
-def content_hash() -> str:
-    from experiments.data import content_hash
-
-    return content_hash("synthetic", None)
 
 
 class Bomb:
@@ -106,7 +99,7 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_no_more(ham: Ham, tmp_p
     """One at each epoch's end and one where the run was stopped; the metrics are cut back with the state."""
     spec = tiny_spec(tmp_path)
     train(spec, tmp_path / "whole")
-    train_until(spec, half, 16, identity(spec, content_hash()))
+    train_until(spec, half, 16)
     older, newest = sorted((half / "checkpoints").iterdir())
     assert (newest.name[:13], older.name[:13]) == ("step-00000016", "step-00000012")
     newest.write_bytes(newest.read_bytes()[:-100])
@@ -149,7 +142,7 @@ def neighbour() -> Iterator[subprocess.Popen]:
 
 
 def test_a_run_that_another_process_writes(ham: Ham, tmp_path: Path, half: Path, neighbour: subprocess.Popen) -> None:
-    claimed = {"pid": neighbour.pid, "host": socket.gethostname(), "started": None}
+    claimed = {"pid": neighbour.pid, "home": process.home(), "host": "h", "job": None, "restarts": 0}
     (half / "attempts/0002.json").write_text(json.dumps(claimed))
     before = contents(half)
     called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
@@ -238,7 +231,7 @@ def test_a_log_on_a_full_disk_costs_nothing(tmp_path: Path, capfd: pytest.Captur
     (half / "log.txt").unlink()
     (half / "log.txt").symlink_to("/dev/full")
     spec = tiny_spec(tmp_path)
-    runner.run(spec, half, identity(spec, content_hash()))
+    runner.run(spec, half, identity_with_data(spec))
     assert capfd.readouterr() == ("", "")
 
 

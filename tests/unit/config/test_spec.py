@@ -480,7 +480,7 @@ def test_imports_that_fail(here, monkeypatch):
 
 def uncalibrated(config: str, *overrides: str) -> str:
     """The identity an uncalibrated configuration asks for."""
-    found = re.search(r"identity ([0-9a-f]{8})\)", refused(*overrides, config=config))
+    found = re.search(r"identity ([0-9a-f]{64})\)", refused(*overrides, config=config))
     assert found
     return found[1]
 

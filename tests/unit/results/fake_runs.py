@@ -190,6 +190,7 @@ def write_attempt(path: Path, number: int = 1, **changes: Any) -> None:
     claim = {
         "attempt": number,
         "pid": 1,
+        "home": None,
         "host": "login",
         "started": None,
         "node": "n0",

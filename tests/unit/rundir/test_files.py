@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +22,8 @@ def names(folder: Path) -> list[str]:
 
 
 def test_text_and_json_come_back(tmp_path: Path) -> None:
-    write_text(tmp_path / "new/folder/a.txt", "μ = 1\n")
-    assert (tmp_path / "new/folder/a.txt").read_text(encoding="utf-8") == "μ = 1\n"
+    write_text(tmp_path / "a.txt", "μ = 1\n")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "μ = 1\n"
     value = {"loss": float("nan"), "list": [1, float("inf"), (2.5, -float("inf"))], "text": "nan"}
     write_json(tmp_path / "a.json", value)
     assert json.loads((tmp_path / "a.json").read_text()) == {
@@ -33,14 +34,44 @@ def test_text_and_json_come_back(tmp_path: Path) -> None:
 
 
 def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
-    for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
+    for mask, mode in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664), (0o000, 0o666)):
         before = os.umask(mask)
         try:
             write_text(tmp_path / "a", "x")
-            assert os.umask(mask) == mask
         finally:
             os.umask(before)
         assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+
+
+def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_text(tmp_path / "gone/a", "x")
+    assert names(tmp_path) == []
+
+
+def test_the_last_question_before_the_file_is_replaced(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "old")
+
+    def no() -> None:
+        raise SuiteError("not any more")
+
+    with pytest.raises(SuiteError, match="not any more"), atomic(tmp_path / "a", no) as file:
+        file.write(b"new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_file_system_that_syncs_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    write_text(tmp_path / "a", "x")
+    assert (tmp_path / "a").read_text() == "x"
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "replace"])
@@ -108,6 +139,17 @@ def test_a_log_grows_and_is_cut_back_to_what_is_known_good(tmp_path: Path) -> No
     log.close()
     assert read_json_lines(path) == [{"step": 1}, {"step": 4}]
     assert read_json_lines(tmp_path / "none.jsonl") == []
+
+
+def test_a_writer_that_was_replaced_writes_into_no_log(tmp_path: Path) -> None:
+    first = JsonLines(tmp_path / "m.jsonl")
+    first.write({"step": 1})
+    second = JsonLines(tmp_path / "m.jsonl", keep=first.sync())
+    first.write({"step": 2})
+    first.close()
+    second.write({"step": 3})
+    second.close()
+    assert read_json_lines(tmp_path / "m.jsonl") == [{"step": 1}, {"step": 3}]
 
 
 @pytest.mark.parametrize("content", [None, b'{"step": 1}\n'])

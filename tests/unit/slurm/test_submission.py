@@ -46,6 +46,7 @@ def leftovers(runs: Path) -> list[str]:
 
 
 def finish(runs: Path, cell: Cell) -> None:
+    (runs / "table" / cell.path).mkdir(parents=True, exist_ok=True)
     write_json(runs / "table" / cell.path / "result.json", {"status": "done"})
 
 
