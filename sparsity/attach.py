@@ -1,7 +1,8 @@
-"""`represent` and `attach`: the two calls that make a model's training sparse."""
+"""`represent` and `attach`: the two calls that make a model's training sparse; `plain_copy` of a model under way."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from .engine.sparse_training import SparseTraining
 from .options import build_options, check_options
 from .probe import Probe
 from .representation import Representation, of
-from .targets import unwrapped
+from .targets import targets, unwrapped
 from .topology import Topology
 
 
@@ -130,6 +131,22 @@ def attach(
         **values,
     )
     return SparseTraining(chosen, representation, optimizer, settings, probe)
+
+
+def plain_copy(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Return an independent copy of a network, or of an averaged copy of it, with plain weights θ.
+
+    Args:
+        model: The network of a training under way, also wrapped, or a copy of it such as
+            `torch.optim.swa_utils.AveragedModel`, whose factors are averages.
+        masks: Masks of the training. Weights that they prune are zero in the copy, which matters for an average, where
+            weights that were active once are not zero.
+    """
+    found = of(model)
+    copied = copy.deepcopy(unwrapped(model)) if found is None else found.plain_copy()
+    for target in targets(copied) if masks is not None else ():
+        target.weight.masked_fill_(~masks[target.name].to(target.weight.device), 0.0)
+    return copied
 
 
 def prepare(

@@ -39,6 +39,11 @@ class Target:
     rows: slice | None = None
 
     @property
+    def path(self) -> str:
+        """Dotted name of the parameter that holds the matrix."""
+        return self.name if self.rows is None else self.name.rpartition(".")[0]
+
+    @property
     def parameter(self) -> nn.Parameter:
         """The parameter that holds the matrix."""
         return getattr(self.module, self.tensor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import sparsity
 from experiments.run.average import Average
@@ -67,3 +67,28 @@ def test_a_state_goes_and_comes_back() -> None:
     assert torch.equal(average.state_dict()["0.weight"], state["0.weight"])
     with pytest.raises(KeyError):
         average.load_state_dict({"other": torch.zeros(1)})
+
+
+def test_attention_is_averaged_by_parts() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x, x, x, need_weights=False)[0]
+
+    torch.manual_seed(0)
+    model = Attention()
+    representation = sparsity.represent(model, "product")
+    average = Average(model, representation, 0.5)
+    optimizer = torch.optim.SGD(representation.param_groups(), lr=0.1)
+    sparse = sparsity.attach("random", model, optimizer, sparsity=0.5, total_steps=1)
+    model(torch.randn(2, 3, 8)).square().sum().backward()
+    sparse.step()
+    average.update()
+    sparse.finalize()
+    weight = average.network(model, sparse.masks).get_parameter("a.in_proj_weight")
+    masks = torch.cat([sparse.masks[f"a.in_proj_weight.{part}"] for part in "qkv"])
+    assert torch.equal(weight != 0, masks)
+    assert torch.equal(average.network(model, sparse.masks).get_parameter("a.in_proj_weight"), weight)
