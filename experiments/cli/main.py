@@ -207,7 +207,3 @@ def _leave(message: str, code: int) -> None:
     with suppress(OSError):  # of a terminal that was closed
         print(message, file=sys.stderr)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()
