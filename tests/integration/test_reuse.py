@@ -108,6 +108,11 @@ def test_a_folder_with_another_run_of_the_same_name_is_refused(ham: Ham, tmp_pat
         other = tiny_spec(tmp_path, "schedule.epochs=1", "optimizer.lr=0.05")
         clash = tmp_path / "runs" / f"tiny{folder_suffix(identity_with_data(other), 0)}"
         done = done.rename(clash)
+        for path in (clash / "result.json", clash / "attempts/0001.json"):
+            if path.exists():
+                kept = json.loads(path.read_text())
+                kept["identity"] = identity_with_data(other)[:8] + kept["identity"][8:]
+                path.write_text(json.dumps(kept))
         if not finished:
             (clash / "result.json").unlink()
         before = contents(clash)
