@@ -5,6 +5,7 @@ Slow imports are inside the commands, so that `ham --help` and commands that onl
 
 from __future__ import annotations
 
+import io
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.errors import SuiteError, UserError
+from experiments.errors import SuiteError, UserError, way_out
 
 from . import bench, read, theory
 
@@ -207,13 +208,13 @@ def _expand(loaded: Loaded) -> Sweep:
 def _single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:
     from experiments.config.identity import identity
     from experiments.config.resolve import resolve
-    from experiments.config.sweep import slug
+    from experiments.config.sweep import run_name
     from experiments.run.check import check_all
 
     spec = resolve(loaded)
     check_all([(loaded.config, spec)])
     hashed = identity(spec, _content_hash(spec))
-    return spec, hashed, out / f"{slug(spec.label or loaded.path.stem)}-{hashed}-s{spec.seed}"
+    return spec, hashed, out / run_name(spec.label or loaded.path.stem, hashed, spec.seed)
 
 
 def main() -> None:
@@ -221,6 +222,9 @@ def main() -> None:
 
     Every expected error becomes one message and an exit code: 2 for a mistake of the user's, 1 for a failure.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except SuiteError as error:
@@ -231,7 +235,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        _leave(f"error: {error.filename or 'input/output'}: {error.strerror or error}", 1)
+        _leave(f"error: {error.filename or 'input/output'}: {error.strerror or error}{way_out(error)}", 1)
 
 
 def _leave(message: str, code: int) -> None:

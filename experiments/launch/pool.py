@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import Interrupted, RunFailure, SuiteError
+from experiments.errors import Interrupted, RunFailure, SuiteError, way_out, words_of
 
 _GRACE = 60.0  # seconds that a stopped worker has to write its checkpoint
 
@@ -123,13 +123,15 @@ def _carry_out(task: Task, connection: Connection, threads: int, stop: _Stop) ->
             connection.send(("value", task.function(*task.arguments, progress=progress, stop=stop)))
     except Interrupted as error:
         connection.send(("interrupted", str(error)))
-    except (SuiteError, OSError) as error:
+    except SuiteError as error:
         connection.send(("error", str(error)))
-    except Exception as error:
+    except OSError as error:
+        connection.send(("error", f"{error.filename or task.log}: {error.strerror or error}{way_out(error)}"))
+    except (Exception, SystemExit) as error:  # code of the user's may raise anything
         import traceback
 
         traceback.print_exc()
-        connection.send(("error", f"{type(error).__name__}: {error} (traceback in {task.log})"))
+        connection.send(("error", f"{type(error).__name__}: {words_of(error)} (traceback in {task.log})"))
 
 
 def _redirect_output(path: Path) -> None:

@@ -13,7 +13,8 @@ from experiments.models import weights
 from experiments.ranks.distributed import lost_ranks_named, share_buffers
 from experiments.rundir import checkpoint, names
 from experiments.rundir.attempts import ending
-from experiments.rundir.files import read_json_lines, write_json
+from experiments.rundir.files import write_json
+from experiments.rundir.result import seal
 from sparsity.engine.flops import inference_fraction
 from sparsity.engine.sparse_training import SparseTraining
 
@@ -50,8 +51,7 @@ def finish(training: Training) -> dict[str, Any]:
         RunFailure: if the method did not act as it says, or the run diverged in its last steps.
     """
     run, spec, folder = training.objects, training.spec, training.folder
-    records = read_json_lines(folder / names.METRICS) if training.world.is_main else []
-    records = training.world.broadcast(records)
+    records = training.world.broadcast(training.writer.records())
     check_events(run.sparse, records, spec, folder)
     try:
         nonzero = run.sparse.finalize()
@@ -96,7 +96,8 @@ def finish(training: Training) -> dict[str, Any]:
 def _write(training: Training, result: dict[str, Any]) -> None:
     folder, content = training.folder, {"model": training.objects.model.state_dict()}
     checkpoint.write(folder / names.WEIGHTS, training.identity, training.spec.seed, content)
-    write_json(folder / names.RESULT, result)
+    training.writer.close_metrics()
+    write_json(folder / names.RESULT, seal(result, folder))
     training.checkpoints.clear()
     training.writer.finish(result)
     numbers = result["accuracy"], training.spec.data.evaluate_on, result["sparsity"]

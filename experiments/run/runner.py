@@ -11,12 +11,12 @@ from typing import Any
 
 from experiments.config.schema import Spec
 from experiments.config.yaml_text import dump
-from experiments.errors import Interrupted, LostRank, RunFailure, SuiteError
+from experiments.errors import Interrupted, LostRank, RunFailure, SuiteError, way_out, words_of
 from experiments.ranks.distributed import ALONE, World, lost_ranks_named
 from experiments.rundir import attempts, names, outcome
 from experiments.rundir.attempts import Attempt
 from experiments.rundir.environment import environment
-from experiments.rundir.files import remove_leftovers, write_json, write_text
+from experiments.rundir.files import check_regular, remove_leftovers, write_json, write_text
 from experiments.rundir.log_file import logging_to
 
 from .final import carry_out
@@ -75,7 +75,7 @@ def run(
                 if not isinstance(error, LostRank):  # that is nobody's fault: it goes on when it is started again
                     outcome.write_failure(folder, error)
                 raise
-            except Exception as error:  # the disk's, a defect's, or that of a method of the user's own
+            except (Exception, SystemExit) as error:  # the disk's, a defect's, or that of a method of the user's own
                 failure = _failure(error, log_path)
                 log.error("%s", failure, exc_info=not isinstance(error, OSError))
                 outcome.write_failure(folder, failure)
@@ -116,6 +116,8 @@ def _finished(folder: Path) -> Finished | None:
 
 def _claim(folder: Path, world: World) -> Attempt | Finished:
     folder.mkdir(parents=True, exist_ok=True)
+    for name in names.FILES:
+        check_regular(folder / name)
     attempt = attempts.claim(folder, world.size)
     done = _finished(folder)  # another process may have finished it a moment ago
     if done is not None:
@@ -126,9 +128,9 @@ def _claim(folder: Path, world: World) -> Attempt | Finished:
     return attempt
 
 
-def _failure(error: Exception, log_path: Path) -> RunFailure:
+def _failure(error: BaseException, log_path: Path) -> RunFailure:
     folder = log_path.parent
     if isinstance(error, OSError):
-        text = f"{error.strerror or error}; what was finished is kept"
+        text = f"{error.strerror or words_of(error)}{way_out(error)}; what was finished is kept"
         return RunFailure(text, where=error.filename or str(folder))
-    return RunFailure(f"{type(error).__name__}: {error} (traceback in {log_path})", where=str(folder))
+    return RunFailure(f"{type(error).__name__}: {words_of(error)} (traceback in {log_path})", where=str(folder))

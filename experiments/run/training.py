@@ -70,8 +70,8 @@ class Training:
 
     def start(self) -> None:
         """Resume from the newest checkpoint, if there is one, and open the files of this attempt."""
-        kept, digest = state.restore(self.objects, self.progress, self._watch, self.checkpoints, self.world)
-        self.writer = RunWriter(self._attempt, self.spec, self.identity, self._group, kept, is_main=self.world.is_main)
+        good, digest = state.restore(self.objects, self.progress, self._watch, self.checkpoints, self.world)
+        self.writer = RunWriter(self._attempt, self.spec, self.identity, self._group, good, is_main=self.world.is_main)
         self.writer.start(self.progress.step, digest)
 
     def train(self) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from experiments.errors import RunFailure
+from experiments.errors import UserError
+
+from .reading import Unreadable, kind_of, parse_json, read_regular
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -19,7 +25,11 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
     The bytes go to a temporary file beside `path`, which is flushed to the disk and renamed. On an error, such as a
     full disk, the temporary file is removed and `path` keeps its content.
+
+    Raises:
+        UserError: if `path` is a device, a pipe, a folder or a symbolic link, none of which a file may replace.
     """
+    check_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -33,6 +43,18 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         Path(name).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse to write where something stands that is no regular file; a link in a shared folder may lead anywhere.
+
+    Raises:
+        UserError: naming what stands there.
+    """
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            raise UserError(f"is {kind_of(mode)}, and only a regular file is written over; remove it", str(path))
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -64,69 +86,75 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON atomically; NaN becomes null, since JSON has none."""
-    write_text(path, json.dumps(_finite(value), indent=1) + "\n")
+    write_text(path, json.dumps(finite(value), indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file, or None if it is absent or damaged."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return parse_json(read_regular(path))
+    except (FileNotFoundError, Unreadable):
         return None
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a value as JSON can hold it: lists for tuples, and None for what is no finite number."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
 
 
 class JsonLines:
-    """An append-only log with one JSON object per line.
+    """An append-only log with one JSON object per line, held in memory too, so that damage to the file costs nothing.
 
     Args:
         path: The file.
-        keep: Length in bytes that is known to be good; anything that a killed process wrote beyond it is cut off.
-
-    Raises:
-        RunFailure: if the file is shorter than `keep`.
+        good: What a checkpoint counts on. A file that does not begin with it is damaged, is said to be, and is written
+            anew; what a killed process wrote beyond it is cut off.
     """
 
-    def __init__(self, path: Path, keep: int = 0):
-        size = path.stat().st_size if path.exists() else 0
-        if size < keep:
-            raise RunFailure(
-                f"this log has {size} bytes where the checkpoint beside it counts on {keep}; "
-                "remove the checkpoint to start this run anew",
-                where=str(path),
-            )
+    def __init__(self, path: Path, good: bytes = b""):
+        check_regular(path)
+        self._path, self._content = path, bytearray(good)
+        self._mend()
         self._file = path.open("ab")
-        self._file.truncate(keep)
-        self._file.seek(0, os.SEEK_END)
+        self._file.truncate(len(good))
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""
-        self._file.write((json.dumps(_finite(record)) + "\n").encode())
+        line = (json.dumps(finite(record)) + "\n").encode()
+        self._file.write(line)
         self._file.flush()
+        self._content += line
 
-    def sync(self) -> int:
-        """Flush all records to the disk and return the length of the file in bytes."""
+    def sync(self) -> bytes:
+        """Flush all records to the disk and return the content of the file."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        return self._file.tell()
+        return bytes(self._content)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return all records."""
+        return [json.loads(line) for line in self._content.splitlines()]
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, whole: what was damaged meanwhile is written anew."""
         self._file.close()
+        self._mend()
 
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the records in all complete lines of a log."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines if line]
+    def _mend(self) -> None:
+        try:
+            found = self._path.read_bytes()[: len(self._content)]
+        except OSError:
+            found = b""
+        if found != self._content:
+            log.error(
+                "%s: is damaged or was changed from outside (%d bytes where the run counts on %d others); written anew",
+                *(self._path, len(found), len(self._content)),
+            )
+            with atomic(self._path) as file:
+                file.write(self._content)

@@ -10,6 +10,7 @@ METRICS, LOG = "metrics.jsonl", "log.txt"
 RESULT, FAILURE, WEIGHTS = "result.json", "failure.json", "weights.pt"
 ATTEMPTS, LEDGER, HEARTBEAT = "attempts", "ledger.jsonl", "heartbeat"
 CHECKPOINTS = "checkpoints"
+FILES = (SPEC, ENVIRONMENT, METRICS, LOG, RESULT, FAILURE, WEIGHTS, LEDGER, HEARTBEAT)
 _CHECKPOINT = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
 
 # a sweep's folder

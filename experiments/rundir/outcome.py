@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import SuiteError
 
-from . import names
+from . import names, result
 from .files import write_json
+from .reading import Unreadable, read_object
+
+log = logging.getLogger(__name__)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """Return the result of a finished run, or None.
 
-    A damaged file counts as no result, so that the run is repeated.
+    A file that is damaged or was changed counts as no result, and is named: the run is done again.
     """
-    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
-        result = json.loads((folder / names.RESULT).read_bytes())
-        if isinstance(result, dict) and result.get("status") == "done":
-            return result
-    return None
+    try:
+        found = read_object(folder / names.RESULT)
+        result.check(found)
+        return found
+    except FileNotFoundError:
+        return None
+    except Unreadable as error:
+        log.warning("%s: %s; it counts as no result", folder / names.RESULT, error)
+        return None
 
 
 def write_failure(folder: Path, error: SuiteError) -> None:

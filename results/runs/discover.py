@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from experiments.config.yaml_text import read_mapping
+from experiments.errors import UserError
 from experiments.rundir import names
 
+from .kinds import one_line
 from .schema import RunEntry
 
 log = logging.getLogger("results")
@@ -20,7 +22,6 @@ log = logging.getLogger("results")
 NOT_COMPARED = (*names.NOT_IDENTIFYING, "imports", "checks")
 """Keys in which runs of one row may differ: those outside the identity, and where code is and what is checked."""
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FOLDER = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
 
 
@@ -30,14 +31,13 @@ def read_spec(path: Path) -> dict[str, Any]:
     Args:
         path: The run's folder.
     """
+    if not os.path.lexists(path / names.SPEC):
+        return {}
     try:
-        spec = yaml.load((path / names.SPEC).read_bytes(), Loader=_LOADER)
-    except FileNotFoundError:
+        return flatten(read_mapping(path / names.SPEC, quick=True))
+    except UserError as error:
+        log.warning("%s; left out", error)
         return {}
-    except (OSError, yaml.YAMLError) as error:
-        log.warning("%s: cannot be read (%s)", path / names.SPEC, " ".join(str(error).split()))
-        return {}
-    return flatten(spec) if isinstance(spec, dict) else {}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -73,7 +73,8 @@ def found_cells(directory: Path) -> list[RunEntry]:
     for path in folders:
         spec = read_spec(path)
         match = _FOLDER.fullmatch(path.name)
-        found.setdefault(str(spec.get("label") or (match["slug"] if match else path.name)), []).append((path, spec))
+        label = one_line(str(spec.get("label") or (match["slug"] if match else path.name)))
+        found.setdefault(label, []).append((path, spec))
     entries = [entry for label in sorted(found) for entry in _rows(label, found[label])]
     return _once(entries)
 
@@ -87,7 +88,8 @@ def _rows(label: str, runs: list[tuple[Path, dict[str, Any]]]) -> list[RunEntry]
     entries = []
     for (path, spec), values in zip(runs, specs, strict=True):
         match = _FOLDER.fullmatch(path.name)
-        seed = spec.get("seed", match["seed"] if match else 0)
+        stated = spec.get("seed")
+        seed = stated if isinstance(stated, int) else match["seed"] if match else 0
         what = ", ".join(f"{key}={values[key]}" for key in differing if key in values)
         row = f"{label} ({what})" if what else label
         entries.append(RunEntry(row, {}, int(seed), match["identity"] if match else "", path))

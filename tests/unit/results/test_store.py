@@ -78,14 +78,14 @@ def test_a_result_outweighs_an_old_failure(sweep):
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        ('{"status": "done", "accu', "cannot be read"),
+        ('{"status": "done", "accu', "is not JSON"),
         ("[1, 2]", "does not hold an object"),
-        (json.dumps(result(0.5) | {"accuracy": None}), "no finite accuracy"),
-        (json.dumps(result(0.5) | {"accuracy": True}), "no finite accuracy"),
-        (json.dumps(result(0.5) | {"accuracy": float("nan")}), "no finite accuracy"),
+        (json.dumps(result(0.5) | {"accuracy": None}), "has accuracy None"),
+        (json.dumps(result(0.5) | {"accuracy": True}), "has accuracy True"),
+        (json.dumps(result(0.5) | {"accuracy": float("nan")}), "holds NaN"),
         (json.dumps(result(0.5) | {"status": "running"}), "status 'running'"),
         (json.dumps(result(0.5, identity="ffffffff")), "another configuration"),
-        (b"\xff\xfe", "cannot be read"),
+        (b"\xff\xfe", "is not JSON"),
     ],
 )
 def test_a_damaged_result_is_missing_and_named(sweep, caplog, content, word):
@@ -131,10 +131,13 @@ def test_a_folder_without_runs_points_to_those_inside(sweep, tmp_path):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ("{", "cannot be read"),
+        ("{", "is not JSON"),
         ({"cells": []}, "lists no runs"),
-        ({"cells": [{"row": "A", "seed": 0}]}, "KeyError"),
-        ({"cells": [{"row": "A", "seed": "first", "path": "a"}]}, "ValueError"),
+        ({"cells": [{"row": "A", "seed": 0}]}, r"has no cells\.0\.path"),
+        ({"cells": [{"row": "A", "seed": "first", "path": "a"}]}, r"has cells\.0\.seed 'first'"),
+        ({"cells": [{"row": "A", "seed": -1, "path": "a"}]}, r"has cells\.0\.seed -1"),
+        ({"cells": [{"row": "A", "seed": 0, "path": "../b"}]}, "not a folder inside the sweep's"),
+        ("[" * 10**5, "nested more than 40 levels deep"),
         ({"cells": [{"row": "A", "column": {}, "seed": 0, "path": p} for p in "ab"]}, "twice"),
         ({"cells": [{"row": "A", "seed": 0, "path": "a"}], "baselines": {"A": "B"}}, "'B', which is not a row"),
     ],
@@ -183,7 +186,7 @@ def test_a_copied_run_does_not_count_twice(tmp_path, caplog):
 def test_metrics_leave_out_torn_lines(tmp_path, caplog):
     (tmp_path / "metrics.jsonl").write_text('{"kind": "epoch", "epoch": 1}\n{oops}\n{"kind": "event"}\n{"kind": "ep')
     with caplog.at_level(logging.WARNING):
-        lines = list(read_metrics(tmp_path))
+        lines = list(read_metrics(tmp_path, {}))
     assert [line["kind"] for line in lines] == ["epoch", "event"]
     assert caplog.text.count("not JSON") == 1
     assert "metrics.jsonl:2" in caplog.text
