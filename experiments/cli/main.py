@@ -60,7 +60,7 @@ def run(
 
     from experiments.launch.local import run_here
 
-    from .terminal import console
+    from .terminal import console, damage_said
 
     loaded = _load(config, overrides)
     if loaded.sweep is not None:
@@ -68,7 +68,7 @@ def run(
             f"{config} describes a sweep; use `ham sweep {config}`, or add sweep=null for its base alone", "sweep"
         )
     spec, identity, folder = _single(loaded, out)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    with damage_said(), Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(folder.name, total=None)
         result, is_main = run_here(
             spec, folder, identity, lambda done, total: bars.update(bar, completed=done, total=total), threads

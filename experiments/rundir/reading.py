@@ -45,13 +45,20 @@ def read_regular(path: Path, most: int = MOST_BYTES) -> bytes:
             os.close(descriptor)
     except FileNotFoundError:
         raise
+    except NotADirectoryError as error:  # a part of its path is a file
+        raise FileNotFoundError(*error.args) from None
     except OSError as error:
         raise Unreadable(f"cannot be read ({error.strerror or error})") from error
 
 
 def kind_of(mode: int) -> str:
     """Name what a file is that is no regular one."""
-    names = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    names = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+    }
     return names.get(stat.S_IFMT(mode), "a device")
 
 

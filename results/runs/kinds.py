@@ -75,4 +75,3 @@ class Submission(_Record):
     id: Inside
     time: Annotated[float, Field(ge=0)]
     arrays: list[SubmittedArray]
-
