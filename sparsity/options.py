@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 MISSING = dataclasses.MISSING
+LARGEST = 3e38  # of single precision, in which weights are held
 T = TypeVar("T")
 
 
@@ -123,6 +124,8 @@ def _check(key: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
         raise OptionError(key, f"{value!r} is not of type {names}")
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(key, f"{value!r} is not finite")
+    if isinstance(value, float) and abs(value) > LARGEST:
+        raise OptionError(key, f"{value!r} is out of range: must be <= {LARGEST:g} in size, for single precision")
     if isinstance(value, str):
         if meta.get("choices") and value not in meta["choices"]:
             allowed = ", ".join(meta["choices"])

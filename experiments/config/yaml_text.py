@@ -8,7 +8,6 @@ control characters and keys that are not text are refused.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import unicodedata
@@ -31,6 +30,7 @@ _MAX_BYTES = 1_000_000
 _MAX_NODES = 100_000  # aliases of aliases grow exponentially
 _MAX_DEPTH = 40
 _MAX_INT = 2**63
+_MAX_FLOAT = 3e38  # training is in single precision
 
 Locate = Callable[[int, int | None], str]  # line and column from 1 -> place in a message
 
@@ -140,7 +140,7 @@ class _Builder:
             return text == "true"
         # a number of thousands of digits would be refused by int() itself, with another exception
         value = int(text) if node.tag == f"{_TAG}int" and len(text) < 25 else float(text)
-        if not math.isfinite(value) or (abs(value) >= _MAX_INT and INT.match(text)):
+        if abs(value) > _MAX_FLOAT or (abs(value) >= _MAX_INT and INT.match(text)):
             raise self.fail(node, f"the number {text[:40]} is too large")
         return value
 

@@ -129,6 +129,7 @@ def _no_call(*arguments: Any) -> None:
     raise PickleError("it calls numpy.ndarray")
 
 
+_Unpickler: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
 _NDARRAY = _Name(_no_call)
 _KNOWN = {
     "numpy.core.multiarray._reconstruct": _Name(_reconstruct),
@@ -139,7 +140,7 @@ _KNOWN = {
 }
 
 
-class _Plain(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+class _Plain(_Unpickler):
     """Python's own unpickler, in Python, with the instructions of plain data alone.
 
     The one in C would take a file's word for how much memory to reserve.

@@ -106,7 +106,7 @@ def typed(model: type[M], value: Any) -> M:
     key = ".".join(map(str, fault["loc"]))
     if fault["type"] == "missing":
         raise Unreadable(f"has no {key}")
-    said = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
+    said = str(fault.get("ctx", {})["error"]) if fault["type"] == "value_error" else fault["msg"]
     given = repr(fault["input"])
     shown = given if len(given) <= 60 else f"{given[:57]}..."
     raise Unreadable(f"has {key} {shown}: {said[0].lower()}{said[1:]}" if key else said)

@@ -270,7 +270,7 @@ def test_a_log_on_a_full_disk_costs_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], half: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """/dev/full takes no byte: logging would print a traceback for every line."""
-    monkeypatch.setattr("experiments.rundir.log_file._LogFile._open", lambda self: Path("/dev/full").open("a"))
+    monkeypatch.setattr("experiments.rundir.log_file._LogFile._open", lambda self: Path("/dev/full").open("a"))  # noqa: SIM115
     spec = tiny_spec(tmp_path)
     runner.run(spec, half, identity(spec, content_hash()))
     assert capfd.readouterr() == ("", "")
