@@ -239,7 +239,8 @@ def main() -> None:
 
 
 def _leave(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    # a name of a file may hold what steers a terminal
+    print("".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message), file=sys.stderr)
     sys.exit(code)
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 KEY = "model.weights"
+CONTAINERS = ("model", "state_dict", "model_state_dict", "net", "weights")
+"""Keys under which training code keeps a state_dict, besides its own bookkeeping."""
 
 
 def content_hash(path: str) -> str:
@@ -91,11 +93,18 @@ def _read(path: str) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(f"{path} cannot be read as weights ({reason})", where=KEY) from None
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
-        content = content["state"]
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
+        content = content.get("state")
+    for name in () if _is_state(content) else CONTAINERS:
+        if isinstance(content, Mapping) and _is_state(content.get(name)):
+            content = content[name]
+            break
     if not _is_state(content):
-        raise UserError(f"{path} holds no state_dict, a mapping of names to tensors", where=KEY)
+        held = f"; its keys: {', '.join(map(str, list(content)[:6]))}" if isinstance(content, Mapping) else ""
+        raise UserError(
+            f"{path} holds no state_dict, a mapping of names to tensors, neither itself nor under "
+            f"{', '.join(CONTAINERS)}{held}",
+            where=KEY,
+        )
     return {plain_name(name): tensor for name, tensor in content.items()}
 
 

@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from experiments.config.schema import Spec
 from experiments.errors import RunFailure
 from experiments.models import weights
@@ -61,7 +63,7 @@ def finish(training: Training) -> dict[str, Any]:
     share_buffers(run.model, training.world)
     with training.autocast():
         loss, accuracy, images = evaluate(run.model, run.data.evaluate_batches(spec.data.evaluate_on), training.world)
-    averaged = _evaluate_average(training)
+    averaged, average = _evaluate_average(training)
     if not math.isfinite(loss):
         raise RunFailure("the final loss is not finite: the run diverged in its last steps", where=str(folder))
     sizes = run.sparse.masks.sizes
@@ -89,12 +91,14 @@ def finish(training: Training) -> dict[str, Any]:
     }
     result = summarise(spec, training.identity, records, measured)
     if training.world.is_main:
-        _write(training, result)
+        _write(training, result, average)
     return result
 
 
-def _write(training: Training, result: dict[str, Any]) -> None:
+def _write(training: Training, result: dict[str, Any], average: nn.Module | None) -> None:
     folder, content = training.folder, {"model": training.objects.model.state_dict()}
+    if average is not None:
+        content["average"] = average.state_dict()
     checkpoint.write(folder / names.WEIGHTS, training.identity, training.spec.seed, content)
     training.writer.close_metrics()
     write_json(folder / names.RESULT, seal(result, folder))
@@ -104,17 +108,17 @@ def _write(training: Training, result: dict[str, Any]) -> None:
     log.info("done: accuracy %.4f on %s, sparsity %.4f", *numbers)
 
 
-def _evaluate_average(training: Training) -> dict[str, Any]:
-    """Evaluate the averaged weights under the final masks, beside the weights themselves."""
+def _evaluate_average(training: Training) -> tuple[dict[str, Any], nn.Module | None]:
+    """Evaluate the averaged weights under the final masks, beside the weights themselves; return their network too."""
     run = training.objects
     if run.average is None:
-        return {}
+        return {}, None
     network = run.average.network(run.model, run.sparse.masks)
     share_buffers(network, training.world)
     batches = run.data.evaluate_batches(training.spec.data.evaluate_on)
     with training.autocast():
         loss, accuracy, _ = evaluate(network, batches, training.world)
-    return {"average_accuracy": accuracy, "average_loss": loss}
+    return {"average_accuracy": accuracy, "average_loss": loss}, network
 
 
 def check_events(sparse: SparseTraining, records: list[dict[str, Any]], spec: Spec, folder: Path) -> None:

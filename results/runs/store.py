@@ -154,7 +154,7 @@ def _from_manifest(directory: Path) -> SweepResults:
         column_keys=tuple(map(one_line, head.column_keys)),
         baselines={one_line(row): one_line(plain) for row, plain in head.baselines.items()},
         tuning_cells=head.tuning_cells,
-        notes=(head.notes or "").strip() or None,
+        notes=one_line(head.notes or "") or None,
         entries=tuple(
             RunEntry(one_line(cell.row), cell.column, cell.seed, cell.identity, directory / cell.path)
             for cell in head.cells
