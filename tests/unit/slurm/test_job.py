@@ -185,8 +185,8 @@ Path("loaded").touch()
 time.sleep(1)
 signals = Signals(interrupt=len(sys.argv) > 1)
 signals.install()
-Path("installed").touch()
 try:
+    Path("installed").touch()
     until = time.monotonic() + 120
     while time.monotonic() < until and not signals.received():
         time.sleep(0.05)
