@@ -240,7 +240,9 @@ def main() -> None:
 
 def _leave(message: str, code: int) -> None:
     # a name of a file may hold what steers a terminal
-    print("".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message), file=sys.stderr)
+    print(
+        "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message), file=sys.stderr
+    )
     sys.exit(code)
 
 

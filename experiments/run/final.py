@@ -20,7 +20,7 @@ from experiments.rundir.result import seal
 from sparsity.engine.flops import inference_fraction
 from sparsity.engine.sparse_training import SparseTraining
 
-from .metrics import evaluate
+from .metrics import density_of, evaluate
 from .training import Training
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ def finish(training: Training) -> dict[str, Any]:
     run, spec, folder = training.objects, training.spec, training.folder
     records = training.world.broadcast(training.writer.records())
     check_events(run.sparse, records, spec, folder)
+    trained = density_of(run.sparse)
     try:
         nonzero = run.sparse.finalize()
     except RuntimeError as error:  # a topology that holds another number of weights than it states
@@ -89,7 +90,7 @@ def finish(training: Training) -> dict[str, Any]:
         "skipped_steps": run.sparse.skipped,
         "seconds": round(training.progress.elapsed(), 3),
     }
-    result = summarise(spec, training.identity, records, measured)
+    result = summarise(spec, training.identity, records, measured, trained)
     if training.world.is_main:
         _write(training, result, average)
     return result
@@ -158,23 +159,28 @@ def _terms(spec: Spec) -> dict[str, Any]:
     return terms
 
 
-def summarise(spec: Spec, identity: str, records: list[dict[str, Any]], measured: dict[str, Any]) -> dict[str, Any]:
+def summarise(
+    spec: Spec, identity: str, records: list[dict[str, Any]], measured: dict[str, Any], density: float
+) -> dict[str, Any]:
     """Return the content of `result.json`: the headline is the last epoch's, the best validation epoch stands apart.
 
-    Of a run that trains several times, only the last training has the target sparsity and counts for the best epoch.
+    The best epoch is one of those that trained a network of the final density (dense phases and ramps do not count),
+    in a run that trains several times one of the last training. There is none if the last step alone made the cut.
     """
     epochs = [record for record in records if record["kind"] == "epoch"]
-    epochs = [record for record in epochs if record.get("level") == epochs[-1].get("level")]
-    best = max(epochs, key=lambda r: (r["validation_accuracy"] or 0.0, -r["epoch"]))
-    validated = best["validation_accuracy"] is not None
+    last = [record for record in epochs if record.get("level") == epochs[-1].get("level")]
+    # ties with a threshold cost single weights, and STR's zeros come and go
+    final = [record for record in last if math.isclose(record["density"], density, rel_tol=1e-3)]
+    validated = [record for record in final if record["validation_accuracy"] is not None]
+    best = max(validated, key=lambda r: (r["validation_accuracy"], -r["epoch"]), default=None)
     target = spec.topology.sparsity
     return {
         "status": "done",
         "identity": identity,
         "seed": spec.seed,
         "accuracy_on": spec.data.evaluate_on,
-        "best_validation_accuracy": best["validation_accuracy"],
-        "best_validation_epoch": best["epoch"] if validated else None,
+        "best_validation_accuracy": best["validation_accuracy"] if best else None,
+        "best_validation_epoch": best["epoch"] if best else None,
         "train_loss": epochs[-1]["loss"],
         "target_sparsity": target if target > 0 else None,
         **_terms(spec),

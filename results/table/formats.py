@@ -107,7 +107,9 @@ def markdown(table: Table) -> str:
         lines = ["| " + " | ".join(heads) + " |", "|" + "|".join(_md_rules(grid)) + "|"]
         lines += ["| " + " | ".join(map(_md_cell, line.cells)) + " |" for line in grid.rows]
         blocks += ([_md_paragraph(grid.heading)] if grid.heading else []) + ["\n".join(lines)]
-    blocks += [f"⚠ {_md(warning)}" for warning in table.warnings] + [_md_paragraph(paragraph) for paragraph in table.caption]
+    blocks += [f"⚠ {_md(warning)}" for warning in table.warnings] + [
+        _md_paragraph(paragraph) for paragraph in table.caption
+    ]
     return "\n\n".join(blocks) + "\n"
 
 
