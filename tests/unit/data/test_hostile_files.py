@@ -47,6 +47,8 @@ HOSTILE = {
     "os.system": entry(b"cos\nsystem\n" + text(b"true") + b"\x85R"),
     "an object made by NEWOBJ": entry(b"cnumpy\nndarray\n)\x81"),
     "an instance by INST": entry(b"(inumpy\nndarray\n"),
+    "a set, whose members are hashed": entry(b"\x8f"),
+    "a key that is a tuple": b"\x80\x02}K\x01\x85K\x01s.",
     "a key nested without bound": b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.",
     "a persistent name": entry(b"Pname\n"),
     "an extension": entry(b"\x82\x01"),

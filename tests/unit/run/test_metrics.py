@@ -15,10 +15,10 @@ from experiments.run.metrics import evaluate
 def test_the_loss_is_the_plain_cross_entropy() -> None:
     """-log p of the right class, whatever smoothing training has, and each image counts once."""
     network = nn.Identity()
-    logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 1, 0])
+    logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 4.0]]), torch.tensor([0, 1, 0])
     batches = [(logits[:2], labels[:2]), (logits[2:], labels[2:])]
     loss, accuracy, images = evaluate(network, batches, ALONE)
-    by_hand = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)), math.log(1 + math.exp(3))]
+    by_hand = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)), math.log(1 + math.exp(4))]
     assert loss == pytest.approx(sum(by_hand) / 3, rel=1e-6)
     assert (accuracy, images) == (pytest.approx(2 / 3), 3)
 

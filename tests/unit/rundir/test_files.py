@@ -121,6 +121,7 @@ def test_a_damaged_log_is_named_and_written_anew(
     if content is not None:
         path.write_bytes(content)
     log = opened or JsonLines(path, good)
+    assert opened or path.read_bytes() == good
     assert log.records() == [{"step": 1}, {"step": 2}]
     log.close()
     assert path.read_bytes() == good
