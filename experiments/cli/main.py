@@ -244,7 +244,3 @@ def _leave(message: str, code: int) -> None:
         "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message), file=sys.stderr
     )
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

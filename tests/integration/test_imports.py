@@ -107,6 +107,12 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
+def test_the_command_is_a_module_too() -> None:
+    called = call(sys.executable, "-m", "experiments.cli", "methods", "rigl")
+    assert called.returncode == 0, called.stderr
+    assert called.stdout.startswith("rigl: Sparse training")
+
+
 def test_the_optimizer_and_the_methods_load_torch_and_nothing_of_the_suite() -> None:
     called = call(sys.executable, "-c", ALONE)
     assert called.returncode == 0, called.stderr
