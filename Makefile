@@ -8,7 +8,7 @@ export OMP_NUM_THREADS = 1
 PYTEST = $(BIN)/python -m pytest
 # as many processes as cores; one that is done takes tests of another
 SHARED = -n auto --dist worksteal
-FAST = not slow and not slurm and not integrations
+FAST = not slow and not slurm and not integrations and not robust
 # numbers that must not depend on how a processor adds up
 NUMERIC = tests/unit/ham tests/unit/sparsity tests/property tests/integration/test_ranks.py \
   $(addprefix tests/integration/test_,sam_runs.py precision.py resume.py starts.py neutral.py levels_runs.py events.py \
@@ -16,7 +16,7 @@ NUMERIC = tests/unit/ham tests/unit/sparsity tests/property tests/integration/te
 # three orders of the tests; `make test-orders SEEDS=7` repeats one
 SEEDS = $(shell shuf -i 1-999999 -n 3)
 
-.PHONY: help install quickstart theory test test-fast test-cpus test-orders test-alone test-slurm test-integrations \
+.PHONY: help install quickstart theory test test-fast test-cpus test-orders test-alone test-robust test-slurm test-integrations \
   mutants slurm-up slurm-down lint clean
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make test-fast    what a change in progress needs to know (a minute)"
 	@echo "make test-cpus    numeric tests with the instructions of other processors and with two threads (some minutes)"
 	@echo "make test-orders  tests in random orders; make test-alone: each file in a process of its own (some minutes)"
+	@echo "make test-robust  long attacks: two thousand damaged files of runs (some minutes); HAM_FUZZ_SEED=... repeats one"
 	@echo "make test-slurm   tests on a Slurm cluster that they start on this machine (some minutes)"
 	@echo "make test-integrations  HAM in the loops of timm, transformers and Lightning, which it installs (some minutes)"
 	@echo "make mutants      wrong implementations of each method, which the tests must notice (some minutes)"
@@ -53,7 +54,7 @@ theory: install
 	$(BIN)/ham theory
 
 test: install
-	$(PYTEST) -m "not slurm and not integrations" $(SHARED)
+	$(PYTEST) -m "not slurm and not integrations and not robust" $(SHARED)
 
 test-fast: install
 	$(PYTEST) -m "$(FAST)" $(SHARED) tests/unit/ham tests/unit/sparsity tests/unit/config tests/unit/rundir tests/unit/run
@@ -76,6 +77,9 @@ test-orders: install
 
 test-alone: install
 	$(BIN)/python tests/alone.py
+
+test-robust: install
+	$(PYTEST) -m robust -rA --show-capture=stdout $(SHARED)
 
 test-slurm: install
 	$(PYTEST) -m slurm -n 2 --dist loadfile tests/slurm
