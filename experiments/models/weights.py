@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import UserError, nearest
+from experiments.rundir import names
+from experiments.rundir.reading import Unreadable, read_object
+from experiments.rundir.result import FILES, digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -105,7 +108,21 @@ def _read(path: str) -> dict[str, Tensor]:
             f"{', '.join(CONTAINERS)}{held}",
             where=KEY,
         )
+    _check_seal(Path(path))
     return {plain_name(name): tensor for name, tensor in content.items()}
+
+
+def _check_seal(path: Path) -> None:
+    """Refuse the weights of a run whose result states another checksum of them."""
+    if path.name != names.WEIGHTS:
+        return
+    try:
+        stated = read_object(path.with_name(names.RESULT)).get(FILES)
+    except (FileNotFoundError, Unreadable):
+        return
+    known = stated.get(names.WEIGHTS) if isinstance(stated, Mapping) else None
+    if known is not None and known != digest_of(path):
+        raise UserError(f"{path} is damaged or was changed: the result beside it states another checksum", where=KEY)
 
 
 def _is_state(content: Any) -> bool:

@@ -55,7 +55,8 @@ def _line(sweep: SweepResults, row: str) -> str:
             summaries[values] = summary
     best = max(summaries, key=lambda values: summaries[values].mean)
     named = ", ".join(
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}{_edge({values[place] for values in settings}, value)}"
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        f"{_edge({values[place] for values in settings}, value)}"
         for place, (key, value) in enumerate(zip(sweep.column_keys, best, strict=True))
     )
     top = summaries[best]

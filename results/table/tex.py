@@ -40,8 +40,22 @@ _ACCENTS = {
 }
 _LETTERS = "alpha beta gamma delta zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon chi psi omega"
 _CAPITALS = "gamma delta theta lambda xi pi sigma upsilon phi psi omega"
-_LATIN = "A B E Z H I K M N O P T X".split()  # capitals of Greek that LaTeX has as Latin ones
-_ROMAN = "ALPHA BETA EPSILON ZETA ETA IOTA KAPPA MU NU OMICRON RHO TAU CHI".split()
+_LATIN = [
+    "A",
+    "B",
+    "E",
+    "Z",
+    "H",
+    "I",
+    "K",
+    "M",
+    "N",
+    "O",
+    "P",
+    "T",
+    "X",
+]  # capitals of Greek that LaTeX has as Latin ones
+_ROMAN = ["ALPHA", "BETA", "EPSILON", "ZETA", "ETA", "IOTA", "KAPPA", "MU", "NU", "OMICRON", "RHO", "TAU", "CHI"]
 _RAISED = {"<super>": "^", "<sub>": "_"}
 
 

@@ -13,9 +13,22 @@ from typing import Any
 Damage = Callable[[Path, random.Random], None]
 
 VALUES: list[Any] = [
-    None, True, False, 0, -1, 1.5, 95.0, 10**17, 2**63, -(10**30), 1e300, "", "x", "α\n\x1b[31m", [], {}, [[]], {"a": {}},
-]  # fmt: skip
-RAW = [b"{}", b"[]", b"null", b"7", b'"x"', b"\xff\xfe\x00", b"NaN", b"[" * 100_000, b'{"a":' * 5000, b"- " * 5000, b"&a [*a]"]
+    *(None, True, False, 0, -1, 1.5, 95.0, 10**17, 2**63, -(10**30), 1e300),
+    *("", "x", "α\n\x1b[31m", [], {}, [[]], {"a": {}}),
+]
+RAW = [
+    b"{}",
+    b"[]",
+    b"null",
+    b"7",
+    b'"x"',
+    b"\xff\xfe\x00",
+    b"NaN",
+    b"[" * 100_000,
+    b'{"a":' * 5000,
+    b"- " * 5000,
+    b"&a [*a]",
+]
 
 
 def cut(path: Path, draw: random.Random) -> None:
