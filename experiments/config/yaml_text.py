@@ -51,7 +51,10 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict = {}
 
 
-class _QuickLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+_Quick: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _QuickLoader(_Quick):
     yaml_implicit_resolvers: dict = {}
 
 

@@ -91,7 +91,7 @@ def _read(path: str) -> dict[str, Tensor]:
     from sparsity.targets import plain_name
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the system, zipfile, pickle and torch raise for a file without tensors
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(f"{path} cannot be read as weights ({reason})", where=KEY) from None

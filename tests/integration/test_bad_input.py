@@ -103,7 +103,7 @@ LEAVING = {
     "raise SystemExit(0)": "SystemExit: 0",
     "import sys; sys.exit()": "SystemExit",
     "raise BaseException('no')": "BaseException: no",
-    "class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute": "its text cannot be made, ValueError",
+    "class Mute(OSError):\n    def __str__(self): raise ValueError\nraise Mute": "its text cannot be made, ValueError",
 }
 
 
