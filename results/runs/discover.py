@@ -68,7 +68,7 @@ def found_cells(directory: Path) -> list[RunEntry]:
         Entries sorted by row, then seed; without results.
     """
     own = (directory / names.SPEC).is_file()
-    folders = [directory] if own else sorted(path.parent for path in directory.glob(f"*/{names.SPEC}"))
+    folders = [directory] if own else sorted(path for path in directory.iterdir() if _is_run(path))
     found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in folders:
         spec = read_spec(path)
@@ -77,6 +77,16 @@ def found_cells(directory: Path) -> list[RunEntry]:
         found.setdefault(label, []).append((path, spec))
     entries = [entry for label in sorted(found) for entry in _rows(label, found[label])]
     return _once(entries)
+
+
+def _is_run(path: Path) -> bool:
+    """Return whether a folder is a run's: its result counts even if its configuration is lost, which is said."""
+    if os.path.lexists(path / names.SPEC):
+        return True
+    if (path / names.RESULT).is_file():
+        log.warning("%s: has a result and no %s; its row is the name of its folder", path, names.SPEC)
+        return True
+    return False
 
 
 def _rows(label: str, runs: list[tuple[Path, dict[str, Any]]]) -> list[RunEntry]:

@@ -210,3 +210,39 @@ def test_one_tolerance_of_sparsity():
     from sparsity.representations import str as soft_threshold
 
     assert soft_threshold.TOLERANCE == TOLERANCE
+
+
+@pytest.mark.parametrize("damage", ["removed", "a link to nothing"])
+def test_a_bare_run_without_its_configuration_is_not_passed_over_in_silence(tmp_path, caplog, damage):
+    write_run(tmp_path / "rigl-0a1b2c3d-s4", {"seed": 4}, result(0.5, 4, identity="0a1b2c3d"))
+    write_run(tmp_path / "set-0a1b2c3e-s4", {"seed": 4}, result(0.6, 4, identity="0a1b2c3e"))
+    path = tmp_path / "rigl-0a1b2c3d-s4/spec.yaml"
+    path.unlink()
+    if damage != "removed":
+        path.symlink_to(tmp_path / "none")
+    with caplog.at_level(logging.WARNING):
+        frame = results.load(tmp_path)
+    assert frame[["row", "accuracy"]].values.tolist() == [["rigl", 0.5], ["set", 0.6]]
+    assert "spec.yaml" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["a sweep", "a folder of runs"])
+def test_a_result_copied_into_another_seeds_folder_is_named_and_not_counted(tmp_path, caplog, where):
+    directory = write_sweep(tmp_path / "demo", {"RiGL": [0.7, 0.8]}, seeds=(0, 1))
+    first, second = (entry.path for entry in read(directory).runs)
+    shutil.copy(first / "result.json", second / "result.json")
+    if where == "a folder of runs":
+        (directory / "sweep.json").unlink()
+    frame = results.load(directory)
+    assert frame["status"].tolist() == ["done", "missing"]
+    assert f"{second}: result.json belongs to seed 0, and this is the folder of seed 1" in caplog.text
+
+
+def test_metrics_that_were_changed_after_the_end_make_no_curve(tmp_path, caplog):
+    run = write_run(tmp_path / "r", {"label": "A"}, result(0.8))
+    entry = read(tmp_path / "r").runs[0]
+    assert len(list(read_metrics(run, entry.result))) == 8
+    path = run / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"epoch": 1', '"epoch": 9'))
+    assert list(read_metrics(run, entry.result)) == []
+    assert f"{path}: was changed after the run had ended" in caplog.text
