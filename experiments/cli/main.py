@@ -53,7 +53,9 @@ def run(
     config: Config,
     overrides: Overrides = None,
     out: Out = RUNS,
-    threads: Annotated[int, typer.Option(min=1, help="Compute threads; results are equal only at equal threads.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=1024, help="Compute threads; results are equal only at equal threads.")
+    ] = 1,
 ) -> None:
     """Train one network, or go on where an earlier call stopped."""
     from rich.progress import Progress

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import SuiteError
+from experiments.errors import SuiteError, UserError
 
 from . import names, result
 from .files import write_json
@@ -35,9 +35,9 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 def write_failure(folder: Path, error: SuiteError) -> None:
     """Record in the run directory why the run failed, unless it already has its result.
 
-    If the disk is too full even for this record, no further error is raised.
+    If the disk is too full even for this record, or something else stands in its place, no further error is raised.
     """
     if read_result(folder) is not None:
         return
-    with suppress(OSError):
+    with suppress(OSError, UserError):
         write_json(folder / names.FAILURE, {"status": "failed", "error": error.message})

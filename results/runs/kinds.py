@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import PurePath
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -67,6 +67,23 @@ class SubmittedArray(_Record):
     name: str
     job: str | int | None = None
     tasks: list[list[Inside]]
+
+
+class KeptRun(_Record):
+    """One run of a submission, with its specification as ``spec.yaml`` has it."""
+
+    row: str
+    column: dict[str, Scalar]
+    identity: str
+    path: Inside
+    spec: dict[str, Any]
+
+
+class KeptRuns(_Record):
+    """The content of ``submissions/<id>/runs.json``: runs, and the folders of the user's own modules."""
+
+    folders: list[str]
+    runs: list[KeptRun]
 
 
 class Submission(_Record):
