@@ -19,11 +19,14 @@ log = logging.getLogger(__name__)
 def read_result(folder: Path) -> dict[str, Any] | None:
     """Return the result of a finished run, or None.
 
-    A file that is damaged or was changed counts as no result, and is named: the run is done again.
+    A file that is damaged, was changed, or belongs to another identity or seed than the folder's name says counts as no
+    result, and is named: the run is done again.
     """
+    named = names.RUN.fullmatch(folder.name)
+    identity, seed = (named["identity"], int(named["seed"])) if named else (None, None)
     try:
         found = read_object(folder / names.RESULT)
-        result.check(found)
+        result.check(found, identity=identity, seed=seed)
         return found
     except FileNotFoundError:
         return None

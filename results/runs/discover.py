@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ log = logging.getLogger("results")
 NOT_COMPARED = (*names.NOT_IDENTIFYING, "imports", "checks")
 """Keys in which runs of one row may differ: those outside the identity, and where code is and what is checked."""
 
-_FOLDER = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
 
 
 def read_spec(path: Path) -> dict[str, Any]:
@@ -72,7 +70,7 @@ def found_cells(directory: Path) -> list[RunEntry]:
     found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in folders:
         spec = read_spec(path)
-        match = _FOLDER.fullmatch(path.name)
+        match = names.RUN.fullmatch(path.name)
         label = one_line(str(spec.get("label") or (match["slug"] if match else path.name)))
         found.setdefault(label, []).append((path, spec))
     entries = [entry for label in sorted(found) for entry in _rows(label, found[label])]
@@ -97,7 +95,7 @@ def _rows(label: str, runs: list[tuple[Path, dict[str, Any]]]) -> list[RunEntry]
     differing = [key for key in keys if len({spec.get(key) for spec in readable}) > 1]
     entries = []
     for (path, spec), values in zip(runs, specs, strict=True):
-        match = _FOLDER.fullmatch(path.name)
+        match = names.RUN.fullmatch(path.name)
         stated = spec.get("seed")
         seed = stated if isinstance(stated, int) else match["seed"] if match else 0
         what = ", ".join(f"{key}={values[key]}" for key in differing if key in values)

@@ -123,6 +123,12 @@ def test_a_module_that_leaves_while_it_is_imported(
     one_message(called, 2, "the module 'leaving' fails on import", LEAVING[code], "leaving.py:")
 
 
+def test_a_table_without_an_end_is_refused(ham: Ham, tmp_path: Path) -> None:
+    columns = {f"optimizer.{key}": [0.001 * n for n in range(1, 301)] for key in ("lr", "momentum", "weight_decay")}
+    config = write_config(tmp_path / "a.yaml", sweep={"columns": columns})
+    one_message(ham("sweep", config, "--dry-run"), 2, "a.yaml:", "sweep.columns", "27,000,000 cells; at most 100,000")
+
+
 @pytest.mark.parametrize("key", ["label", "the file", "sweep"])
 def test_long_names_are_cut(ham: Ham, tmp_path: Path, key: str) -> None:
     stem = "s" * 200 if key == "the file" else "a"

@@ -113,6 +113,26 @@ def test_a_run_that_was_changed_has_no_result(tmp_path: Path, caplog: pytest.Log
     assert f"{path}: was changed after it was written" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rigl-ab12cd34-s3", None),
+        ("any name", None),
+        ("rigl-ab12cd34-s4", "belongs to seed 3, and this is the folder of seed 4"),
+        ("rigl-ab12cd35-s3", "belongs to another configuration"),
+    ],
+)
+def test_a_copied_result_is_none_of_that_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, words: str | None
+) -> None:
+    """What is left to do is asked of this function: a copy would otherwise stand in for a run for ever."""
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "result.json").write_text(json.dumps(seal(GOOD, folder)))
+    assert (outcome.read_result(folder) is None) == bool(words)
+    assert (words or "") in caplog.text
+
+
 # ---- the reader ------------------------------------------------------------------------------------------------------
 
 NO_JSON = {
