@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import Interrupted, RunFailure, SuiteError, way_out, words_of
+from experiments.rundir.files import check_regular
 
 _GRACE = 60.0  # seconds that a stopped worker has to write its checkpoint
 
@@ -136,6 +137,7 @@ def _carry_out(task: Task, connection: Connection, threads: int, stop: _Stop) ->
 
 def _redirect_output(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_regular(path)  # a pipe would wait for a reader
     with path.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

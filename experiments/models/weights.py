@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.errors import UserError, nearest
 from experiments.rundir import names
-from experiments.rundir.reading import Unreadable, read_object
+from experiments.rundir.reading import Unreadable, kind_of, read_object
 from experiments.rundir.result import FILES, digest_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def content_hash(path: str) -> str:
     """
     try:
         found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise UserError(f"{path} is {kind_of(found.st_mode)}, not a file", where=KEY)
         return _hash(path, found.st_size, found.st_mtime_ns)
     except OSError as error:
         raise UserError(

@@ -25,7 +25,8 @@ def job_logs(task: ArrayTask, rank: int | None = None) -> list[Path]:
     """
     written = _written(task.logs)
     found = written.get(task.id or "", []) or (written.get(task.array or "", []) if task.alone else [])
-    return [task.logs / name for of_rank, name in found if rank in (None, of_rank)]
+    paths = (task.logs / name for of_rank, name in found if rank in (None, of_rank))
+    return [path for path in paths if path.is_file()]
 
 
 def _written(folder: Path) -> Mapping[str, Sequence[tuple[int, str]]]:

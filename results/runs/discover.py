@@ -22,7 +22,6 @@ NOT_COMPARED = (*names.NOT_IDENTIFYING, "imports", "checks")
 """Keys in which runs of one row may differ: those outside the identity, and where code is and what is checked."""
 
 
-
 def read_spec(path: Path) -> dict[str, Any]:
     """Read a run's resolved configuration, flattened to dotted keys; return an empty one if it is absent or damaged.
 

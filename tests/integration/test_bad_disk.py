@@ -317,3 +317,26 @@ def test_a_file_in_the_place_of_one_run_stops_no_other(ham: Ham, tmp_path: Path)
     blocked.unlink()
     assert ham("sweep", table, "--out", tmp_path / "runs", "--jobs", 1).code == 0
     assert result(blocked)["status"] == "done"
+
+
+@pytest.mark.parametrize("name", ["log.txt", "metrics.jsonl", "result.json", "ledger.jsonl", "heartbeat", "spec.yaml"])
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(ham: Ham, tmp_path: Path, name: str, command: str) -> None:
+    """Opening it would wait for ever; a link in a shared folder would be written through."""
+    config = write_config(
+        tmp_path / "a.yaml", schedule__epochs=1, **({"sweep": {"seeds": [0]}} if command == "sweep" else {})
+    )
+    if command == "sweep":
+        (planned,) = ham("sweep", config, "--out", tmp_path / "runs", "--dry-run").out.splitlines()[:1]
+        folder = Path(planned)
+    else:
+        spec = tiny_spec(tmp_path, "schedule.epochs=1")
+        folder = tmp_path / "runs" / f"a-{identity(spec, content_hash())}-s0"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / name)
+    jobs = ["--jobs", 1] if command == "sweep" else []
+    called = ham(command, config, "--out", tmp_path / "runs", *jobs)
+    assert called.code == (1 if command == "sweep" else 2)
+    assert f"{folder / name}: is a pipe, and only a regular file is written over; remove it" in called.err
+    (folder / name).unlink()
+    assert ham(command, config, "--out", tmp_path / "runs", *jobs).code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,9 @@ def test_weights_that_were_changed_after_the_run_are_refused(tmp_path: Path):
     path.write_bytes(bytes(content))
     with pytest.raises(UserError, match=r"weights\.pt is damaged or was changed: the result beside it"):
         weights.load(network(), str(path))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(UserError, match=r"pipe\.pt is a pipe, not a file"):
+        weights.content_hash(str(tmp_path / "pipe.pt"))
