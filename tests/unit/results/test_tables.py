@@ -12,6 +12,7 @@ import pytest
 from fake_runs import fail, forget, result, write_json, write_sweep
 
 from experiments.errors import UserError
+from experiments.rundir.result import seal
 from results.runs.store import read
 from results.table.formats import render
 from results.table.tables import table
@@ -40,7 +41,10 @@ def grid(directory, number=0):
 def edit(directory, row, seed=None, **changes):
     for entry in read(directory).runs:
         if entry.row == row and seed in (None, entry.seed):
-            write_json(entry.path / "result.json", {**entry.result, **changes})
+            if "sparsity" in changes:
+                left = round(100_000 * (1 - changes["sparsity"]))
+                changes |= {"prunable_weights": 100_000, "nonzero": left, "layers": {}}
+            write_json(entry.path / "result.json", seal({**entry.result, **changes}, entry.path))
 
 
 def path_of(directory, row, seed, column=None):
@@ -275,7 +279,8 @@ def test_equal_results_give_equal_bytes(tmp_path, format):
     one = render(sweep(tmp_path / "one", columns=SEVERAL, name="x"), format)
     shutil.copytree(tmp_path / "one", tmp_path / "deeper" / "two")
     for entry in read(tmp_path / "deeper" / "two").runs:  # other times, another machine, another order of keys
-        write_json(entry.path / "result.json", dict(reversed({**entry.result, "seconds": 99.0}.items())))
+        later = seal({**entry.result, "seconds": 99.0}, entry.path)
+        write_json(entry.path / "result.json", dict(reversed(later.items())))
         write_json(entry.path / "environment.json", {"cpu": "another"})
     assert render(tmp_path / "deeper" / "two", format) == one
     assert str(tmp_path) not in one
@@ -291,9 +296,9 @@ def test_a_missing_result_field_is_a_dash(tmp_path):
     sweep(tmp_path)
     for seed in (0, 1, 2):
         path = path_of(tmp_path, "RiGL", seed) / "result.json"
-        slim = {key: json.loads(path.read_text())[key] for key in ("status", "accuracy", "identity")}
-        write_json(path, slim)
-    assert grid(tmp_path)[1] == ["RiGL", "82.00 ± 2.00 (3)", "", "–", "–", "–"]
+        needed = ("status", "identity", "seed", "accuracy", "accuracy_on", "sparsity", "prunable_weights", "nonzero")
+        write_json(path, {key: json.loads(path.read_text())[key] for key in needed})
+    assert grid(tmp_path)[1] == ["RiGL", "82.00 ± 2.00 (3)", "", "95.00", "–", "–"]
 
 
 def test_cells_that_the_sweep_leaves_out_are_empty(tmp_path):

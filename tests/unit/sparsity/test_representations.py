@@ -726,3 +726,19 @@ def test_product_never_resets():
     assert sparse.events == []
     m, w = rep.slots["5.weight"].factors
     assert (m**2 - w**2 - 1).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize(("total", "per_epoch", "epochs"), [(6, 3, [1, 2]), (7, 3, [1, 2, 3]), (2, 3, [1])])
+def test_after_epoch_is_called_after_a_short_last_epoch_too(
+    monkeypatch: pytest.MonkeyPatch, total: int, per_epoch: int, epochs: list[int]
+):
+    model, seen = nn.Linear(3, 2), []
+    representation = sparsity.represent(model, "plain")
+    monkeypatch.setattr(type(representation), "after_epoch", lambda self, ctx, metrics: seen.append(ctx.epoch))
+    optimizer = torch.optim.SGD(representation.param_groups(), lr=0.1)
+    sparse = sparsity.attach("dense", model, optimizer, sparsity=0.0, total_steps=total, steps_per_epoch=per_epoch)
+    for _ in range(total):
+        optimizer.zero_grad()
+        model(torch.ones(1, 3)).sum().backward()
+        sparse.step()
+    assert seen == epochs
