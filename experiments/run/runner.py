@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.config.schema import Spec
 from experiments.config.yaml_text import dump
-from experiments.errors import Interrupted, LostRank, RunFailure, SuiteError, way_out, words_of
+from experiments.errors import Interrupted, LostRank, RunFailure, SuiteError, UserError, way_out, words_of
 from experiments.ranks.distributed import ALONE, World, lost_ranks_named
 from experiments.rundir import attempts, names, outcome
 from experiments.rundir.attempts import Attempt
@@ -118,6 +118,9 @@ def _claim(folder: Path, world: World) -> Attempt | Finished:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names.FILES:
         check_regular(folder / name)
+    for name in (names.ATTEMPTS, names.CHECKPOINTS):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise UserError("is a file where a run keeps a folder; remove it", str(folder / name))
     attempt = attempts.claim(folder, world.size)
     done = _finished(folder)  # another process may have finished it a moment ago
     if done is not None:
