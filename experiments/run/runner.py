@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.config.schema import Spec
 from experiments.config.yaml_text import dump
-from experiments.errors import ClaimLost, Interrupted, LostRank, RunFailure, SuiteError, way_out, words_of
+from experiments.errors import ClaimLost, Interrupted, LostRank, RunFailure, SuiteError, UserError, way_out, words_of
 from experiments.ranks.distributed import ALONE, World, lost_ranks_named
 from experiments.rundir import attempts, names, outcome
 from experiments.rundir.attempts import Attempt
@@ -124,6 +124,9 @@ def _claim(spec: Spec, identity: str, folder: Path, world: World, stop: Stop | N
     folder.mkdir(parents=True, exist_ok=True)
     for name in names.FILES:
         check_regular(folder / name)
+    for name in (names.ATTEMPTS, names.CHECKPOINTS):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise UserError("is a file where a run keeps a folder; remove it", str(folder / name))
     if stop is not None:
         waited = False
         for words in attempts.wait_for_sign(folder, stop):

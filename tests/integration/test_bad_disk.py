@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -333,3 +334,10 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(ham: Ham, tmp_path: Pa
     assert f"{folder / name}: is a pipe, and only a regular file is written over; remove it" in called.err
     (folder / name).unlink()
     assert ham(command, config, "--out", tmp_path / "runs", *jobs).code == 0
+
+
+@pytest.mark.parametrize("name", ["attempts", "checkpoints"])
+def test_a_file_in_the_place_of_a_folder_is_refused_at_once(ham: Ham, tmp_path: Path, half: Path, name: str) -> None:
+    shutil.rmtree(half / name)
+    (half / name).touch()
+    one_message(ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs"), 2, str(half / name), "is a file where")

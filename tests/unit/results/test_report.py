@@ -286,7 +286,7 @@ def test_sparsity_figure_needs_two_sparsities(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_saved_figures_are_equal_for_equal_results(tmp_path, suffix):
     sweep(tmp_path)
-    first = save_figure(tmp_path, tmp_path / "pictures" / f"a.{suffix}").read_bytes()
+    first = save_figure(tmp_path, tmp_path / f"a.{suffix}").read_bytes()
     assert save_figure(tmp_path, tmp_path / f"b.{suffix}").read_bytes() == first
     assert first.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix])
 

@@ -246,3 +246,25 @@ def test_metrics_that_were_changed_after_the_end_make_no_curve(tmp_path, caplog)
     path.write_text(path.read_text().replace('"epoch": 1', '"epoch": 9'))
     assert list(read_metrics(run, entry.result)) == []
     assert f"{path}: was changed after the run had ended" in caplog.text
+
+
+HOSTILE = {
+    "deep lists": "[" * 200_000,
+    "deep mappings": "a: " + "{a: " * 5000,
+    "deep items": "- " * 100_000 + "a",
+    "aliases of aliases": "k0: &k0 [1]\n" + "".join(f"k{n}: &k{n} [*k{n - 1}, *k{n - 1}]\n" for n in range(1, 40)),
+    "an object": "a: !!python/object/apply:os.system [ls]",
+    "a number without end": "seed: 1e999",
+    "no YAML": "{",
+    "bytes": "\x00\x01",
+    "a list": "[1, 2]",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_configuration_is_named_and_left_out(tmp_path, caplog, kind):
+    run = write_run(tmp_path / "rigl-0a1b2c3d-s4", {"seed": 4}, result(0.5, 4, identity="0a1b2c3d"))
+    (run / "spec.yaml").write_text(HOSTILE[kind])
+    with caplog.at_level(logging.WARNING):
+        assert results.load(tmp_path)["accuracy"].tolist() == [0.5]
+    assert f"{run}/spec.yaml" in caplog.text

@@ -210,6 +210,7 @@ def test_one_that_cannot_be_read_is_passed_over(
     kept.save(4, at(4))  # what stands in its place hinders no further one
     kept.clear()
     # alone it may pass, so the run is not begun anew
+    (tmp_path / "alone").mkdir()
     fresh = Checkpoints(tmp_path / "alone", *RUN)
     path = fresh.save(3, STATE).path
     unreadable(path, kind, monkeypatch)

@@ -164,7 +164,7 @@ def test_a_damaged_log_is_named_and_written_anew(
     log = opened or JsonLines(path, good)
     assert opened or path.read_bytes() == good
     assert log.records() == [{"step": 1}, {"step": 2}]
-    log.close()
+    log.seal()
     assert path.read_bytes() == good
     assert f"{path}: is damaged or was changed from outside" in caplog.text
 
