@@ -25,6 +25,8 @@ from .training import Training
 
 log = logging.getLogger(__name__)
 
+KEPT = 0.25  # of the accuracy beyond guessing: a last cut that leaves less is told
+
 
 def carry_out(training: Training) -> dict[str, Any]:
     """Train to the end, evaluate once, write and return the result.
@@ -85,6 +87,8 @@ def finish(training: Training) -> dict[str, Any]:
         "layers": {name: {"size": size, "nonzero": nonzero[name]} for name, size in sizes.items()},
         "events": run.sparse.event_counts,
         "empty_layers": run.sparse.emptied,
+        "uncounted": run.sparse.representation.uncounted if spec.topology.sparsity > 0 else {},
+        **_lost_at_cut(accuracy, run.data.num_classes, records, training.progress.step),
         "ranks": training.world.size,
         "levels": run.sparse.levels.count,
         "epochs": training.progress.step // run.data.steps_per_epoch,
@@ -125,6 +129,29 @@ def _evaluate_average(training: Training) -> tuple[dict[str, Any], nn.Module | N
     return {"average_accuracy": accuracy, "average_loss": loss}, network
 
 
+def _lost_at_cut(accuracy: float, classes: int, records: list[dict[str, Any]], last: int) -> dict[str, float]:
+    """Say if a cut at the last step took most of what the last epoch's network knew beyond guessing.
+
+    Args:
+        accuracy: Accuracy after the cut, in [0, 1].
+        classes: Number of classes.
+        records: The metrics of the run.
+        last: Its last step.
+    """
+    cuts = [record for record in records if record["kind"] == "event" and record["step"] == last and record["changed"]]
+    (*_, epoch) = (record for record in records if record["kind"] == "epoch")
+    before = epoch["train_accuracy"] if epoch["validation_accuracy"] is None else epoch["validation_accuracy"]
+    guessing = 1 / classes
+    if not cuts or accuracy - guessing > KEPT * (before - guessing):
+        return {}
+    log.warning(
+        "the cut at the last step took the network near chance: accuracy %.4f where the last epoch's network has %.4f "
+        "and guessing %.4f; its batch statistics are those of the network before the cut",
+        *(accuracy, before, guessing),
+    )
+    return {"accuracy_before_cut": before}
+
+
 def check_events(sparse: SparseTraining, records: list[dict[str, Any]], spec: Spec, folder: Path) -> None:
     """Make sure the method acted as it says it does, and as the configuration demands.
 
@@ -157,6 +184,8 @@ def _terms(spec: Spec) -> dict[str, Any]:
     options = spec.topology.options
     if spec.topology.sparsity > 0 and getattr(options, "dense", "none") != "none":
         terms |= {"dense_layers": options.dense, "rebudget": options.rebudget}
+    if spec.topology.sparsity > 0 and hasattr(options, "allocation"):
+        terms["allocation"] = options.allocation
     return terms
 
 

@@ -15,6 +15,7 @@ from experiments.errors import UserError
 from experiments.rundir.result import seal
 from results.runs.store import read
 from results.table.formats import render
+from results.table.notes import caption
 from results.table.tables import table
 from results.table.values import FIGURE_SPACE
 
@@ -320,3 +321,42 @@ def test_unknown_format_is_refused_with_the_nearest(tmp_path):
 
 def test_result_helper_matches_the_run_directory_contract():
     assert result(0.5, 1, 0.95)["nonzero"] == pytest.approx(21520 * 0.05, abs=2)
+
+
+# ---- what is not counted, and how budgets are shared ----------------------------------------------------------------
+
+
+def caption_of(path) -> str:
+    return " ".join(caption(read(path)))
+
+
+def test_matrices_outside_the_count_are_in_the_caption(tmp_path):
+    edit(sweep(tmp_path), "RiGL", seed=0, uncounted={"pos_embed": 1435, "words": 957})
+    assert "Neither pruned nor counted, with their share of all matrices: pos_embed (6 %), words (4 %)." in caption_of(
+        tmp_path
+    )
+
+
+def test_layers_left_dense_by_name_are_in_the_caption(tmp_path):
+    for seed in range(3):
+        edit(sweep(tmp_path) if seed == 0 else tmp_path, "RiGL", seed=seed, dense_layers=["head", "*.conv_dw"])
+    assert "Left dense: RiGL: head, *.conv_dw (the sparsity asked for is over all weights" in caption_of(tmp_path)
+
+
+def test_rows_that_share_budgets_differently_are_in_the_caption(tmp_path):
+    folder = sweep(tmp_path)
+    for row, allocation in (("RiGL", "erk"), ("RiGL + HAM", "uniform")):
+        for seed in range(3):
+            edit(folder, row, seed=seed, allocation=allocation)
+    assert "Layers' densities: erk: RiGL; uniform: RiGL + HAM." in caption_of(tmp_path)
+    for seed in range(3):
+        edit(folder, "RiGL + HAM", seed=seed, allocation="erk")
+    assert "Layers' densities" not in caption_of(tmp_path)
+
+
+def test_a_last_cut_that_left_nothing_is_a_warning(tmp_path):
+    edit(sweep(tmp_path), "RiGL", seed=2, accuracy=0.135, accuracy_before_cut=0.865)
+    assert (
+        "The cut at the last step took the network near chance: RiGL (from 86.5 to 13.5 %)."
+        in table(read(tmp_path)).warnings
+    )
