@@ -8,7 +8,7 @@ export OMP_NUM_THREADS = 1
 PYTEST = $(BIN)/python -m pytest
 # as many processes as cores; one that is done takes tests of another
 SHARED = -n auto --dist worksteal
-FAST = not slow and not slurm and not integrations
+FAST = not slow and not slurm and not integrations and not robust
 # numbers that must not depend on how a processor adds up
 NUMERIC = tests/unit/ham tests/unit/sparsity tests/property tests/integration/test_ranks.py \
   $(addprefix tests/integration/test_,sam_runs.py precision.py resume.py starts.py neutral.py levels_runs.py events.py \
@@ -16,14 +16,15 @@ NUMERIC = tests/unit/ham tests/unit/sparsity tests/property tests/integration/te
 # three orders of the tests; `make test-orders SEEDS=7` repeats one
 SEEDS = $(shell shuf -i 1-999999 -n 3)
 
-.PHONY: help install quickstart theory test test-fast test-cpus test-orders test-alone test-slurm test-integrations \
-  mutants slurm-up slurm-down lint clean
+.PHONY: help install quickstart theory test test-fast test-robust test-cpus test-orders test-alone test-slurm \
+  test-integrations mutants slurm-up slurm-down lint clean
 
 help:
 	@echo "make quickstart   train the small table (some minutes), print it, write runs/quickstart/report.html"
 	@echo "make theory       HAM's theory, measured: figures and numbers with bars in runs/theory (a minute or two)"
 	@echo "make test         all tests (some minutes)"
 	@echo "make test-fast    what a change in progress needs to know (a minute)"
+	@echo "make test-robust  attacks that take long: kills, containers, two thousand damaged files (some minutes; HAM_FUZZ_SEED=... repeats one)"
 	@echo "make test-cpus    numeric tests with the instructions of other processors and with two threads (some minutes)"
 	@echo "make test-orders  tests in random orders; make test-alone: each file in a process of its own (some minutes)"
 	@echo "make test-slurm   tests on a Slurm cluster that they start on this machine (some minutes)"
@@ -53,7 +54,7 @@ theory: install
 	$(BIN)/ham theory
 
 test: install
-	$(PYTEST) -m "not slurm and not integrations" $(SHARED)
+	$(PYTEST) -m "not slurm and not integrations and not robust" $(SHARED)
 
 test-fast: install
 	$(PYTEST) -m "$(FAST)" $(SHARED) tests/unit/ham tests/unit/sparsity tests/unit/config tests/unit/rundir tests/unit/run
@@ -76,6 +77,9 @@ test-orders: install
 
 test-alone: install
 	$(BIN)/python tests/alone.py
+
+test-robust: install
+	$(PYTEST) -m robust -rA --show-capture=stdout $(SHARED)
 
 test-slurm: install
 	$(PYTEST) -m slurm -n 2 --dist loadfile tests/slurm

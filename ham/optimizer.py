@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
@@ -14,6 +15,8 @@ from .lists import Scalar
 from .rule import Form, bound_norms_, check_form, hyperbolic_step_
 from .scale_free import PEAK, follow_peak, follow_scale, restore, strength
 from .wrapper import OptimizerWrapper
+
+_log = logging.getLogger(__name__)
 
 _SIGNS = ("after", "before")
 
@@ -112,6 +115,7 @@ class HAM(OptimizerWrapper):
         self.max_weight_norm = max_weight_norm
         self.scalars = scalars
         self.form: Form = form
+        self._looked = False
         taken = getattr(base, "defaults", {})
         self._alpha, self._beta = (f"ham_{key}" if key in taken else key for key in ("alpha", "beta"))
         super().__init__(base, {self._alpha: alpha, self._beta: beta, "ham": True, "scale_free": scale_free, PEAK: 0.0})
@@ -119,6 +123,7 @@ class HAM(OptimizerWrapper):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._alpha, self._beta, *_ = self.group_defaults
+        self._looked = True
 
     def check_group(self, group: Mapping[str, Any]) -> None:
         """Check alpha, beta, the switches and those options of the base that HAM depends on."""
@@ -185,9 +190,24 @@ class HAM(OptimizerWrapper):
                 return value
 
             loss = self.base.step(collecting)
+        self._look_for_weights(given)
         for part in given:
             self._move(part if grads is None else part.seeing(grads), signs)
         return loss
+
+    def _look_for_weights(self, given: Sequence[_Given]) -> None:
+        """Say once, at the first step with gradients, that nothing is multiplied."""
+        if self._looked or not any(param.grad is not None for group in self.param_groups for param in group["params"]):
+            return
+        self._looked = True
+        if any(self.multiplies(param) for part in given for param in part.params):
+            return
+        if any(group[key] != 0 for group in self.param_groups for key in (self._alpha, self._beta)):
+            _log.warning(
+                "HAM multiplies nothing: no parameter with a gradient has two or more dimensions and is in a group "
+                "with ham=True, so this is the base optimizer alone. Flattened parameters have lost their shapes; "
+                "factors of a product have HAM's geometry already"
+            )
 
     def strengths(self, group: Mapping[str, Any], weights: Sequence[Tensor]) -> tuple[Scalar | list[Tensor], Scalar]:
         """Return alpha and beta as the last step used them.

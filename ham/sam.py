@@ -4,6 +4,7 @@
 # torch does not list its foreach kernels as exported; its own optimizers and many others use them
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from torch.optim import LBFGS, Optimizer
 from .lists import batches, working_dtype
 from .optimizer import HAM
 from .wrapper import OptimizerWrapper
+
+_log = logging.getLogger(__name__)
 
 _GRADIENTS = ("perturbed", "first")
 _TINY = 1e-12  # added to the norm, so that a gradient of zero perturbs nothing
@@ -107,6 +110,8 @@ class SAM(OptimizerWrapper):
         self.eta = eta
         self.gradient = gradient
         self.model = model
+        self._left: dict[int, tuple[int, int]] | None = {}
+        self._told = False
         taken = getattr(base, "defaults", {})
         self._rho, self._adaptive = (f"sam_{key}" if "rho" in taken else key for key in ("rho", "adaptive"))
         super().__init__(base, {self._rho: rho, self._adaptive: adaptive})
@@ -116,6 +121,7 @@ class SAM(OptimizerWrapper):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._left, self._told = None, False  # gradients are not part of the state
         self._rho, self._adaptive = self.group_defaults
 
     @property
@@ -148,12 +154,15 @@ class SAM(OptimizerWrapper):
                 "closure: SAM evaluates each batch twice, so step(closure) needs a function that clears gradients, "
                 "runs forward and backward and returns the loss"
             )
+        if not getattr(closure, "first_pass_done", False):
+            self._look_for_other_gradients()
         evaluate = torch.enable_grad()(closure)
         draws = _Draws(self._parameters())
         loss = evaluate()
         ascents = self._ascents()
         if not ascents:
             self.base.step()
+            self._left = self._versions()
             return loss
         seen = self._gradients() if self.gradient == "first" else None
         buffers = () if self.model is None else self.model.buffers()
@@ -169,7 +178,27 @@ class SAM(OptimizerWrapper):
             self.base.step(grads=seen)
         else:
             self.base.step()
+        self._left = self._versions()
         return loss
+
+    def _versions(self) -> dict[int, tuple[int, int]]:
+        """Return which gradients there are, and how often each was written to."""
+        found = ((id(p), p.grad) for p in self._parameters())
+        return {key: (id(grad), grad._version) for key, grad in found if grad is not None}
+
+    def _look_for_other_gradients(self) -> None:
+        """Say once if gradients were computed outside the closure, which clears them or counts them in one pass."""
+        if self._left is None or self._told:
+            return
+        if self._versions().items() - self._left.items():
+            changed = [p.grad for p in self._parameters() if p.grad is not None]
+            self._told = bool(torch.stack([grad.any() for grad in changed]).any())
+            if self._told:
+                _log.warning(
+                    "gradients were computed outside the closure since SAM's last step: its second pass knows nothing "
+                    "of them. Let the closure run all micro-batches of a step (Lightning's accumulate_grad_batches "
+                    "calls it for the last one alone)"
+                )
 
     def _parameters(self) -> Iterator[Tensor]:
         for group in self.param_groups:

@@ -13,11 +13,11 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.config.sweep import Cell, Sweep, manifest
+from experiments.config.sweep import Cell, Sweep
 from experiments.errors import SuiteError, UserError
+from experiments.launch import table
+from experiments.run import reuse
 from experiments.rundir import names
-from experiments.rundir.files import write_json
-from experiments.rundir.outcome import read_result
 from results.progress.states import UNDER_WAY
 from results.progress.status import status
 
@@ -71,9 +71,9 @@ def submit(sweep: Sweep, runs_root: Path, name: str, only: Collection[str] | Non
     cluster.require("sbatch", "srun")
     folder = (runs_root / sweep.name).resolve()
     with records.alone(folder):
-        write_json(folder / names.MANIFEST, manifest(sweep))
+        table.write(sweep, folder)
         wanted = [cell for cell in sweep.runs if only is None or cell.path in only]
-        todo = [cell for cell in wanted if read_result(folder / cell.path) is None]
+        todo = [cell for cell in wanted if reuse.finished(cell.spec, cell.identity, folder / cell.path) is None]
         free = not_under_way(folder, todo)
         if not free:
             return Submitted([], [], len(wanted) - len(todo), len(todo))
@@ -103,7 +103,11 @@ def resubmit(folder: Path, paths: Collection[str], name: str | None = None) -> S
     loaded = profile.load(chosen)
     cluster.require("sbatch", "srun")
     with records.alone(folder):
-        todo = [known[path] for path in paths if read_result(folder / path) is None]
+        todo = [
+            one
+            for one in (known[path] for path in paths)
+            if reuse.finished(one.spec, one.identity, folder / one.path) is None
+        ]
         free = not_under_way(folder, todo)
         arrays, jobs = _submit(sweep, folder.resolve(), free, chosen, loaded) if free else ([], [])
     return Submitted(arrays, jobs, len(paths) - len(todo), len(todo) - len(free))
@@ -113,7 +117,7 @@ def dry_run(sweep: Sweep, runs_root: Path, name: str) -> str:
     """Return the batch scripts that `submit` would pass to sbatch and the resources it would request; write nothing."""
     chosen = profile.load(name)
     folder = (runs_root / sweep.name).resolve()
-    todo = [cell for cell in sweep.runs if read_result(folder / cell.path) is None]
+    todo = reuse.pending(sweep, folder)
     done = len(sweep.runs) - len(todo)
     if (folder / names.SUBMISSIONS).exists():
         todo = not_under_way(folder, todo)

@@ -10,7 +10,7 @@ Authors of methods find base classes here, what a method that updates its masks 
 scores and schedules for other topologies in `sparsity.masking`, and the test of a method in `sparsity.testing`.
 """
 
-from .attach import attach, prepare, represent
+from .attach import attach, plain_copy, prepare, represent
 from .engine.sparse_training import SparseTraining
 from .masking import distributions
 from .masks import MaskSet
@@ -35,6 +35,7 @@ __all__ = [
     "attach",
     "distributions",
     "option",
+    "plain_copy",
     "prepare",
     "register_representation",
     "register_topology",

@@ -1,7 +1,9 @@
-"""`represent` and `attach`: the two calls that make a model's training sparse."""
+"""`represent` and `attach`: the two calls that make a model's training sparse; `plain_copy` of a model under way."""
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +17,7 @@ from .engine.sparse_training import SparseTraining
 from .options import build_options, check_options
 from .probe import Probe
 from .representation import Representation, of
-from .targets import unwrapped
+from .targets import targets, unwrapped
 from .topology import Topology
 
 
@@ -131,6 +133,23 @@ def attach(
     return SparseTraining(chosen, representation, optimizer, settings, probe)
 
 
+def plain_copy(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Return an independent copy of a network, or of an averaged copy of it, with plain weights θ.
+
+    Args:
+        model: The network of a training under way, also wrapped, or a copy of it such as
+            `torch.optim.swa_utils.AveragedModel`, whose factors are averages.
+        masks: Masks of the training. Weights that they prune are zero in the copy, which matters for an average, where
+            weights that were active once are not zero.
+    """
+    found = of(model)
+    copied = copy.deepcopy(unwrapped(model)) if found is None else found.plain_copy()
+    if masks is not None:
+        for target in targets(copied):
+            target.weight.masked_fill_(~masks[target.name].to(target.weight.device), 0.0)
+    return copied
+
+
 def prepare(
     topology: str,
     representation: Representation,
@@ -167,6 +186,9 @@ def prepare(
     if levels > 1 and total_steps % (steps_per_epoch or total_steps):
         raise ValueError(f"topology {topology!r} trains several times: total_steps must be whole epochs")
     chosen.check_run(representation.shapes(by_role=bool(chosen.roles)), sparsity, total_steps * levels)
+    representation.check_run(
+        math.ceil(total_steps * levels / (steps_per_epoch or total_steps)), 0.0 if cls.uses_sparsity else sparsity
+    )
     if cls.needs_probe and probe is not None and sparsity > 0:
         chosen.check_probe(probe)
     return chosen

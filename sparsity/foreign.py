@@ -104,7 +104,7 @@ def _some_input(layer: nn.Module) -> Tensor:
     if isinstance(layer, _ConvNd):
         extents = [(k - 1) * d + 3 for k, d in zip(layer.kernel_size, layer.dilation, strict=True)]
         return torch.ones((1, layer.in_channels, *extents))
-    return torch.ones((1, layer.in_features))  # pyright: ignore[reportArgumentType]
+    return torch.ones((1, layer.in_features))  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 class _Products(TorchFunctionMode):

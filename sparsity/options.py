@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 MISSING = dataclasses.MISSING
 _NAMES = tuple[str, ...]  # the type of a list of names
+LARGEST = 3e38  # of single precision, in which weights are held
 T = TypeVar("T")
 
 
@@ -37,12 +38,14 @@ class OptionError(ValueError):
 
     Attributes:
         key: Name of the offending option.
+        section: Whose option it is, "topology" or "representation".
         reason: What is wrong and what is allowed, without the key.
     """
 
-    def __init__(self, key: str, reason: str):
+    def __init__(self, key: str, reason: str, section: str = "topology"):
         super().__init__(f"{key}: {reason}")
         self.key = key
+        self.section = section
         self.reason = reason
 
 
@@ -132,6 +135,8 @@ def _check(key: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
         raise OptionError(key, f"{value!r} is not of type {names}")
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(key, f"{value!r} is not finite")
+    if isinstance(value, float) and abs(value) > LARGEST:
+        raise OptionError(key, f"{value!r} is out of range: must be <= {LARGEST:g} in size, for single precision")
     if isinstance(value, str):
         if meta.get("choices") and value not in meta["choices"]:
             allowed = ", ".join(meta["choices"])

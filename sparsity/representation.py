@@ -39,6 +39,7 @@ class Representation(Stateful):
         uses_sparsity: Whether the representation itself makes zeros to reach the target sparsity.
         needs_epochs: Whether its hooks change the trained tensors once per epoch.
         needs_metrics: Metrics of an epoch that `after_epoch` reads, such as ``train_accuracy``.
+        unstated_events: Kinds of its events whose number `expected_events` does not state.
         factor_names: Names of the trained tensors, in order.
         ham_factors: Which of them HAM acts on by default.
         state: Names of the attributes that checkpoints hold, see `Stateful`; trained tensors are the model's.
@@ -52,6 +53,7 @@ class Representation(Stateful):
     uses_sparsity: ClassVar[bool] = False
     needs_epochs: bool = False
     needs_metrics: ClassVar[tuple[str, ...]] = ()
+    unstated_events: ClassVar[tuple[str, ...]] = ()
     factor_names: ClassVar[tuple[str, ...]] = ("weight",)
     ham_factors: ClassVar[tuple[str, ...]] = ("weight",)
 
@@ -133,6 +135,17 @@ class Representation(Stateful):
     @classmethod
     def check(cls, options: Any, lr: float) -> None:
         """Refuse options that are impossible at this peak learning rate.
+
+        Raises:
+            OptionError: with the option's name.
+        """
+
+    def check_run(self, epochs: int, sparsity: float) -> None:
+        """Refuse a run in which the method could not do what it states; called before training starts.
+
+        Args:
+            epochs: Length of training in epochs.
+            sparsity: Target that the representation must reach, `Context.sparsity_left`.
 
         Raises:
             OptionError: with the option's name.

@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from .targets import Target
 
-_ROLES = ("first", "last")
+_ROLES: tuple[str, ...] = ("first", "last")
 
 
 def first_and_last(model: nn.Module, found: Sequence[Target]) -> tuple[str, str] | None:

@@ -39,6 +39,11 @@ class Target:
     rows: slice | None = None
 
     @property
+    def path(self) -> str:
+        """Dotted name of the parameter that holds the matrix."""
+        return self.name if self.rows is None else self.name.rpartition(".")[0]
+
+    @property
     def parameter(self) -> nn.Parameter:
         """The parameter that holds the matrix."""
         return getattr(self.module, self.tensor)
@@ -144,6 +149,6 @@ def _projections(prefix: str, attention: nn.MultiheadAttention) -> Iterator[Targ
 def _is_frozen(target: Target) -> bool:
     if parametrize.is_parametrized(target.module, target.tensor):
         held = target.module.parametrizations[target.tensor]  # pyright: ignore
-        return not any(parameter.requires_grad for parameter in held.parameters())
+        return not any(parameter.requires_grad for parameter in held.parameters())  # pyright: ignore
     held = target.module._parameters.get(target.tensor)
     return held is not None and not held.requires_grad

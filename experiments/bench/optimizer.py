@@ -5,7 +5,6 @@ Everything runs on random weights and gradients with a network's shapes, in one 
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch.optim import SGD
 
+from experiments.cores import usable_cores
 from experiments.errors import UserError, nearest
 from experiments.run.build import pick_device
 from ham import HAM, bound_norms_, hyperbolic_step_
@@ -99,7 +99,7 @@ def optimizer(
         if name not in forms:
             raise UserError(f"{name!r} is not a form; allowed: {', '.join(forms)}{nearest(name, forms)}", "NAME")
     place = pick_device(device, where="--device")
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or usable_cores()
     with _threads(threads):
         tensors = _Tensors(model, place)
         rules = tensors.rules([form for form in forms if not names or form in names])

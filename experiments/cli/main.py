@@ -5,21 +5,19 @@ Slow imports are inside the commands, so that `ham --help` and commands that onl
 
 from __future__ import annotations
 
+import io
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from experiments.errors import SuiteError, UserError
+from experiments.errors import SuiteError, UserError, way_out
 
 from . import bench, read, theory
-
-if TYPE_CHECKING:
-    from experiments.config.resolve import Loaded
-    from experiments.config.schema import Spec
-    from experiments.config.sweep import Sweep
+from .loading import expand_checked, load, single
 
 app = typer.Typer(
     help="Sparse-training benchmark suite around HAM (Hyperbolic Aware Minimization).",
@@ -52,22 +50,24 @@ def run(
     config: Config,
     overrides: Overrides = None,
     out: Out = RUNS,
-    threads: Annotated[int, typer.Option(min=1, help="Compute threads; results are equal only at equal threads.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=1024, help="Compute threads; results are equal only at equal threads.")
+    ] = 1,
 ) -> None:
     """Train one network, or go on where an earlier call stopped."""
     from rich.progress import Progress
 
     from experiments.launch.local import run_here
 
-    from .terminal import console
+    from .terminal import console, damage_said
 
-    loaded = _load(config, overrides)
+    loaded = load(config, overrides)
     if loaded.sweep is not None:
         raise UserError(
             f"{config} describes a sweep; use `ham sweep {config}`, or add sweep=null for its base alone", "sweep"
         )
-    spec, identity, folder = _single(loaded, out)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    spec, identity, folder = single(loaded, out)
+    with damage_said(), Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(folder.name, total=None)
         result, is_main = run_here(
             spec, folder, identity, lambda done, total: bars.update(bar, completed=done, total=total), threads
@@ -93,11 +93,17 @@ def sweep(
     ] = None,
 ) -> None:
     """Train all networks of a table that have no result yet: rows × columns × seeds."""
-    from experiments.launch.local import default_jobs, pending, run_sweep
+    from experiments.cores import usable_cores
+    from experiments.launch.local import run_sweep
+    from experiments.launch.table import check as left_out
+    from experiments.run import reuse
 
     from .terminal import SweepBars
 
-    table = _expand(_load(config, overrides))
+    table = expand_checked(load(config, overrides))
+    table = reuse.placed(table, out / table.name)
+    if (lost := left_out(table, out / table.name)) is not None:
+        print(lost, file=sys.stderr)
     if cluster is Cluster.slurm:
         from slurm import submit
 
@@ -105,14 +111,14 @@ def sweep(
         return
     if profile is not None:
         raise UserError("belongs to --cluster slurm", "--profile")
-    todo = pending(table, out)
+    todo = reuse.pending(table, out / table.name)
     if dry_run:
         for cell in todo:
             print(out / table.name / cell.path)
         print(f"{len(todo)} of {len(table.runs)} runs to do")
         return
     with SweepBars(len(todo)) as bars:
-        run_sweep(table, out, jobs=jobs or default_jobs(), listener=bars)
+        run_sweep(table, out, jobs=jobs or usable_cores(), listener=bars)
     print(f"{out / table.name}: {len(table.runs)} runs complete; `ham table {out / table.name}` shows the table")
 
 
@@ -122,20 +128,20 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None) ->
     from experiments.config.resolve import calibration_path, read_calibration, with_threshold_decay
     from experiments.config.sweep import expand
     from experiments.config.yaml_text import read_yaml
+    from experiments.cores import usable_cores
     from experiments.launch import calibrate as calibration
-    from experiments.launch.local import default_jobs
     from experiments.run.check import check_all
 
     from .terminal import SweepBars
 
-    loaded = _load(config, overrides)
+    loaded = load(config, overrides)
     path = calibration_path(loaded.path)
     known = {key: value for file in loaded.files for key, value in read_calibration(calibration_path(file)).items()}
     cells = calibration.needed(expand(loaded, calibrate=False).cells, known)
     # any decay will do: it changes no shape
     check_all((f"{loaded.config}: row {cell.row!r}", with_threshold_decay(cell.spec, 0.0)) for cell in cells)
     with SweepBars(len(cells), unit="settings") as bars:
-        entries, failures = calibration.calibrate(cells, jobs or default_jobs(), bars)
+        entries, failures = calibration.calibrate(cells, jobs or usable_cores(), bars)
     old: Any = read_yaml(path) if path.exists() else []
     if entries:
         calibration.store(path, [dict(entry) for entry in old], entries)
@@ -182,45 +188,14 @@ def doctor(
         print(line, flush=True)
 
 
-def _load(config: str, overrides: list[str] | None) -> Loaded:
-    from experiments.config.resolve import load
-
-    return load(config, overrides or [])
-
-
-def _content_hash(spec: Spec) -> str:
-    from experiments.data import content_hash
-
-    return content_hash(spec.data.name, spec.data.root)
-
-
-def _expand(loaded: Loaded) -> Sweep:
-    from experiments.config.grid import at
-    from experiments.config.sweep import expand
-    from experiments.run.check import check_all
-
-    table = expand(loaded, content_hash=_content_hash)
-    check_all((f"{loaded.config}: row {cell.row!r}{at(cell.column)}", cell.spec) for cell in table.runs)
-    return table
-
-
-def _single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:
-    from experiments.config.identity import identity
-    from experiments.config.resolve import resolve
-    from experiments.config.sweep import slug
-    from experiments.run.check import check_all
-
-    spec = resolve(loaded)
-    check_all([(loaded.config, spec)])
-    hashed = identity(spec, _content_hash(spec))
-    return spec, hashed, out / f"{slug(spec.label or loaded.path.stem)}-{hashed}-s{spec.seed}"
-
-
 def main() -> None:
     """Run the command line.
 
     Every expected error becomes one message and an exit code: 2 for a mistake of the user's, 1 for a failure.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except SuiteError as error:
@@ -231,9 +206,12 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        _leave(f"error: {error.filename or 'input/output'}: {error.strerror or error}", 1)
+        _leave(f"error: {error.filename or 'input/output'}: {error.strerror or error}{way_out(error)}", 1)
 
 
 def _leave(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    # a name of a file may hold what steers a terminal
+    text = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message)
+    with suppress(OSError):  # of a terminal that was closed
+        print(text, file=sys.stderr)
     sys.exit(code)

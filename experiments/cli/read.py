@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.errors import SuiteError, UserError
-from experiments.rundir import names
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -60,6 +60,8 @@ def status(
     if [as_json, watch, resubmit is not None].count(True) > 1:
         raise UserError("--json, --watch and --resubmit exclude each other; give one")
     if watch:
+        if not every <= 86400:  # a day; not a number is not either
+            raise UserError(f"{every} is out of range: must be 1 to 86400 seconds", "--every")
         _watch(directory, every)
         return
     report = reader.status(directory)
@@ -164,6 +166,7 @@ def logs(
     rank: Annotated[int, typer.Option(min=0, help="Output of this rank of the job.")] = 0,
 ) -> None:
     """Print a run's own log and the output of its newest job, or list the runs that the words fit."""
+    from results.progress.end import end_of
     from results.progress.logs import Follower, files_of
     from results.progress.select import select
     from results.runs.store import read_plan
@@ -183,11 +186,12 @@ def logs(
         raise UserError("has no log yet: it has not begun, or its job has written nothing", str(path))
     try:
         while follow:
-            over = (path / names.RESULT).is_file() or (path / names.FAILURE).is_file()
+            end = end_of(path)
             tasks = submissions(sweep.directory).by_run.get(path, [])  # it may have been submitted again meanwhile
-            if not printed.look(files_of(path, tasks, rank)) and over:
+            if not printed.look(files_of(path, tasks, rank)) and end is not None:
+                print(end, file=sys.stderr)
                 return
-            time.sleep(1)
+            time.sleep(1 if end is None else 0)
     except KeyboardInterrupt:
         return
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -11,6 +14,22 @@ from rich.text import Text
 from experiments.launch.pool import Listener, TaskResult
 
 console = Console(stderr=True, highlight=False)
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(Text(record.getMessage()), soft_wrap=True)
+
+
+@contextmanager
+def damage_said() -> Iterator[None]:
+    """Print what is said about damaged files of a run, besides its log."""
+    logger, handler = logging.getLogger("experiments.rundir"), _Said(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 class SweepBars(Listener):
@@ -51,9 +70,15 @@ class SweepBars(Listener):
         """Move the bar of the task."""
         self._bars.update(self._ids[name], completed=done, total=total)
 
+    def waits(self, words: str) -> None:
+        """Say what is waited for."""
+        self._bars.console.print(Text(words), soft_wrap=True)
+
     def finished(self, name: str, outcome: TaskResult) -> None:
         """Remove the bar of the task, and print its error, if there is one."""
         self._bars.remove_task(self._ids.pop(name))
+        if outcome.busy:
+            return
         self._bars.advance(self._all)
         if outcome.error and not outcome.interrupted:
             # a Text, since brackets in an error would be read as markup

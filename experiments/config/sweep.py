@@ -12,12 +12,13 @@ import shlex
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
 
 from .grid import SweepGrid, at
-from .identity import identity
+from .identity import folder_suffix, identity
 from .keys import lookup
 from .problems import show
 from .resolve import Loaded, resolve
@@ -57,6 +58,7 @@ class Sweep:
         column_keys: Dotted keys of the columns.
         baselines: Row to the row it is compared with, seed by seed.
         cells: In table order: rows, columns, seeds.
+        config: Path of its configuration, None if it is not known.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Sweep:
     column_keys: list[str]
     baselines: dict[str, str]
     cells: list[Cell] = field(repr=False)
+    config: Path | None = None
 
     @property
     def runs(self) -> list[Cell]:
@@ -104,13 +107,14 @@ def expand(
     _check_cells(grid, cells)
     section = grid.section
     return Sweep(
-        name=section.name or slug(loaded.path.stem),
+        name=section.name or slug(loaded.path.stem)[:MAX_NAME].rstrip("-."),
         title=section.title,
         notes=section.notes,
         tuning_cells=section.tuning_cells,
         column_keys=list(section.columns),
         baselines=section.baselines,
         cells=_named(cells),
+        config=loaded.path.resolve(),
     )
 
 
@@ -132,7 +136,7 @@ def slug(text: str) -> str:
 
 def run_name(label: str, hashed: str, seed: int) -> str:
     """Name a run's folder, with at most 80 characters that every file system takes."""
-    suffix = f"-{hashed}-s{seed}"
+    suffix = folder_suffix(hashed, seed)
     return slug(label)[: MAX_NAME - len(suffix)].rstrip("-.") + suffix
 
 

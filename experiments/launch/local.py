@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from experiments.config.resolve import from_mapping
 from experiments.config.schema import Spec
-from experiments.config.sweep import Sweep, manifest
+from experiments.config.sweep import Cell, Sweep
 from experiments.errors import Interrupted, RunFailure
 from experiments.ranks import distributed
-from experiments.run import runner
+from experiments.run import reuse, runner
 from experiments.run.numerics import same_arithmetic
-from experiments.rundir import names
-from experiments.rundir.files import write_json
-from experiments.rundir.outcome import read_result
+from experiments.rundir import attempts, holder, names
 
+from . import signals, table
 from .pool import Listener, Task, run_all
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
-def default_jobs() -> int:
-    """Return one worker per core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_here(
@@ -33,7 +24,7 @@ def run_here(
 ) -> tuple[dict[str, Any], bool]:
     """Execute one run in this process, or this process's part of it if torchrun or srun started several ranks.
 
-    Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2 stop the run at a checkpoint, from which it can be resumed.
+    The signals that ask it to end stop the run at a checkpoint, from which it can be resumed.
 
     Returns:
         The result, and whether this process is the main rank.
@@ -41,27 +32,17 @@ def run_here(
     Raises:
         Interrupted, RunFailure, LostRank, UserError: see `runner.run`.
     """
-    requested = False
-
-    def request(*_: Any) -> None:
-        nonlocal requested
-        requested = True
-
-    before = {number: signal.signal(number, request) for number in STOPPING}
-    try:
-        with (
-            same_arithmetic(threads),
-            distributed.joined(folder, spec.runtime.device, spec.runtime.rank_timeout) as world,
-        ):
-            result = runner.run(spec, folder, identity, progress=progress, stop=lambda: requested, world=world)
-        return result, world.is_main
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with (
+        signals.noted() as stop,
+        same_arithmetic(threads),
+        distributed.joined(folder, spec.runtime.device, spec.runtime.rank_timeout) as world,
+    ):
+        result = runner.run(spec, folder, identity, progress=progress, stop=stop, world=world)
+    return result, world.is_main
 
 
 def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, group: str, **hooks: Any) -> dict[str, Any]:
-    return runner.run(from_mapping(mapping), folder, identity, group=group, **hooks)
+    return runner.run(from_mapping(mapping), folder, identity, group=group, patient=False, **hooks)
 
 
 def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -> None:
@@ -74,26 +55,22 @@ def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -
         listener: Receives the progress.
 
     Raises:
-        RunFailure: if some runs failed, after all others are done.
+        RunFailure: if some runs failed, after all others are done, also those that other processes work on.
     """
     folder = runs_root / sweep.name
-    write_json(folder / names.MANIFEST, manifest(sweep))
-    todo = pending(sweep, runs_root)
-    tasks = [
-        Task(
-            name=cell.path,
-            function=_sweep_task,
-            arguments=(cell.spec.model_dump(), folder / cell.path, cell.identity, cell.row),
-            log=folder / cell.path / names.LOG,
-        )
-        for cell in todo
-    ]
+    table.write(sweep, folder)
+    todo, busy, failed = reuse.pending(sweep, folder), [], []
     tracked = any(cell.spec.tracking.wandb != "disabled" for cell in todo)
     try:
-        outcomes = run_all(tasks, jobs, listener, preload=["wandb"] if tracked else [])
+        while todo or busy:
+            tasks = [_task(cell, folder) for cell in todo]
+            outcomes = run_all(tasks, jobs, listener, preload=["wandb"] if tracked else [])
+            held = {name for name, outcome in outcomes.items() if outcome.busy}
+            busy += [cell for cell in todo if cell.path in held]
+            failed += [name for name, outcome in outcomes.items() if outcome.error and not outcome.busy]
+            todo, busy = _when_free(busy, folder, listener)
     except KeyboardInterrupt:
         raise Interrupted("stopped; the same command goes on from here", where=str(folder)) from None
-    failed = [name for name, outcome in outcomes.items() if outcome.error]
     if failed:
         some = ", ".join(failed[:3]) + (" …" if len(failed) > 3 else "")
         raise RunFailure(
@@ -103,6 +80,33 @@ def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -
         )
 
 
-def pending(sweep: Sweep, runs_root: Path) -> list[Any]:
-    """Return the runs of a sweep without a result, each once, in table order."""
-    return [cell for cell in sweep.runs if read_result(runs_root / sweep.name / cell.path) is None]
+def _task(cell: Cell, folder: Path) -> Task:
+    return Task(
+        name=cell.path,
+        function=_sweep_task,
+        arguments=(cell.spec.model_dump(), folder / cell.path, cell.identity, cell.row),
+        log=folder / cell.path / names.LOG,
+    )
+
+
+def _when_free(busy: list[Cell], folder: Path, listener: Listener) -> tuple[list[Cell], list[Cell]]:
+    """Wait until a run that another process has held is finished or free, as long as that process lives.
+
+    Returns:
+        The runs that are free and have no result, and those that are still held.
+    """
+    told = False
+    while busy:
+        busy = [cell for cell in busy if reuse.finished(cell.spec, cell.identity, folder / cell.path) is None]
+        holders = {cell.path: attempts.newest(folder / cell.path) for cell in busy}
+        held = [cell for cell in busy if (one := holders[cell.path]) and attempts.alive(folder / cell.path, one)]
+        free = [cell for cell in busy if cell not in held]
+        if free or not held:
+            return free, held
+        if not told:
+            first = folder / held[0].path
+            more = f", and {len(held) - 1} more" if len(held) > 1 else ""
+            listener.waits(f"waiting for {first}{more}: {holder.words(first, holders[held[0].path] or {})}")
+            told = True
+        time.sleep(1)
+    return [], []

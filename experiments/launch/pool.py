@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import Interrupted, RunFailure, SuiteError
+from experiments.errors import Busy, Interrupted, RunFailure, SuiteError, way_out, words_of
+from experiments.rundir.files import check_regular
+
+from . import server, signals
 
 _GRACE = 60.0  # seconds that a stopped worker has to write its checkpoint
 
@@ -50,11 +52,13 @@ class TaskResult:
         value: What the function returned; None if it failed.
         error: Why it failed; None if it succeeded.
         interrupted: Whether it stopped at a checkpoint on request; `error` is then set too.
+        busy: Whether another process holds what it would work on; `error` then says which.
     """
 
     value: Any = None
     error: str | None = None
     interrupted: bool = False
+    busy: bool = False
 
 
 class Listener:
@@ -68,6 +72,9 @@ class Listener:
 
     def finished(self, name: str, outcome: TaskResult) -> None:
         """React to the end of a task."""
+
+    def waits(self, words: str) -> None:
+        """React to a wait for tasks that other processes work on."""
 
 
 class _Stop:
@@ -94,8 +101,9 @@ def _die_with_parent() -> None:
 
 
 def _work(task: Task, connection: Connection, threads: int) -> None:
-    # Ctrl-C reaches the whole terminal group, but the parent decides, and sends SIGTERM
+    # Ctrl-C and the end of a terminal reach the whole group, but the parent decides, and sends SIGTERM
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = _Stop()
     signal.signal(signal.SIGTERM, stop.request)
     _die_with_parent()
@@ -123,17 +131,22 @@ def _carry_out(task: Task, connection: Connection, threads: int, stop: _Stop) ->
             connection.send(("value", task.function(*task.arguments, progress=progress, stop=stop)))
     except Interrupted as error:
         connection.send(("interrupted", str(error)))
-    except (SuiteError, OSError) as error:
+    except Busy as error:
+        connection.send(("busy", str(error)))
+    except SuiteError as error:
         connection.send(("error", str(error)))
-    except Exception as error:
+    except OSError as error:
+        connection.send(("error", f"{error.filename or task.log}: {error.strerror or error}{way_out(error)}"))
+    except (Exception, SystemExit) as error:  # code of the user's may raise anything
         import traceback
 
         traceback.print_exc()
-        connection.send(("error", f"{type(error).__name__}: {error} (traceback in {task.log})"))
+        connection.send(("error", f"{type(error).__name__}: {words_of(error)} (traceback in {task.log})"))
 
 
 def _redirect_output(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_regular(path)  # a pipe would wait for a reader
     with path.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -155,53 +168,47 @@ def run_all(
         The result of each task by its name. Tasks that were not started because of an interrupt are missing.
 
     Raises:
-        KeyboardInterrupt: after the workers have stopped at a checkpoint.
+        KeyboardInterrupt: after the workers have stopped at a checkpoint; SIGTERM and SIGHUP act like Ctrl-C.
         RunFailure: if no worker can be started.
     """
     context = multiprocessing.get_context("forkserver")
     # torch imports its compiler when the first optimizer is made, which would cost every worker two seconds
     context.set_forkserver_preload(["torch._dynamo", "experiments.run.runner", *preload])
-    _start_server(threads)
+    server.start(threads)
     waiting, outcomes = list(tasks), {}
     running: dict[Any, tuple[Task, Any]] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                task = waiting.pop(0)
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(task, theirs, threads), name=task.name)
-                try:
-                    process.start()
-                except EOFError:
-                    raise RunFailure("the process that workers are started from has ended unexpectedly") from None
-                theirs.close()
-                running[ours] = (task, process)
-                listener.started(task.name)
-            for connection in wait(list(running)):
-                _receive(connection, running, outcomes, listener)
+        with signals.like_ctrl_c():
+            _carry_on(context, threads, jobs, listener, waiting, running, outcomes)
     except KeyboardInterrupt:
         _stop(running)
         raise
     return outcomes
 
 
-def _start_server(threads: int) -> None:
-    """Start the server process with Ctrl-C and SIGTERM ignored from its first moment on, even while it imports.
-
-    A scheduler sends SIGTERM to all processes of a job. Workers handle it themselves, and the server must outlive them.
-    """
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    variable, wanted = "OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS")
-    os.environ[variable] = str(threads)  # read when the server process imports torch
-    try:
-        forkserver.ensure_running()
-    finally:
-        if wanted is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = wanted
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _carry_on(
+    context: Any,
+    threads: int,
+    jobs: int,
+    listener: Listener,
+    waiting: list[Task],
+    running: dict[Any, tuple[Task, Any]],
+    outcomes: dict[str, TaskResult],
+) -> None:
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            task = waiting.pop(0)
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(task, theirs, threads), name=task.name)
+            try:
+                process.start()
+            except EOFError:
+                raise RunFailure(f"the process that workers are started from has ended: {server.FEW}") from None
+            theirs.close()
+            running[ours] = (task, process)
+            listener.started(task.name)
+        for connection in wait(list(running)):
+            _receive(connection, running, outcomes, listener)
 
 
 def _receive(
@@ -224,6 +231,7 @@ def _receive(
         value=content[0] if kind == "value" else None,
         error=None if kind == "value" else content[0],
         interrupted=kind == "interrupted",
+        busy=kind == "busy",
     )
     outcomes[task.name] = outcome
     listener.finished(task.name, outcome)

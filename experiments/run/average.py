@@ -30,8 +30,10 @@ class Average:
         self._decay = decay
         self._tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         names = {id(parameter): name for name, parameter in model.named_parameters()}
+        # of each weight, whole: the names of its trained tensors
         self._factors = {
-            slot.name: [names[id(factor)] for factor in slot.factors] for slot in representation.slots.values()
+            slot.target.path: [names[id(parameter)] for parameter in slot.parameters]
+            for slot in representation.slots.values()
         }
 
     @torch.no_grad()
@@ -59,9 +61,10 @@ class Average:
         """
         factors = {name for names in self._factors.values() for name in names}
         state = {name: tensor for name, tensor in self._tensors.items() if name not in factors}
-        for slot, names in self._factors.items():
-            theta = self._representation.materialise(*(self._tensors[name] for name in names))
-            state[slot] = theta.masked_fill(~masks[slot], 0.0)
+        for path, names in self._factors.items():
+            state[path] = self._representation.materialise(*(self._tensors[name] for name in names)).clone()
+        for slot in self._representation.slots.values():
+            slot.target.part(state[slot.target.path]).masked_fill_(~masks[slot.name], 0.0)
         network = copy.deepcopy(folded)
         network.load_state_dict(state)
         return network

@@ -49,6 +49,7 @@ class RunObjects:
         sparse: The topology at work.
         macs: Multiply-adds per layer for one input.
         device: Where all of it lives.
+        initial_weights: Hash of the file that the network started from, None without one.
     """
 
     model: nn.Module
@@ -60,6 +61,7 @@ class RunObjects:
     sparse: SparseTraining
     macs: dict[str, int]
     device: torch.device
+    initial_weights: str | None = None
 
     @property
     def total_steps(self) -> int:
@@ -84,7 +86,7 @@ def pick_device(name: str, world: World = ALONE, where: str = "runtime.device") 
     return torch.device(name)
 
 
-def build(spec: Spec, world: World = ALONE) -> RunObjects:
+def build(spec: Spec, world: World = ALONE, *, resumes: bool = False) -> RunObjects:
     """Build all objects of a run.
 
     All runs of one seed share initial weights, the mask of pruning at initialisation and the order of batches: each
@@ -93,6 +95,7 @@ def build(spec: Spec, world: World = ALONE) -> RunObjects:
     Args:
         spec: The resolved specification.
         world: The ranks; all of them must call this.
+        resumes: Whether a checkpoint will be loaded, so that the file of initial weights need not be there any more.
 
     Raises:
         UserError: if data, model or device are not to be had, or ranks cannot share a batch evenly.
@@ -102,8 +105,8 @@ def build(spec: Spec, world: World = ALONE) -> RunObjects:
     check_divisible(spec.data.batch_size, world.size, runtime.accumulate)
     shard = Shard(world.rank, world.size)
     data = datasets.build(spec.data, spec.seed, device, runtime.channels_last, shard)
-    model = build_model(spec, data)
-    macs = count_macs(model, data)
+    model, initial_weights = build_model(spec, data, from_file=not resumes)
+    macs = count_macs(model, (data.in_channels, data.image_size, data.image_size))
     if runtime.sync_batch_norm:
         model = _synchronised(model, device)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
@@ -131,17 +134,17 @@ def build(spec: Spec, world: World = ALONE) -> RunObjects:
         agree=partial(mean_over_ranks, world.size) if local else None,
     )
     scaler = torch.amp.GradScaler(device.type) if runtime.amp == "fp16" else None
-    return RunObjects(model, forward, average, data, optimizer, scaler, sparse, macs, device)
+    return RunObjects(model, forward, average, data, optimizer, scaler, sparse, macs, device, initial_weights)
 
 
-def count_macs(model: nn.Module, data: Outline) -> dict[str, int]:
+def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
     """Count the multiply-adds of each prunable layer for one image.
 
     Raises:
         UserError: if the network leaves a prunable layer out of its forward pass.
     """
     try:
-        return layer_macs(model, (data.in_channels, data.image_size, data.image_size))
+        return layer_macs(model, input_shape)
     except Infeasible as error:
         raise UserError(str(error), where="model.name") from error
 
@@ -157,7 +160,7 @@ def refusals_named() -> Iterator[None]:
     try:
         yield
     except OptionError as error:
-        raise UserError(error.reason, where=f"topology.{error.key}") from error
+        raise UserError(error.reason, where=f"{error.section}.{error.key}") from error
     except Infeasible as error:
         raise UserError(str(error), where="topology") from error
 
@@ -197,14 +200,14 @@ def build_network(spec: ModelSpec, data: Data | Outline) -> nn.Module:
     )
 
 
-def build_model(spec: Spec, data: Data) -> nn.Module:
-    """Build the network with the initial weights of this seed or of a file, on the CPU."""
+def build_model(spec: Spec, data: Data, *, from_file: bool = True) -> tuple[nn.Module, str | None]:
+    """Build the network on the CPU, with the initial weights of this seed or of a file, and that file's hash."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(spec.seed, "init"))
         model = build_network(spec.model, data)
-    if spec.model.weights is not None:
-        weights.load(model, spec.model.weights)
-    return model
+    if spec.model.weights is None or not from_file:
+        return model, None
+    return model, weights.load(model, spec.model.weights)
 
 
 def build_optimizer(spec: OptimizerSpec, groups: list[dict], model: nn.Module) -> Optimizer:

@@ -19,10 +19,31 @@ log = logging.getLogger(__name__)
 PATIENCE = 60.0  # seconds that starting or finishing a W&B run may take
 
 
+_VARIABLES = {
+    "mode": "WANDB_MODE",
+    "project": "WANDB_PROJECT",
+    "name": "WANDB_NAME",
+    "group": "WANDB_RUN_GROUP",
+    "dir": "WANDB_DIR",
+    "silent": "WANDB_SILENT",
+    "console": "WANDB_CONSOLE",
+    "disable_git": "WANDB_DISABLE_GIT",
+    "x_disable_stats": "WANDB_X_DISABLE_STATS",
+    "init_timeout": "WANDB_INIT_TIMEOUT",
+}
+
+
+def _unless_set(**defaults: Any) -> dict[str, Any]:
+    """Return defaults of the suite without those for which the user's environment has a variable of W&B."""
+    return {key: value for key, value in defaults.items() if not os.environ.get(_VARIABLES[key])}
+
+
 def resolve_mode(wanted: str) -> str:
-    """Resolve ``auto``: online where credentials are found, else offline; other modes stand."""
+    """Resolve ``auto``: what ``WANDB_MODE`` says, else online where credentials are found, else offline."""
     if wanted != "auto":
         return wanted
+    if (said := os.environ.get("WANDB_MODE")) is not None and said:
+        return said
     return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc() else "offline"
 
 
@@ -80,19 +101,19 @@ class WandbMirror:
     def _init(spec: Spec, identity: str, folder: Path, group: str, mode: str) -> Any:
         import wandb
 
+        tracking = spec.tracking
+        # what the configuration says comes first, then the user's environment, then what is usual here
+        chosen = _unless_set(mode=mode, project="ham-suite", name=folder.name, group=group, dir=str(folder))
+        chosen |= {"project": tracking.project} if tracking.project is not None else {}
+        chosen |= {"mode": mode} if tracking.wandb != "auto" else {}
+        settings = _unless_set(silent=True, console="off", disable_git=True, x_disable_stats=True, init_timeout=20)
         return wandb.init(
-            mode=mode,  # pyright: ignore[reportArgumentType]
-            dir=str(folder),
-            id=f"{identity}-s{spec.seed}",
+            id=f"{identity[:32]}-s{spec.seed}",
             resume="allow" if mode == "online" else None,
-            entity=spec.tracking.entity,
-            project=spec.tracking.project or "ham-suite",
-            name=folder.name,
-            group=group,
+            entity=tracking.entity,
             config={**spec.model_dump(), "identity": identity},
-            settings=wandb.Settings(
-                silent=True, console="off", disable_git=True, x_disable_stats=True, init_timeout=20
-            ),
+            settings=wandb.Settings(**settings),
+            **chosen,
         )
 
     def log(self, record: dict[str, Any]) -> None:

@@ -16,15 +16,16 @@ from torch.nn.functional import cross_entropy
 from experiments.config.schema import Spec
 from experiments.errors import Interrupted, RunFailure
 from experiments.ranks.distributed import StepVote, World, share_buffers
+from experiments.rundir import checkpoint
 from experiments.rundir.attempts import Attempt
 from experiments.rundir.checkpoint import Checkpoints
 from experiments.seeding import derived_seed
 from sparsity.options import TrainingError
 
-from . import state
+from . import reuse, state
 from .build import build
 from .ham_watch import HamWatch
-from .metrics import EpochMeter, evaluate
+from .metrics import EpochMeter, density_of, evaluate
 from .schedule import lr_multiplier
 from .writer import RunWriter
 
@@ -62,17 +63,21 @@ class Training:
         self._attempt, self._group = attempt, group
         self._on_step, self._stop = on_step, stop
         torch.manual_seed(derived_seed(spec.seed, *(("train", world.rank) if world.rank else ("train",))))
-        self.objects = build(spec, world)
+        resumes = world.broadcast(bool(checkpoint.found(self.folder)) if world.is_main else None)
+        self.objects = build(spec, world, resumes=resumes)
         self.progress = state.Progress(EpochMeter(self.objects.device))
         self.checkpoints = Checkpoints(self.folder, identity, spec.seed, spec.checkpoint.keep)
         self._watch = HamWatch(self.objects, is_main=world.is_main)
         self._vote = StepVote(world, questions=2)
         self._saved = time.monotonic()
+        self._seen: tuple[tuple[float, float, int] | None, float] = None, 1.0  # of the epoch that ends
 
     def start(self) -> None:
         """Resume from the newest checkpoint, if there is one, and open the files of this attempt."""
-        kept, digest = state.restore(self.objects, self.progress, self._watch, self.checkpoints, self.world)
-        self.writer = RunWriter(self._attempt, self.spec, self.identity, self._group, kept, is_main=self.world.is_main)
+        good, digest = state.restore(self.objects, self.progress, self._watch, self.checkpoints, self.world)
+        run = self.objects
+        reuse.check_used(self.spec, self.identity, run.data.content_hash, run.initial_weights, self.folder)
+        self.writer = RunWriter(self._attempt, self.spec, self.identity, self._group, good, is_main=self.world.is_main)
         self.writer.start(self.progress.step, digest)
 
     def train(self) -> None:
@@ -108,6 +113,7 @@ class Training:
                 spec.schedule, run.sparse.step_in_level, run.data.steps_per_epoch
             )
         passes = count()  # one per step; SAM makes a second
+        epoch_ends = (self.progress.step + 1) % run.data.steps_per_epoch == 0
         # In order: forward and backward; the topology reads the dense gradient and may change masks; gradients of
         # pruned weights become zero; the optimizer steps, HAM's factor included; pruned weights become zero.
         try:
@@ -115,6 +121,7 @@ class Training:
                 lambda: self._forward_backward(images, labels, first=next(passes) == 0),
                 scaler=run.scaler,
                 metrics=self._epoch_metrics,
+                look=self._look if epoch_ends else None,
             )
         except TrainingError as error:
             raise RunFailure(str(error), where=str(self.folder)) from None
@@ -177,12 +184,7 @@ class Training:
                 where=str(self.folder),
             )
         self.progress.meter = EpochMeter(run.device)
-        validation = None
-        if run.data.count("validation"):
-            share_buffers(run.model, self.world)
-            with self.autocast():
-                validation = evaluate(run.model, run.data.evaluate_batches("validation"), self.world)
-        densities, sizes = run.sparse.densities(), run.sparse.masks.sizes
+        validation, density = self._seen
         self.writer.write(
             {
                 "kind": "epoch",
@@ -194,11 +196,20 @@ class Training:
                 "validation_loss": validation[0] if validation else None,
                 "validation_accuracy": validation[1] if validation else None,
                 "lr": run.optimizer.param_groups[0]["lr"],
-                "density": sum(densities[n] * sizes[n] for n in sizes) / sum(sizes.values()),
+                "density": density,
                 "train_flops_fraction": run.sparse.cost.fraction(run.macs),
                 "seconds": round(self.progress.elapsed(), 3),
             }
         )
+
+    def _look(self) -> None:
+        """Validate what an epoch has trained, and note its density: masks may change at the epoch's end."""
+        run, validation = self.objects, None
+        if run.data.count("validation"):
+            share_buffers(run.model, self.world)
+            with self.autocast():
+                validation = evaluate(run.model, run.data.evaluate_batches("validation"), self.world)
+        self._seen = validation, density_of(run.sparse)
 
     def _epoch_metrics(self) -> dict[str, float]:
         """Return what a representation may ask of an epoch that has just ended; all ranks must call it."""
@@ -228,7 +239,7 @@ class Training:
         # all ranks give their part
         content = state.collect(self.objects, self.progress, self._watch, self.writer.sync(), self.world)
         if self.world.is_main:
-            self.writer.saved(self.checkpoints.save(self.progress.step, content))
+            self.writer.saved(self.checkpoints.save(self.progress.step, content, self.writer.check))
         self._saved = time.monotonic()
 
     def _interrupt(self) -> None:

@@ -1,26 +1,36 @@
 """One writer per run directory: each attempt claims the next number, and numbers are never reused.
 
-A claim is an atomic hard link, since file locks fail on some network file systems. Because claims are never removed,
-two processes can never both replace a dead one: the next number either exists or does not.
+A claim is a file that is created exclusively, which every file system can do, while locks and hard links fail on some.
+Claims are never removed, so two processes can never both replace a dead one: the next number either exists or does
+not. While its process works, a claim's file is touched every `BEAT` seconds. docs/architecture.md, "One writer", has
+the whole protocol.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import Busy, Interrupted, LostRank
-from slurm.scheduler import queue
+from experiments.errors import ClaimLost, Interrupted, LostRank
 from slurm.scheduler.environment import this_start
 
-from . import names
+from . import holder, names, process
 from .files import read_json, write_json
+
+log = logging.getLogger(__name__)
+
+BEAT = 15.0
+"""Seconds between two signs of life of a claim."""
 
 
 @dataclass(frozen=True)
@@ -36,21 +46,71 @@ class Attempt:
     folder: Path
     number: int
     owner: dict[str, Any]
+    _file: int = field(default=-1, repr=False)
 
     @property
     def job(self) -> str | None:
         """The Slurm job in the form the scheduler prints, ``1234`` or ``1234_5``, or None."""
         return self.owner["job"]
 
+    def lost(self) -> str | None:
+        """Say why this claim no longer holds: the directory has been removed, or another process has taken it over."""
+        last = newest(self.folder)
+        if last is None or last["attempt"] < self.number:
+            return "the folder of this run has been removed or moved away"
+        if last["attempt"] == self.number and last.get("token") == self.owner["token"]:
+            return None
+        return f"process {last.get('pid')} on {last.get('host')} has taken this run over"
+
+    def check(self) -> None:
+        """Make sure that this claim still holds, before anything is written that counts.
+
+        Raises:
+            ClaimLost: if it does not.
+        """
+        reason = self.lost()
+        if reason is not None:
+            raise ClaimLost(f"{reason}; this process ends and writes nothing more", where=str(self.folder))
+
+    def beat(self) -> None:
+        """Touch the claim's own file, also where another file has its name by now."""
+        with suppress(OSError):  # the next one may succeed
+            os.utime(self._file)
+
     def end(self, reason: str) -> None:
         """Record that this attempt has ended, with its reason: ``done``, ``stopped``, ``failed`` or ``crashed``.
 
         If the disk is too full even for this record, others learn of the end when the process no longer exists.
         """
+        os.close(self._file)
         for _ in range(2):
             with suppress(OSError):
-                write_json(_path(self.folder, self.number), {**self.owner, "ended": time.time(), "reason": reason})
+                path = holder.path(self.folder, self.number)
+                if (read_json(path) or {}).get("token") == self.owner["token"]:
+                    write_json(path, {**self.owner, "ended": time.time(), "reason": reason})
                 return
+
+
+@contextmanager
+def held(attempt: Attempt) -> Iterator[None]:
+    """Keep a claim alive during a block, and record how the block ended."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(BEAT):
+            attempt.beat()
+
+    thread = threading.Thread(target=keep, name="claim", daemon=True)
+    thread.start()
+    try:
+        with ending(attempt.end):
+            try:
+                yield
+            finally:
+                over.set()
+                thread.join()
+    finally:
+        over.set()
 
 
 @contextmanager
@@ -77,33 +137,59 @@ def ending(say: Callable[[str], None]) -> Iterator[None]:
         say(reason)
 
 
-def claim(folder: Path, ranks: int = 1) -> Attempt:
+def claim(folder: Path, ranks: int = 1, **about: Any) -> Attempt:
     """Claim a run directory for this process.
 
     Args:
         folder: The run directory; must exist.
         ranks: Number of ranks of this attempt.
+        about: What else its record says.
 
     Raises:
         Busy: if the last attempt may still be alive.
     """
     (folder / names.ATTEMPTS).mkdir(exist_ok=True)
-    mine = folder / names.ATTEMPTS / f".{socket.gethostname()}.{os.getpid()}.tmp"
-    try:
-        while True:
-            last = newest(folder)
-            if last is not None and alive(last):
-                raise _busy(folder, last)
-            number = last["attempt"] + 1 if last is not None else 1
-            owner = _myself(number, ranks)
-            write_json(mine, owner)
-            try:
-                os.link(mine, _path(folder, number))
-            except (FileExistsError, FileNotFoundError):
-                continue  # another process was faster, and may have cleaned up; check which
-            return Attempt(folder, number, owner)
-    finally:
-        mine.unlink(missing_ok=True)
+    while True:
+        last = newest(folder)
+        if last is not None and alive(folder, last):
+            raise holder.busy(folder, last)
+        number = last["attempt"] + 1 if last is not None else 1
+        owner = {**_myself(number, ranks), **about}
+        try:
+            descriptor = os.open(holder.path(folder, number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            continue  # another process was faster; look at it
+        try:
+            os.write(descriptor, json.dumps(owner, indent=1).encode() + b"\n")
+            os.fsync(descriptor)
+        except OSError:
+            os.close(descriptor)
+            holder.path(folder, number).unlink(missing_ok=True)
+            raise
+        if last is not None and "ended" not in last and (wrong := holder.fault(last)):
+            log.warning("%s: %s; passed over, since nobody touches it", holder.path(folder, number - 1), wrong)
+        attempt = Attempt(folder, number, owner, descriptor)
+        attempt.check()  # this process may have slept since it created the file
+        return attempt
+
+
+def wait_for_sign(folder: Path, stop: Callable[[], bool]) -> Iterator[str]:
+    """Wait as long as nothing but a missing sign of life can tell whether the last attempt is over.
+
+    Args:
+        folder: The run directory.
+        stop: Asked every second; true ends the waiting.
+
+    Yields:
+        Once, when the waiting begins: why, in words.
+    """
+    first = newest(folder)
+    if first is None or holder.judge(first) is not None or not alive(folder, first):
+        return
+    beaten = holder.touched(folder, first)
+    yield holder.words(folder, first)
+    while not stop() and holder.touched(folder, first) == beaten and alive(folder, first):
+        time.sleep(1)
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
@@ -113,86 +199,45 @@ def newest(folder: Path) -> dict[str, Any] | None:
     """
     try:
         numbers = [int(file[:-5]) for file in os.listdir(folder / names.ATTEMPTS) if file[:-5].isdigit()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if not numbers:
         return None
-    content = read_json(_path(folder, max(numbers)))
+    content = read_json(holder.path(folder, max(numbers)))
     return {**(content if isinstance(content, dict) else {}), "attempt": max(numbers)}
 
 
-def alive(owner: dict[str, Any]) -> bool:
+def codes(folder: Path) -> list[str]:
+    """Return the versions of the suite's code that the attempts of a run had, see `environment.code`, oldest first."""
+    records = [read_json(path) for path in sorted((folder / names.ATTEMPTS).glob("*.json"))]
+    found = [record.get("code") for record in records if isinstance(record, dict)]
+    return list(dict.fromkeys(code for code in found if isinstance(code, str)))
+
+
+def alive(folder: Path, owner: dict[str, Any]) -> bool:
     """Return whether an attempt may still be writing.
 
-    On this host, its process is checked. On another host, its Slurm job is: the attempt is over if the same job has
-    been restarted, or if the scheduler does not list the job as running. Where neither can be checked, the attempt
-    counts as alive.
+    Its process is asked for where it can be: on the same boot of the same machine, in the same pid namespace. Its
+    Slurm job is asked for elsewhere. Where neither answers, the attempt is over if it gave no sign of life for `LEASE`
+    seconds.
     """
-    if "ended" in owner or "pid" not in owner:
-        return False
-    if owner.get("host") == socket.gethostname():
-        return process_alive(owner["pid"], owner.get("started"))
-    job, restarts = owner.get("job_id"), owner.get("restarts", 0)
-    if job is None:
-        return True
-    start = this_start()
-    if job == start.id:
-        return restarts == start.restarts
-    return queue.may_be_running(job, restarts)
-
-
-def process_alive(pid: int, started: str | None) -> bool:
-    """Return whether a process of this host is alive.
-
-    Args:
-        pid: Its number.
-        started: When it started; compared too, since process numbers are reused. None skips the comparison.
-    """
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return started in (None, _started(pid))
-
-
-def _started(pid: int) -> str | None:
-    """Return when a process started, in the kernel's own clock, or None if it is not running.
-
-    A zombie counts as not running: where a container's first process reaps no children, it stays a zombie forever.
-    """
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return rest[18] if state not in "ZX" else None
-    except (OSError, IndexError):
-        return None
+    verdict = holder.judge(owner)
+    return verdict if verdict is not None else holder.silent_for(folder, owner) < holder.LEASE
 
 
 def _myself(number: int, ranks: int) -> dict[str, Any]:
-    pid, start = os.getpid(), this_start()
+    pid, start, host = os.getpid(), this_start(), socket.gethostname()
     return {
         "attempt": number,
+        "token": secrets.token_hex(8),
         "pid": pid,
-        "host": socket.gethostname(),
-        "started": _started(pid),
-        "node": start.node or socket.gethostname(),
+        "home": process.home(),
+        "started": process.started(pid) if process.home() else None,
+        "host": host,
+        "node": start.node or host,
         "job": start.name,
         "job_id": start.id,
         "restarts": start.restarts,
         "ranks": ranks,
         "time": time.time(),
     }
-
-
-def _busy(folder: Path, owner: dict[str, Any]) -> Busy:
-    job = f" (job {owner['job']})" if owner.get("job") else ""
-    return Busy(
-        f"process {owner['pid']} on {owner.get('host')}{job} is writing this run; wait for it or stop it "
-        f"(if it is gone for good, remove {_path(folder, owner['attempt'])})",
-        where=str(folder),
-    )
-
-
-def _path(folder: Path, number: int) -> Path:
-    return folder / names.ATTEMPTS / f"{number:04}.json"

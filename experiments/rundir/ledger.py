@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from experiments.errors import ClaimLost
 
 from . import names
 from .attempts import Attempt
+from .reading import Unreadable, parse_json, read_regular, typed
+
+log = logging.getLogger(__name__)
 
 _WIDTH = 80  # bytes of a heartbeat: a fixed length, so that a shorter line fully overwrites a longer one
+_MOST = 2**53
 
 
 class Beat(NamedTuple):
@@ -30,6 +39,28 @@ class Beat(NamedTuple):
     total: int
     time: float
 
+    @classmethod
+    def of(cls, attempt: int, step: int, total: int, time: float) -> Beat:
+        """Make one of what a file says.
+
+        Raises:
+            ValueError: for numbers that no run writes.
+        """
+        if not (1 <= attempt < _MOST and 0 <= step <= total < _MOST and 0 <= time < _MOST):
+            raise ValueError("out of range")
+        return cls(attempt, step, total, time)
+
+
+class Entry(BaseModel):
+    """One line of a ledger."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+    attempt: Annotated[int, Field(ge=1)]
+    event: Literal["start", "checkpoint", "end", "lost"]
+    step: Annotated[int, Field(ge=0)]
+    time: float = 0.0
+
 
 class Ledger:
     """Writer of one attempt's part of the ledger; records are never changed once written.
@@ -44,7 +75,8 @@ class Ledger:
     def __init__(self, attempt: Attempt):
         self.attempt = attempt
         self._path = attempt.folder / names.LEDGER
-        self._descriptor = os.open(attempt.folder / names.HEARTBEAT, os.O_WRONLY | os.O_CREAT, 0o644)
+        self._heartbeat: int | None = None
+        self._named = False
 
     def start(self, step: int, checkpoint: str | None) -> None:
         """Record the first step, after recording earlier attempts that died as ``lost``."""
@@ -56,6 +88,7 @@ class Ledger:
             if record["event"] == "start" and number not in ended:
                 seen = beat.step if beat is not None and beat.attempt == number else record["step"]
                 self._append({"attempt": number, "event": "lost", "step": max(seen, record["step"])})
+        self._open()
         owner = self.attempt.owner
         where = {key: owner[key] for key in ("job", "node", "ranks")}
         self._note("start", step=step, checkpoint=checkpoint, **where)
@@ -65,24 +98,48 @@ class Ledger:
         self._note("checkpoint", step=step, checkpoint=digest)
 
     def end(self, step: int, reason: str, checkpoint: str | None) -> None:
-        """Record the end of the attempt; if the disk is full, the next attempt records this one as lost."""
-        with suppress(OSError):
+        """Record the end of the attempt; if it cannot be recorded, the next attempt records this one as lost."""
+        with suppress(OSError, ClaimLost):
             self._note("end", step=step, reason=reason, checkpoint=checkpoint)
 
+    def _open(self) -> None:
+        """Make a new heartbeat, by which an earlier writer that still lives learns that the run is no longer its own.
+
+        Raises:
+            ClaimLost: if it is no longer this attempt's.
+        """
+        self.attempt.check()
+        self.close()
+        path = self.attempt.folder / names.HEARTBEAT
+        path.unlink(missing_ok=True)
+        self._heartbeat = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        self._named = not _is_gone(self._heartbeat)  # there are file systems that cannot tell
+
     def beat(self, step: int, total: int) -> None:
-        """Record that a step is done; the page cache keeps the record even if the process is killed."""
+        """Record that a step is done; the page cache keeps the record even if the process is killed.
+
+        Raises:
+            ClaimLost: if the heartbeat is no longer that of this attempt, and so the run is not either.
+        """
+        if self._heartbeat is None:
+            return
+        if self._named and _is_gone(self._heartbeat):
+            self._open()
         text = f"{self.attempt.number} {step} {total} {time.time():.2f}"
-        with suppress(OSError):  # a missing heartbeat must not end a run
-            os.pwrite(self._descriptor, text.ljust(_WIDTH - 1).encode() + b"\n", 0)
+        with suppress(OSError):  # a full disk must not end a run here
+            os.pwrite(self._heartbeat, text.ljust(_WIDTH - 1).encode() + b"\n", 0)
 
     def close(self) -> None:
         """Close the heartbeat."""
-        os.close(self._descriptor)
+        if self._heartbeat is not None:
+            os.close(self._heartbeat)
+            self._heartbeat = None
 
     def _note(self, event: str, **content: Any) -> None:
         self._append({"attempt": self.attempt.number, "event": event, **content})
 
     def _append(self, record: dict[str, Any]) -> None:
+        self.attempt.check()
         line = json.dumps({**record, "time": time.time()}).encode() + b"\n"
         with self._path.open("a+b") as file:
             if file.tell() > 0:
@@ -94,20 +151,34 @@ class Ledger:
             os.fsync(file.fileno())
 
 
+def _is_gone(descriptor: int) -> bool:
+    """Return whether an open file has no name any more; asked at every step, it costs a microsecond."""
+    try:
+        return os.fstat(descriptor).st_nlink == 0
+    except OSError:  # a network file system's way to say it
+        return True
+
+
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return all complete records of a run's ledger, in order."""
-    records = []
-    with suppress(FileNotFoundError):
-        for line in (folder / names.LEDGER).read_bytes().splitlines():
-            with suppress(ValueError):
-                records.append(json.loads(line))
+    """Return all whole records of a run's ledger, in order; other lines are named and left out."""
+    path, records = folder / names.LEDGER, []
+    try:
+        lines = read_regular(path).splitlines()
+    except (FileNotFoundError, Unreadable):
+        return []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(typed(Entry, parse_json(line)).model_dump())
+        except Unreadable as error:
+            if number < len(lines):  # the last one may be under way
+                log.warning("%s:%d: %s; line left out", path, number, error)
     return records
 
 
 def last_beat(folder: Path) -> Beat | None:
     """Return the last heartbeat of a run, or None."""
     try:
-        attempt, step, total, seconds = (folder / names.HEARTBEAT).read_text().split()
-        return Beat(int(attempt), int(step), int(total), float(seconds))
-    except (OSError, ValueError):
+        attempt, step, total, seconds = read_regular(folder / names.HEARTBEAT, most=1000).decode().split()
+        return Beat.of(int(attempt), int(step), int(total), float(seconds))
+    except (FileNotFoundError, ValueError):
         return None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from experiments.config.identity import identity_with_data
 from experiments.config.resolve import load, resolve
 from experiments.config.schema import Section, Spec
 from experiments.ranks.distributed import ALONE
@@ -71,8 +72,9 @@ class _Watched:
     def carry_out(self) -> dict[str, Any]:
         with switches(self._spec.runtime):
             held = attempts.claim(self._folder)
-            with attempts.ending(held.end):
-                self._training = Training(self._spec, held, "", "", self._look, lambda: False, ALONE)
+            with attempts.held(held):
+                hashed = identity_with_data(self._spec)
+                self._training = Training(self._spec, held, hashed, hashed, self._look, lambda: False, ALONE)
                 self._last = self._keep()
                 result = carry_out(self._training)
         return {"flips": self._flips, "accuracy": result["accuracy"]}

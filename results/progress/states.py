@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from experiments.rundir.holder import LEASE, fault
 from results.runs.submissions import ArrayTask
 from slurm.scheduler.parse import Job
 from slurm.scheduler.queue import Answer
@@ -38,8 +39,8 @@ class Facts:
         error: Why it failed, or None.
         failed_at: Unix seconds of the failure.
         attempt: The record of its newest attempt; None if there was none.
-        here: Whether that attempt was on this host.
-        alive: Whether the attempt's process is alive on this host.
+        alive: Whether the attempt's process is alive, as far as it can be seen from here.
+        silent: Seconds since the attempt's last sign of life, None if its process can be seen from here.
         checkpoint: Step of the newest checkpoint, None if there is none.
         tasks: The tasks that were submitted for it, newest first.
         submitted: Whether any run of its sweep was ever submitted.
@@ -48,8 +49,8 @@ class Facts:
     error: str | None = None
     failed_at: float = 0.0
     attempt: Mapping[str, Any] | None = None
-    here: bool = False
     alive: bool = False
+    silent: float | None = None
     checkpoint: int | None = None
     tasks: Sequence[ArrayTask] = ()
     submitted: bool = False
@@ -57,7 +58,7 @@ class Facts:
     @property
     def open(self) -> bool:
         """Whether the attempt has not recorded its end."""
-        return self.attempt is not None and "ended" not in self.attempt and "pid" in self.attempt
+        return self.attempt is not None and "ended" not in self.attempt
 
     @property
     def job(self) -> str | None:
@@ -162,10 +163,8 @@ def _queued(facts: Facts, job: Job) -> StateVerdict:
 def _over(facts: Facts, known: Known, now: float) -> StateVerdict:
     """Determine the state of a run without an error on which, as far as can be checked, no process works."""
     attempt = facts.attempt or {}
-    if facts.open and not facts.here and facts.job is None:
-        return StateVerdict(
-            "elsewhere", f"held by process {attempt['pid']} on {attempt.get('host')}, which is not this host"
-        )
+    if facts.open and facts.job is None and facts.silent is not None and facts.silent < LEASE:
+        return StateVerdict("elsewhere", f"held by {_holder(attempt)}")
     past = known.past(facts)
     if facts.ids and not _local(facts):
         return StateVerdict("lost", str(past) if past is not None else _gone(known, bool(attempt)), past)
@@ -175,10 +174,16 @@ def _over(facts: Facts, known: Known, now: float) -> StateVerdict:
             return StateVerdict("pending", "is being submitted")
         return StateVerdict("never submitted", f"the scheduler knows no job named {task.name}")
     if facts.open or attempt.get("reason") == "crashed":
-        return StateVerdict("lost", f"process {attempt.get('pid')} on {attempt.get('host')} died")
+        return StateVerdict("lost", f"{_holder(attempt)} died")
     if facts.checkpoint is not None:
         return StateVerdict("resumable")
     return StateVerdict("never submitted" if facts.submitted else "not started")
+
+
+def _holder(attempt: Mapping[str, Any]) -> str:
+    if fault(attempt) is not None:
+        return "a process whose claim is damaged"
+    return f"process {attempt['pid']} on {attempt.get('host')}"
 
 
 def _local(facts: Facts) -> bool:

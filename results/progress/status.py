@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.rundir import names
-from experiments.rundir.attempts import newest, process_alive
+from experiments.rundir.attempts import newest
+from experiments.rundir.holder import process_of, silent_for
 from results.runs.schema import RunEntry, SweepResults
 from results.runs.store import outcomes, read_plan
 from results.runs.submissions import Submissions, submissions
@@ -32,10 +32,10 @@ class RunState:
         seed: Seed of the run.
         path: The run's folder.
         state: "done"; "running": on a process of this host, or in a job that runs; "pending": its job waits;
-            "elsewhere": held by a process on another host, which cannot be checked from here; "unknown": the scheduler
-            does not answer for its job; "resumable": stopped with a checkpoint; "failed"; "lost": started or submitted,
-            without a result or an error, and no process or job will continue it; "not started", or "never submitted"
-            in a sweep that was submitted.
+            "elsewhere": held by a process of another host or container, which gave a sign of life lately;
+            "unknown": the scheduler does not answer for its job; "resumable": stopped with a checkpoint; "failed";
+            "lost": started or submitted, without a result or an error, and no process or job will continue it;
+            "not started", or "never submitted" in a sweep that was submitted.
         step: Optimizer steps done, None if unknown.
         total: Steps of the whole run, None if unknown.
         left: Seconds until its end at the current speed, None unless it runs.
@@ -140,13 +140,12 @@ def _ask(plan: SweepResults, submitted: Submissions) -> tuple[Known, bool]:
 
 def _begun(path: Path, submitted: Submissions) -> Facts:
     attempt = newest(path)
-    here = attempt is not None and attempt.get("host") == socket.gethostname()
-    pid: Any = attempt.get("pid") if attempt is not None and "ended" not in attempt else None
-    whole = isinstance(pid, int) and not isinstance(pid, bool) and pid > 0
+    held = attempt is not None and "ended" not in attempt
+    verdict = process_of(attempt) if held and attempt is not None else False
     return Facts(
         attempt=attempt,
-        here=here,
-        alive=here and whole and process_alive(pid, (attempt or {}).get("started")),
+        silent=silent_for(path, attempt) if verdict is None and attempt is not None else None,
+        alive=bool(verdict),
         tasks=submitted.by_run.get(path, ()),
         submitted=bool(submitted.tasks),
     )

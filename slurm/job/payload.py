@@ -98,7 +98,7 @@ class JobPayload:
         if len(self.runs) > 1 and (folder / names.FAILURE).exists():
             return False  # this job was restarted for the other runs
         owners = [owner for path in sorted((folder / names.ATTEMPTS).glob("*.json")) if (owner := _owner(path))]
-        if owners and attempts.alive(owners[-1]):
+        if owners and attempts.alive(folder, owners[-1]):
             return True
         count = in_vain(owners, ledger.read(folder), start.name, start.restarts)
         if count < self.max_restarts:
@@ -106,6 +106,7 @@ class JobPayload:
         text = f"{count} attempts of job {start.name} in a row ended without progress"
         text = f"{text}; the last lines: {last_words(folder)}"
         log.error("%s: %s", folder, text)
+        folder.mkdir(parents=True, exist_ok=True)  # none of them may have come so far
         outcome.write_failure(folder, RunFailure(text))
         return False
 

@@ -102,16 +102,17 @@ def history(
     return Answer(jobs)
 
 
-def may_be_running(job: str, restarts: int) -> bool:
-    """Return whether a start of a job may still be running; true if the scheduler does not answer.
+def is_running(job: str, restarts: int) -> bool | None:
+    """Return whether a start of a job is still running, or None if the scheduler does not answer.
 
     Args:
         job: The scheduler's internal number of the job, ``SLURM_JOB_ID`` (not "1234_5").
         restarts: ``SLURM_RESTART_COUNT`` of that start.
     """
     answer = queue([job])
-    found = (one for one in answer.jobs.values() if one.raw == job and one.running)
-    return answer.problem is not None or any(one.restarts == restarts for one in found)
+    if answer.problem is not None:
+        return None
+    return any(one.raw == job and one.running and one.restarts == restarts for one in answer.jobs.values())
 
 
 def cancel(ids: Iterable[str], patience: float = PATIENCE) -> str | None:

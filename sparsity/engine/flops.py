@@ -24,7 +24,7 @@ from sparsity.targets import Target, targets, unwrapped
 
 _aten = torch.ops.aten
 # product -> positions of its two operands
-_PRODUCTS = {
+_PRODUCTS: dict[Any, tuple[int, int]] = {
     _aten.mm.default: (0, 1),
     _aten.bmm.default: (0, 1),
     _aten.addmm.default: (1, 2),
@@ -88,7 +88,7 @@ class _Macs(TorchDispatchMode):
         # memory -> name, first entry and number of entries of each target in it
         self._by_memory: dict[int, list[tuple[str, int, int]]] = {}
         for target in found:
-            place = target.name, target.weight.storage_offset(), target.weight.numel()
+            place = target.name, int(target.weight.storage_offset()), target.weight.numel()
             self._by_memory.setdefault(_memory(target.parameter), []).append(place)
 
     def __torch_dispatch__(
@@ -108,7 +108,7 @@ class _Macs(TorchDispatchMode):
 
     def _add(self, operand: Tensor, macs: int) -> None:
         """Give the targets in an operand's memory their share of the multiply-adds of one product."""
-        begin = operand.storage_offset()
+        begin = int(operand.storage_offset())
         # an operand that is expanded over a batch has its entries in memory once
         extent = math.prod(n for n, stride in zip(operand.shape, operand.stride(), strict=True) if stride)
         for target, first, size in self._by_memory.get(_memory(operand), ()):

@@ -44,7 +44,10 @@ class Passes:
     Attributes:
         loss: Loss of the first pass.
         count: Number of passes so far.
+        first_pass_done: True: SAM finds gradients that were computed before its step, and they are those of this batch.
     """
+
+    first_pass_done = True
 
     def __init__(self, closure: Callable[[], Tensor], finish: Callable[[], None], device: torch.device | None):
         self._closure = torch.enable_grad()(closure)

@@ -84,6 +84,7 @@ class SparseTraining(Course):
         *,
         scaler: torch.amp.GradScaler | None = None,
         metrics: Callable[[], Mapping[str, float]] | None = None,
+        look: Callable[[], None] | None = None,
     ) -> Tensor | None:
         """Do one training step after `loss.backward()`; replaces `optimizer.step()`.
 
@@ -91,10 +92,13 @@ class SparseTraining(Course):
             closure: Clears gradients, runs forward and backward and returns the loss; called with gradients enabled,
                 once, or as often as an optimizer that `needs_closure` asks (SAM: twice, or once if an update of the
                 masks replaces the weight step). Without it the gradients must have been computed already.
-            scaler: Loss scaler of mixed precision. A step whose gradients are not finite is skipped, including the
-                update of masks, which then happens at the next finite step.
+            scaler: Loss scaler of mixed precision, which may have unscaled the gradients already. A step whose
+                gradients are not finite is skipped, including the update of masks, which then happens at the next
+                finite step.
             metrics: Returns ``train_accuracy`` (in [0, 1], of the epoch's batches, the same on all ranks); called at
                 the end of an epoch if the representation has `needs_metrics`.
+            look: Called once the optimizer has moved and before the methods act on what it made, to evaluate the
+                network that was trained and not the one that was cut after it.
 
         Returns:
             The closure's loss at the weights before the step, or None without a closure.
@@ -112,7 +116,7 @@ class SparseTraining(Course):
             passes = Passes(closure, self._finish_gradients, device)
         finite = True
         if scaler is not None:
-            scaler.unscale_(self.optimizer)
+            self._unscale(scaler)
             finite = self._all_finite()
         self._dense_grad_read = False
         self._promises.after_backward(self._step)
@@ -124,6 +128,8 @@ class SparseTraining(Course):
             scaler.update()
         self._step += 1
         self.skipped += not finite
+        if look is not None:
+            look()
         if finite:
             self.cost.count_step(self._dense_grad_read, passes.count if passes is not None else 1)
             with self._selecting():
@@ -132,6 +138,13 @@ class SparseTraining(Course):
             self._end_epoch(metrics)
         self.levels.remember(self._step)
         return None if passes is None else passes.loss
+
+    def _unscale(self, scaler: torch.amp.GradScaler) -> None:
+        try:
+            scaler.unscale_(self.optimizer)
+        except RuntimeError as error:  # the caller has done so, to clip or to look at gradients
+            if "already been called" not in str(error):
+                raise
 
     def _end_epoch(self, metrics: Callable[[], Mapping[str, float]] | None) -> None:
         densities = self.densities()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sparsity.representation import Representation
 
-if TYPE_CHECKING:
-    from .sparse_training import SparseTraining
+from .course import Course
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ def pattern(representation: Representation) -> dict[str, Tensor]:
     return found if zeros > SPARSE * size else {}
 
 
-def tell(training: SparseTraining, before: dict[str, Tensor]) -> None:
+def tell(training: Course, before: dict[str, Tensor]) -> None:
     """Log what a user might not expect of the training that begins.
 
     Args:

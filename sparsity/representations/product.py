@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sparsity.options import option
+from sparsity.options import OptionError, option
 from sparsity.registry import register_representation
 from sparsity.representation import Representation
 
@@ -125,6 +125,16 @@ class Pair(Representation):
         """Count one reset every p epochs, but none after the last one."""
         every = self.recipe.reset_every
         return {"reset": (epochs - 1) // every} if every else {}
+
+    def check_run(self, epochs: int, sparsity: float) -> None:
+        """There must be a reset before the last epoch ends, if there are to be any."""
+        every = self.recipe.reset_every
+        if every >= epochs:
+            raise OptionError(
+                "reset_every",
+                f"{every} epochs are too long for a run of {epochs}: {self.name} would never reset",
+                "representation",
+            )
 
     def after_epoch(self, ctx: Context, metrics: Mapping[str, float]) -> None:
         """Reset every p epochs."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from arithmetic import float64
 
-from experiments.config.identity import identity
+from experiments.config.identity import identity_with_data
 from experiments.config.resolve import from_mapping
 from experiments.config.schema import Spec
 from experiments.errors import SuiteError
@@ -64,7 +64,9 @@ def freeze_at(which: int, at: int, rank: int, step: int) -> None:
 def train_on(spec: Spec, folder: Path, size: int, act: Act = nothing, frozen: int = 0) -> list[Ended]:
     """Carry a run out on several ranks of this machine, of which some will be frozen; in float64 within `float64`."""
     double = torch.get_default_dtype() == torch.float64
-    return on_ranks(size, folder, _train, spec.model_dump(), folder, identity(spec), act, double, frozen=frozen)
+    return on_ranks(
+        size, folder, _train, spec.model_dump(), folder, identity_with_data(spec), act, double, frozen=frozen
+    )
 
 
 def on_ranks(size: int, folder: Path, function: Callable[..., Any], *arguments: Any, frozen: int = 0) -> list[Ended]:
@@ -121,7 +123,7 @@ def _rank(rank: int, size: int, step: int, folder: Path, answers: Any, function:
 
 
 def _train(
-    world: distributed.World, mapping: dict[str, Any], folder: Path, hashed: str, act: Act, double: bool
+    world: distributed.World, mapping: dict[str, Any], folder: Path, identity: str, act: Act, double: bool
 ) -> dict[str, Any]:
     asked = False
 
@@ -130,4 +132,4 @@ def _train(
         asked = act(world.rank, done) == "stop" or asked
 
     with float64() if double else nullcontext():
-        return runner.run(from_mapping(mapping), folder, hashed, progress=progress, stop=lambda: asked, world=world)
+        return runner.run(from_mapping(mapping), folder, identity, progress=progress, stop=lambda: asked, world=world)

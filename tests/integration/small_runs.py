@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.config.identity import identity
+from experiments.config.identity import identity_with_data
 from experiments.config.resolve import load, resolve
 from experiments.config.schema import Spec
 from experiments.config.yaml_text import dump
@@ -48,7 +48,7 @@ def tiny_spec(folder: Path, *overrides: str) -> Spec:
 
 def train(spec: Spec, folder: Path, **hooks: Any) -> dict[str, Any]:
     """Carry a run out in this process."""
-    return runner.run(spec, folder, identity(spec), **hooks)
+    return runner.run(spec, folder, identity_with_data(spec), **hooks)
 
 
 def train_in_pieces(spec: Spec, folder: Path, cuts: Iterable[int]) -> None:
@@ -58,7 +58,7 @@ def train_in_pieces(spec: Spec, folder: Path, cuts: Iterable[int]) -> None:
     train(spec, folder)
 
 
-def train_until(spec: Spec, folder: Path, cut: int, hashed: str | None = None) -> None:
+def train_until(spec: Spec, folder: Path, cut: int) -> None:
     """Carry a run on in this process until a step and stop it there."""
     step = 0
 
@@ -67,7 +67,7 @@ def train_until(spec: Spec, folder: Path, cut: int, hashed: str | None = None) -
         step = done
 
     with pytest.raises(Interrupted, match=f"stopped at step {cut} of"):
-        runner.run(spec, folder, hashed or identity(spec), progress=count, stop=lambda: step >= cut)
+        runner.run(spec, folder, identity_with_data(spec), progress=count, stop=lambda: step >= cut)
 
 
 def resumptions(folder: Path) -> list[int]:
@@ -102,12 +102,12 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """The result of a finished run without wall-clock times."""
+    """The result of a finished run without wall-clock times, and the checksums of what holds them."""
     return _timeless(json.loads((folder / "result.json").read_text()))
 
 
 def _timeless(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key != "seconds"}
+    return {key: value for key, value in record.items() if key not in ("seconds", "checksum", "files")}
 
 
 def differing(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> list[str]:

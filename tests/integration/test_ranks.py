@@ -19,7 +19,7 @@ from ranks import Ended, die_at, freeze_at, on_ranks, stop_at, train_on
 from small_runs import assert_close, assert_same_run, events, records, result, tiny_spec, train
 from torch import nn
 
-from experiments.config.identity import identity
+from experiments.config.identity import identity_with_data
 from experiments.data.sampler import Shard
 from experiments.errors import Interrupted, LostRank, RunFailure, UserError
 from experiments.ranks.distributed import World
@@ -174,7 +174,7 @@ def _diverging_masks(world: World, folder: Path) -> None:
 
     module.random_masks = drawn
     spec = tiny_spec(folder / f"config{world.rank}", *SMALL, *METHODS["random"])
-    runner.run(spec, folder / "run", identity(spec), world=world)
+    runner.run(spec, folder / "run", identity_with_data(spec), world=world)
 
 
 def test_masks_that_differ_between_ranks_fail_the_run(tmp_path: Path) -> None:

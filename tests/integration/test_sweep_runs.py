@@ -15,6 +15,7 @@ from small_runs import contents, differing, result, resumptions, train_until, we
 from experiments.config import files
 from experiments.config.resolve import from_mapping
 from experiments.config.yaml_text import read_mapping
+from experiments.rundir.attempts import newest
 
 ROWS: dict[str, Any] = {
     "Dense": {},
@@ -116,7 +117,8 @@ def test_a_moved_unfinished_run_resumes(ham: Ham, copied: Path) -> None:
     before = weights(folder)
     spec, hashed = from_mapping(read_mapping(folder / "spec.yaml")), result(folder)["identity"]
     shutil.rmtree(folder)
-    train_until(spec, folder, 4, hashed)
+    train_until(spec, folder, 4)
+    assert (newest(folder) or {})["identity"] == hashed
     moved = copied.with_name("elsewhere")
     (copied / "runs").rename(moved)
     assert f"{RUNS - 1} done, 1 resumable" in ham("status", moved / "small").out

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from small_runs import train
 from torch import Tensor
 
 import ham as ham_package
-from experiments.run import runner
 from experiments.theory import command, convex, experiment, neuron, regression, training_flips
 from experiments.theory.base import TheoryOutcome
 from ham import geometry
@@ -206,6 +206,6 @@ def test_watching_changes_nothing(tmp_path: Path) -> None:
     _, spec = training_flips.specs(training_flips.RunsSettings(**settings))[1]
     found = training_flips.count(spec)
     with torch.random.fork_rng(devices=[]):
-        assert runner.run(spec, tmp_path / "run", "identity")["accuracy"] == found["accuracy"]
+        assert train(spec, tmp_path / "run")["accuracy"] == found["accuracy"]
     assert len(found["flips"]) == 1
     assert 0 < found["flips"][0] < 0.5

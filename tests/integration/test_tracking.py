@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 import types
@@ -16,7 +17,7 @@ import pytest
 from commands import Ham
 from small_runs import differing, records, resumptions, tiny_spec, train, train_in_pieces, weights, write_config
 
-from experiments.config.identity import identity
+from experiments.config.identity import identity_with_data
 from experiments.config.schema import Spec
 from experiments.launch import local
 from experiments.run import tracking
@@ -98,7 +99,8 @@ def test_an_offline_run_has_a_stable_id_and_changes_nothing(tmp_path: Path, plai
     assert warnings(tmp_path / "run") == []
     folders = list((tmp_path / "run/wandb").glob("offline-run-*"))
     assert len(folders) == 2
-    assert all(folder.name.endswith(f"-{identity(spec)}-s0") for folder in folders)
+    wanted_id = f"{identity_with_data(spec)[:32]}-s0"
+    assert {folder.name.split("-", 3)[3] for folder in folders} == {wanted_id}
     wanted = {b"validation_accuracy", b"event/update/changed", b"train_flops_fraction", b"inference_flops_fraction"}
     deadline = time.monotonic() + 150  # W&B's own process writes the file, in its own time
     while (missing := {name for name in wanted if name not in written(folders)}) and time.monotonic() < deadline:
@@ -112,7 +114,7 @@ def test_every_record_is_mirrored_at_its_step(tmp_path: Path, fake: FakeWandb) -
     spec = tracked(tmp_path, "seed=4", "tracking.project=mine", "tracking.entity=us")
     result = train(spec, tmp_path / "run", group="RiGL")
     (asked,), (run,) = fake.asked, fake.runs
-    assert asked["id"] == f"{identity(spec)}-s4"
+    assert asked["id"] == f"{identity_with_data(spec)[:32]}-s4"
     assert asked["mode"] == "offline"
     assert (asked["entity"], asked["project"], asked["group"], asked["name"]) == ("us", "mine", "RiGL", "run")
     assert asked["config"]["topology"]["update_every"] == 4
@@ -200,7 +202,7 @@ def test_a_sweep_mirrors_from_its_workers(ham: Ham, tmp_path: Path) -> None:
     assert len(folders) == 2
     for folder in folders:
         (offline,) = (folder / "wandb").glob("offline-run-*")
-        assert offline.name.endswith(folder.name.removeprefix("small"))
+        assert re.search(rf"{folder.name.removeprefix('small')[:9]}[0-9a-f]{{24}}{folder.name[-3:]}$", offline.name)
 
 
 @pytest.mark.parametrize(
@@ -241,3 +243,29 @@ def test_the_log_of_a_run_is_its_own(tmp_path: Path) -> None:
     logging.getLogger("experiments").warning("nobody's")
     texts = [(tmp_path / name / "log.txt").read_text() for name in ("a", "b")]
     assert all(text.count("started") == text.count("done: accuracy") == 1 for text in texts)
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled", "online"])
+def test_the_users_variables_come_before_the_suites_defaults(
+    tmp_path: Path, fake: FakeWandb, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_MODE", mode)
+    for name in ("PROJECT", "NAME", "RUN_GROUP", "DIR", "SILENT", "CONSOLE"):
+        monkeypatch.setenv(f"WANDB_{name}", "mine")
+    train(tracked(tmp_path, "tracking.wandb=auto"), tmp_path / "run")
+    if mode == "disabled":
+        assert fake.asked == []
+        return
+    (asked,) = fake.asked
+    assert asked.keys().isdisjoint({"mode", "project", "name", "group", "dir"})
+    assert asked["resume"] == ("allow" if mode == "online" else None)
+
+
+def test_the_configuration_comes_before_the_users_variables(
+    tmp_path: Path, fake: FakeWandb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    train(tracked(tmp_path, "tracking.wandb=offline", "tracking.project=ours"), tmp_path / "run")
+    assert (fake.asked[0]["mode"], fake.asked[0]["project"]) == ("offline", "ours")

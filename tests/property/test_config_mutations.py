@@ -128,7 +128,7 @@ def check(config: str, overrides: list[str]) -> None:
         loaded = load(config, overrides)
         spec = resolve(loaded)
         assert from_mapping(spec.model_dump()) == spec
-        assert re.fullmatch("[0-9a-f]{8}", identity(spec))
+        assert re.fullmatch("[0-9a-f]{64}", identity(spec))
         if loaded.sweep is not None:
             table = expand(loaded)
             assert len({cell["path"] for cell in manifest(table)["cells"]}) == len(table.runs)

@@ -52,10 +52,10 @@ def test_identity_is_the_hash_of_the_canonical_json():
     for key in ("accumulate", "compile", "sync_batch_norm", "deterministic", "tf32"):
         del content["runtime"][key]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    assert identity(spec) == hashlib.sha256(text.encode()).hexdigest()[:8]
+    assert identity(spec) == hashlib.sha256(text.encode()).hexdigest()
     content["data"]["content"] = "abc"
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    assert identity(spec, "abc") == hashlib.sha256(text.encode()).hexdigest()[:8]
+    assert identity(spec, "abc") == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_identity_is_the_hash_of_the_canonical_json():
 )
 def test_hashes_of_the_first_release(overrides: list[str], content: str | None, released: str):
     """Runs that were done with it are found again."""
-    assert identity(build(*overrides), content) == released
+    assert identity(build(*overrides), content)[:8] == released
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import io
 import math
 import pickle
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -556,3 +557,43 @@ def test_sparse_gradients_are_refused_before_anything_moves():
     with pytest.raises(RuntimeError, match="group 0 has a sparse gradient; SAM needs dense ones"):
         optimizer.step(closure)
     assert torch.equal(weights(model), before)
+
+
+# ---- gradients from elsewhere ---------------------------------------------------------------------------------------
+
+
+def small() -> tuple[nn.Linear, SAM]:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2)
+    return model, SAM(torch.optim.SGD(model.parameters(), lr=0.1), model=model)
+
+
+def backward(model: nn.Linear, seed: int) -> Tensor:
+    loss = model(torch.randn(3, 4, generator=torch.Generator().manual_seed(seed))).square().sum()
+    loss.backward()
+    return loss
+
+
+def test_gradients_of_another_micro_batch_are_told_once(caplog: pytest.LogCaptureFixture):
+    model, optimizer = small()
+    for step in range(3):
+        optimizer.zero_grad()
+        backward(model, 2 * step)  # the first micro-batch, outside the closure
+        optimizer.step(partial(backward, model, 2 * step + 1))
+    assert [r.getMessage()[:47] for r in caplog.records] == ["gradients were computed outside the closure sin"]
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_an_ordinary_loop_is_told_nothing(to_none: bool, caplog: pytest.LogCaptureFixture):
+    model, optimizer = small()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad(set_to_none=to_none)
+        return backward(model, 1)
+
+    for _ in range(3):
+        optimizer.step(closure)
+    for _ in range(3):
+        optimizer.zero_grad(set_to_none=to_none)
+        optimizer.step(lambda: backward(model, 2))
+    assert not caplog.records

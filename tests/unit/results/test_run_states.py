@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from fake_runs import (
     write_sweep,
 )
 
+from experiments.rundir import process
 from results.progress.status import status, to_json
 from results.progress.status_text import duration, render
 from results.runs.store import read
@@ -32,7 +32,7 @@ from slurm.scheduler import queue
 from slurm.scheduler.parse import Job
 from slurm.scheduler.queue import Answer
 
-HERE = socket.gethostname()
+HERE = process.home()
 NAME = "ham-demo-ab12cd34-0"
 
 
@@ -45,6 +45,11 @@ def sweep(tmp_path):
 @pytest.fixture
 def paths(sweep):
     return [run.path for run in read(sweep).runs]
+
+
+def untouched(path, number=2):
+    """The claim of an attempt that nobody has touched for long."""
+    os.utime(path / f"attempts/{number:04}.json", (1e9, 1e9))
 
 
 @pytest.fixture
@@ -111,46 +116,59 @@ def test_without_a_scheduler(sweep, paths, scheduler):
 
 def test_a_live_process_means_running(sweep, paths):
     interrupt(paths[0], 93)
-    write_attempt(paths[0], 2, pid=os.getpid(), host=HERE)
+    write_attempt(paths[0], 2, pid=os.getpid(), home=HERE)
     assert states(sweep)[0] == "running"
-    write_attempt(paths[0], 2, pid=os.getpid(), host=HERE, started=started(os.getpid()))
+    write_attempt(paths[0], 2, pid=os.getpid(), home=HERE, started=started(os.getpid()))
     run = status(sweep).runs[0]
     assert (run.state, run.step, run.total, run.attempts, run.node) == ("running", 93, 124, 2, "n0")
 
 
 def test_a_process_that_died_without_a_word_is_lost(sweep, paths):
     interrupt(paths[0])
-    write_attempt(paths[0], 2, pid=dead_process(), host=HERE)
+    write_attempt(paths[0], 2, pid=dead_process(), home=HERE)
     run = status(sweep).runs[0]
     assert (run.state, run.checkpoint) == ("lost", 31)
-    assert run.note == f"process {json.loads((paths[0] / 'attempts/0002.json').read_text())['pid']} on {HERE} died"
+    assert run.note == f"process {json.loads((paths[0] / 'attempts/0002.json').read_text())['pid']} on login died"
 
 
 def test_a_later_process_of_the_same_number_is_another_one(sweep, paths):
     interrupt(paths[0])
-    write_attempt(paths[0], 2, pid=os.getpid(), host=HERE, started="1")
+    write_attempt(paths[0], 2, pid=os.getpid(), home=HERE, started="1")
     assert states(sweep)[0] == "lost"
 
 
-@pytest.mark.parametrize("pid", [None, "12", True, 0, -1, 2**70])
-def test_a_damaged_claim_is_nobodys(sweep, paths, pid):
+@pytest.mark.parametrize("pid", [None, "12", True, 0, -1, 2**60])
+def test_a_damaged_claim_is_nobodys_once_nobody_touches_it(sweep, paths, pid):
     interrupt(paths[0])
-    write_attempt(paths[0], 2, pid=pid, host=HERE)
-    assert states(sweep)[0] == "lost"
-    (paths[0] / "attempts/0002.json").write_text("{")
-    assert states(sweep)[0] == "resumable"
+    write_attempt(paths[0], 2, pid=pid, home=HERE)
+    for content in (None, "{", "[]"):
+        if content:
+            (paths[0] / "attempts/0002.json").write_text(content)
+        assert states(sweep)[0] == "elsewhere"
+        untouched(paths[0])
+        run = status(sweep).runs[0]
+        assert (run.state, run.note) == ("lost", "a process whose claim is damaged died")
 
 
 def test_a_process_of_another_host_is_said_to_be_one(sweep, paths):
     interrupt(paths[0])
     write_attempt(paths[0], 2, host="node-17")
     run = status(sweep).runs[0]
-    assert (run.state, run.note) == ("elsewhere", "held by process 1 on node-17, which is not this host")
+    assert (run.state, run.note) == ("elsewhere", "held by process 1 on node-17")
+
+
+def test_a_process_of_another_host_or_container_that_gives_no_sign_of_life_is_lost(sweep, paths):
+    interrupt(paths[0])
+    for number, home in enumerate((None, "another boot pid:[1]", f"{HERE}0"), 2):
+        write_attempt(paths[0], number, pid=os.getpid(), home=home)
+        assert states(sweep)[0] == "elsewhere"
+        untouched(paths[0], number)
+        assert states(sweep)[0] == "lost"
 
 
 def test_a_retry_in_progress_is_running_and_not_failed(sweep, paths):
     fail(paths[0], "out of memory")
-    write_attempt(paths[0], pid=os.getpid(), host=HERE)
+    write_attempt(paths[0], pid=os.getpid(), home=HERE)
     assert states(sweep)[0] == "running"
 
 
@@ -163,7 +181,7 @@ def test_stopped_without_a_checkpoint_has_nothing_to_resume(sweep, paths):
 def test_an_end_between_two_looks_is_done(sweep, paths, monkeypatch):
     """The result appears after the attempt was seen to live and before the results are read."""
     (paths[0] / "result.json").rename(paths[0] / "result")
-    write_attempt(paths[0], pid=os.getpid(), host=HERE)
+    write_attempt(paths[0], pid=os.getpid(), home=HERE)
     from results.progress import status
 
     real = status.outcomes
@@ -323,7 +341,7 @@ def test_nothing_is_lost_while_the_scheduler_is_silent(sweep, paths, scheduler):
     interrupt(paths[1], job="12_1")
     fail(paths[2], "loss is nan")
     submit(sweep, *paths)
-    write_attempt(paths[3], pid=os.getpid(), host=HERE, job="12_3")
+    write_attempt(paths[3], pid=os.getpid(), home=HERE, job="12_3")
     (paths[3] / "result.json").unlink()
     scheduler.queue = Answer(problem="Unable to contact slurm controller")
     report = status(sweep)
@@ -373,7 +391,7 @@ def test_a_damaged_submission_is_reported_and_left_out(sweep, paths, caplog):
     submit(sweep, *paths)
     (sweep / "submissions" / "ab12cd34.json").write_text("{}")
     assert states(sweep)[0] == "not started"
-    assert "ab12cd34.json: cannot be read (KeyError: 'arrays')" in caplog.text
+    assert "ab12cd34.json: has no id" in caplog.text
 
 
 def test_text(sweep, paths):
@@ -420,7 +438,7 @@ def test_text_of_jobs(sweep, paths, scheduler, monkeypatch):
 def test_a_run_that_does_not_move_is_pointed_out(sweep, paths, scheduler):
     forget(paths[0])
     now = time.time()
-    write_attempt(paths[0], pid=os.getpid(), host=HERE, time=now - 3610)
+    write_attempt(paths[0], pid=os.getpid(), home=HERE, time=now - 3610)
     write_heartbeat(paths[0], 5, seconds=now - 3600)
     assert ": step 5 of 124 (4 %); no step for 1 h 0 min; on n0" in render(status(sweep))
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
-from experiments.errors import Busy, Interrupted, LostRank, RunFailure
+from experiments.errors import Busy, ClaimLost, Interrupted, LostRank, RunFailure
 from experiments.rundir import attempts as module
-from experiments.rundir.attempts import alive, claim, ending, newest
+from experiments.rundir import holder, process
+from experiments.rundir.attempts import alive, claim, ending, held, newest, wait_for_sign
 
 
 @pytest.fixture
@@ -35,17 +38,30 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+def untouched(folder: Path) -> None:
+    """Nobody has touched the newest claim for longer than a lease."""
+    path = max((folder / "attempts").glob("*.json"))
+    os.utime(path, (path.stat().st_mtime - holder.LEASE - 1,) * 2)
+
+
 def started(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
 
 
-def owned_by(folder: Path, pid: int, **changes: Any) -> Path:
+def owned_by(folder: Path, process_id: int, **changes: Any) -> Path:
     """A first attempt of another process."""
-    owner = {"attempt": 1, "pid": pid, "host": socket.gethostname(), "started": started(pid), "job": None}
+    owner = {"attempt": 1, "pid": process_id, "home": process.home(), "host": "h", "job": None}
     (folder / "attempts").mkdir(exist_ok=True)
     path = folder / "attempts/0001.json"
-    path.write_text(json.dumps(owner | {"job_id": None, "restarts": 0} | changes))
+    path.write_text(json.dumps(owner | {"started": started(process_id), "job_id": None, "restarts": 0} | changes))
     return path
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def names(folder: Path) -> list[str]:
@@ -58,23 +74,22 @@ def test_numbers_go_up_and_each_says_how_it_ended(tmp_path: Path) -> None:
         assert attempt.number == number
         owner = newest(tmp_path)
         assert owner == attempt.owner
-        assert (owner["pid"], owner["host"], owner["ranks"]) == (os.getpid(), socket.gethostname(), 3)
-        assert alive(owner)
+        assert (owner["pid"], owner["home"], owner["ranks"]) == (os.getpid(), process.home(), 3)
+        assert alive(tmp_path, owner)
         attempt.end(reason)
         owner = newest(tmp_path)
         assert owner is not None
         assert (owner["attempt"], owner["reason"]) == (number, reason)
         assert owner["ended"] >= owner["time"]
-        assert not alive(owner)
+        assert not alive(tmp_path, owner)
     assert names(tmp_path) == ["0001.json", "0002.json", "0003.json"]
 
 
 def test_a_live_owner_is_named(tmp_path: Path, neighbour: subprocess.Popen) -> None:
     path = owned_by(tmp_path, neighbour.pid)
     before = path.read_bytes()
-    with pytest.raises(Busy, match=f"process {neighbour.pid} on .* is writing this run") as caught:
+    with pytest.raises(Busy, match=f"process {neighbour.pid} on h is writing this run since .*; wait for it or stop"):
         claim(tmp_path)
-    assert str(path) in str(caught.value)
     assert path.read_bytes() == before
     assert names(tmp_path) == ["0001.json"]
 
@@ -86,32 +101,177 @@ def test_a_second_claim_of_this_process_is_refused(tmp_path: Path) -> None:
     assert names(tmp_path) == ["0001.json"]
 
 
-def test_another_machine_is_not_ours_to_judge(tmp_path: Path) -> None:
-    owned_by(tmp_path, os.getpid(), host="elsewhere")
-    with pytest.raises(Busy, match="on elsewhere"):
+ELSEWHERE: list[dict[str, Any]] = [
+    {"home": None},  # a system without /proc, or an earlier version
+    {"home": f"{process.home()}0"},  # another container of this machine
+    {"home": "another boot pid:[4026531836]"},
+]
+
+
+@pytest.mark.parametrize("owner", ELSEWHERE)
+def test_a_process_that_cannot_be_seen_holds_its_claim_while_it_gives_signs_of_life(
+    tmp_path: Path, owner: dict[str, Any], neighbour: subprocess.Popen
+) -> None:
+    """Whatever the host is called, and whether a process of that number lives here or not."""
+    for number in (neighbour.pid, 2**22 + 1):
+        owned_by(tmp_path, neighbour.pid, **owner, pid=number, host=socket.gethostname())
+        with pytest.raises(Busy, match="its last sign of life is 0 s old, and after 90 s the run is taken over"):
+            claim(tmp_path)
+    untouched(tmp_path)
+    assert claim(tmp_path).number == 2
+
+
+def test_a_claim_is_touched_while_its_process_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT", 0.01)
+    attempt = claim(tmp_path)
+    with held(attempt):
+        for _ in range(3):
+            untouched(tmp_path)
+            wait_until(lambda: holder.silent_for(tmp_path, attempt.owner) < 1)
+    assert newest(tmp_path) == {**attempt.owner, "ended": ANY, "reason": "done"}
+
+
+def test_the_clock_is_that_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owned_by(tmp_path, os.getpid(), home=None)
+    monkeypatch.setattr(time, "time", lambda: 5e9)
+    with pytest.raises(Busy):
         claim(tmp_path)
+    path = tmp_path / "attempts/0001.json"
+    os.utime(path, (8e9, 8e9))  # a clock that went wrong keeps no claim for ever
+    assert claim(tmp_path).number == 2
+
+
+def test_waiting_for_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with a sign, with the end of the lease, or when asked to; nobody waits for what can be seen."""
+    path = owned_by(tmp_path, os.getpid(), home=None)
+    acts: list[Any] = [lambda: os.utime(path), lambda: untouched(tmp_path)]
+    monkeypatch.setattr(module.time, "sleep", lambda _: acts.pop(0)())
+    assert ["is writing this run" in words for words in wait_for_sign(tmp_path, lambda: False)] == [True]
+    assert len(acts) == 1
+    assert len(list(wait_for_sign(tmp_path, lambda: False))) == 1
+    assert acts == []
+    os.utime(path)
+    assert len(list(wait_for_sign(tmp_path, lambda: True))) == 1
+    owned_by(tmp_path, os.getpid())
+    assert list(wait_for_sign(tmp_path, lambda: False)) == []
+
+
+def test_who_was_taken_over_is_told_and_writes_nothing_more(tmp_path: Path) -> None:
+    first = claim(tmp_path)
+    first.check()
+    owner = first.owner | {"home": None}
+    (tmp_path / "attempts/0001.json").write_text(json.dumps(owner))
+    untouched(tmp_path)
+    second = claim(tmp_path)
+    with pytest.raises(ClaimLost, match=f"process {os.getpid()} on .* has taken this run over"):
+        first.check()
+    first.beat()
+    first.end("done")
+    second.check()
+    assert newest(tmp_path) == second.owner
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_folder_that_vanished_is_not_ones_own_any_more(tmp_path: Path, anew: bool) -> None:
+    """Also if another process has made it again and claimed it, under the same number."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    first = claim(folder)
+    shutil.rmtree(folder)
+    if anew:
+        folder.mkdir()
+        claim(folder)
+    with pytest.raises(ClaimLost, match="has taken this run over" if anew else "has been removed or moved away"):
+        first.check()
+    first.end("failed")
+    assert names(folder) == ["0001.json"] if anew else not folder.exists()
+
+
+def test_claims_need_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "link")
+    assert claim(tmp_path).number == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"pid": pid} for pid in ("x", None, 1.5, [], 0, -1, True, 2**70)]
+    + [{"restarts": "1"}, {"started": 5}, {"home": []}, {"job_id": 7}],
+)
+def test_a_claim_of_wrong_types_is_named_and_judged_by_its_age(
+    tmp_path: Path, fault: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    (key,) = fault
+    path = owned_by(tmp_path, os.getpid(), **fault)
+    with pytest.raises(Busy, match=rf"0001\.json does not say who writes this run \({key} must be "):
+        claim(tmp_path)
+    untouched(tmp_path)
+    assert claim(tmp_path).number == 2
+    assert f"{path}: {key} must be " in caplog.text
+
+
+def test_a_number_given_to_a_process_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start times are compared before the kernel's refusal says anything."""
+
+    def refused(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)
+    owned_by(tmp_path, os.getpid(), started="1")
+    assert claim(tmp_path).number == 2
+
+
+def test_a_process_that_proc_hides_is_judged_by_its_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owned_by(tmp_path, os.getpid())
+    monkeypatch.setattr(process, "_stat", lambda pid: None)
+    with pytest.raises(Busy, match="last sign of life"):
+        claim(tmp_path)
+    untouched(tmp_path)
+    assert claim(tmp_path).number == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="boots and namespaces are Linux's")
+def test_a_process_number_is_unique_in_a_namespace_of_a_boot() -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert process.home() == f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def test_a_proc_of_another_namespace_shows_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    process.home.cache_clear()
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert process.home() is None
+    process.home.cache_clear()
 
 
 def test_another_machine_is_judged_by_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def may_be_running(job: str, restarts: int) -> bool:
+    def is_running(job: str, restarts: int) -> bool | None:
         asked.append((job, restarts))
-        return job == "77"
+        return {"77": True, "78": False}.get(job)
 
-    monkeypatch.setattr("slurm.scheduler.queue.may_be_running", may_be_running)
-    owned_by(tmp_path, os.getpid(), host="elsewhere", job="77", job_id="77", restarts=2)
-    with pytest.raises(Busy, match=r"on elsewhere \(job 77\)"):
+    monkeypatch.setattr("slurm.scheduler.queue.is_running", is_running)
+    owned_by(tmp_path, os.getpid(), home=None, job="77", job_id="77", restarts=2)
+    untouched(tmp_path)
+    with pytest.raises(Busy, match=r"on h \(job 77\)"):
         claim(tmp_path)
-    owned_by(tmp_path, os.getpid(), host="elsewhere", job="78", job_id="78")
+    owned_by(tmp_path, os.getpid(), home=None, job="78", job_id="78")
     assert claim(tmp_path).number == 2
-    assert asked == [("77", 2), ("78", 0)]
+    assert set(asked) == {("77", 2), ("78", 0)}
+
+
+def test_a_scheduler_that_does_not_answer_keeps_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slurm.scheduler.queue.is_running", lambda job, restarts: None)
+    owned_by(tmp_path, os.getpid(), home=None, job="77", job_id="77")
+    with pytest.raises(Busy, match="last sign of life"):
+        claim(tmp_path)
+    untouched(tmp_path)
+    assert claim(tmp_path).number == 2
 
 
 def test_a_restart_of_the_same_job_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm starts a job again only when it has given up its former nodes."""
     monkeypatch.setenv("SLURM_JOB_ID", "5")
-    owned_by(tmp_path, os.getpid(), host="elsewhere", job="5", job_id="5", restarts=0)
+    owned_by(tmp_path, os.getpid(), home=None, job="5", job_id="5", restarts=0)
     with pytest.raises(Busy):
         claim(tmp_path)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
@@ -128,8 +288,11 @@ def test_a_task_of_an_array_goes_by_the_schedulers_name(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\0\0\0", b"[1]", b'{"host": 3}', b"\xff\xfe"])
-def test_a_damaged_claim_is_passed_over(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_claim_is_passed_over_once_nobody_touches_it(tmp_path: Path, content: bytes) -> None:
     owned_by(tmp_path, os.getpid()).write_bytes(content)
+    with pytest.raises(Busy, match="does not say who writes this run"):
+        claim(tmp_path)
+    untouched(tmp_path)
     assert claim(tmp_path).number == 2
 
 
@@ -193,8 +356,8 @@ def test_many_processes_behind_a_dead_one_never_hold_it_together(
     """All judge the same dead attempt; the slow ones must not take the place of the quick one."""
     judge = module.alive
 
-    def slowly(owner: dict[str, Any]) -> bool:
-        verdict = judge(owner)
+    def slowly(folder: Path, owner: dict[str, Any]) -> bool:
+        verdict = judge(folder, owner)
         time.sleep(0.01 * (os.getpid() % 3))
         return verdict
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from experiments.errors import ClaimLost
 from experiments.rundir.attempts import claim
 from experiments.rundir.ledger import Ledger, last_beat, read
 
@@ -22,6 +26,29 @@ def died(ledger: Ledger) -> None:
     ledger.close()
     path = ledger.attempt.folder / f"attempts/{ledger.attempt.number:04}.json"
     path.write_text(json.dumps(ledger.attempt.owner | {"started": "0"}))
+
+
+def test_a_heartbeat_notices_who_has_taken_over_and_a_folder_that_is_gone(tmp_path: Path) -> None:
+    first = begun(tmp_path, 0)
+    first.beat(1, 9)
+    died(first)
+    first = begun(tmp_path, 0)
+    (tmp_path / "heartbeat").unlink()
+    first.beat(2, 9)  # nobody has taken over: the file alone is made anew
+    assert last_beat(tmp_path) is not None
+    died_silently = first.attempt.owner | {"started": "0"}
+    (tmp_path / "attempts/0002.json").write_text(json.dumps(died_silently))
+    second = begun(tmp_path, 0)
+    with pytest.raises(ClaimLost, match="has taken this run over"):
+        first.beat(3, 9)
+    first.close()
+    shutil.rmtree(tmp_path)
+    with pytest.raises(ClaimLost, match="has been removed"):
+        second.beat(1, 9)
+    assert not tmp_path.exists()
+    second.end(1, "failed", None)
+    second.close()
+    tmp_path.mkdir()
 
 
 def essence(folder: Path) -> list[dict[str, Any]]:
@@ -49,6 +76,15 @@ def test_a_life_and_a_death(tmp_path: Path) -> None:
     ]
     times = [record["time"] for record in read(tmp_path)]
     assert times == sorted(times)
+
+
+def test_the_heartbeat_of_one_attempt_says_nothing_about_another(tmp_path: Path) -> None:
+    lines = [{"attempt": number, "event": "start", "step": 3 * number, "time": 0.0} for number in (1, 2)]
+    (tmp_path / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "heartbeat").write_text("2 7 9 0.0\n")
+    begun(tmp_path, 3).close()
+    lost = [(record["attempt"], record["step"]) for record in read(tmp_path) if record["event"] == "lost"]
+    assert lost == [(1, 3), (2, 7)]
 
 
 def test_a_death_before_the_first_step(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from slurm_plans import cells
 
-from experiments.config.identity import identity
+from experiments.config.identity import identity, identity_with_data
 from experiments.errors import LostRank, RunFailure
 from experiments.launch.pool import Task, TaskResult
+from experiments.rundir import process
 from experiments.rundir.files import write_json
 from slurm.job.crashes import in_vain
 from slurm.job.payload import JobPayload, JobRun, prepared
@@ -70,7 +71,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobRun:
         "SLURM_STEP_NUM_TASKS",
     ):
         monkeypatch.delenv(name, raising=False)
-    return JobRun(str(tmp_path / "run"), cell.identity, cell.row, cell.spec.model_dump())
+    return JobRun(str(tmp_path / "run"), identity_with_data(cell.spec), cell.row, cell.spec.model_dump())
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,7 @@ def test_a_finished_run_ends_with_zero_and_says_so(run: JobRun, tmp_path: Path) 
 def test_a_run_that_somebody_holds_is_left_alone(run: JobRun) -> None:
     folder = Path(run.folder, "attempts")
     folder.mkdir(parents=True)
-    mine = {"attempt": 1, "pid": os.getpid(), "host": os.uname().nodename, "started": None}
+    mine = {"attempt": 1, "pid": os.getpid(), "home": process.home(), "host": "h", "job": None, "restarts": 0}
     (folder / "0001.json").write_text(json.dumps(mine))
     assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 0
     assert not Path(run.folder, "result.json").exists()
@@ -143,6 +144,7 @@ def test_a_restarted_job_leaves_out_what_has_failed_and_goes_on_with_the_others(
     run: JobRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = JobRun(str(tmp_path / "other"), run.identity, run.group, run.spec)
+    Path(other.folder).mkdir()
     write_json(Path(other.folder, "failure.json"), {"status": "failed", "error": "a loss that is not a number"})
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     started: list[str] = []

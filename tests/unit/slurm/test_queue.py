@@ -135,7 +135,7 @@ def test_tasks_of_arrays():
 def test_jobs_long_over_are_no_problem(commands):
     commands("squeue", "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1")
     assert queue.queue(["7"]) == queue.Answer()
-    assert not queue.may_be_running("7", 0)
+    assert not queue.is_running("7", 0)
 
 
 def test_no_scheduler(commands):
@@ -143,7 +143,7 @@ def test_no_scheduler(commands):
     assert (answer.jobs, answer.problem, answer.absent) == ({}, "there is no squeue on this machine", True)
     assert queue.history(["7"]).absent
     assert queue.cancel(["7"]) == "there is no scancel on this machine"
-    assert queue.may_be_running("7", 0)
+    assert queue.is_running("7", 0) is None
 
 
 def test_no_accounting(commands):
@@ -183,8 +183,8 @@ def test_slurm_without_a_configuration_is_not_waited_for(commands):
 
 def test_a_start_of_a_job(commands):
     commands("squeue", f"cat {RECORDED}/squeue-22.05.txt")
-    assert queue.may_be_running("55625867", 1)
-    assert not queue.may_be_running("55625867", 0)
-    assert queue.may_be_running("55625874", 0)
-    assert not queue.may_be_running("55625873", 0)
-    assert not queue.may_be_running(ARRAY, 0)
+    assert queue.is_running("55625867", 1)
+    assert not queue.is_running("55625867", 0)
+    assert queue.is_running("55625874", 0)
+    assert not queue.is_running("55625873", 0)
+    assert not queue.is_running(ARRAY, 0)

@@ -359,3 +359,37 @@ def test_a_method_acts_or_is_refused_however_short_the_run(topology: str, steps:
     except sparsity.OptionError:
         return
     assert sum(number for kind, number in sparse.expected_events().items() if kind != "initial") > 0
+
+
+# ---- copies ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("representation", ["plain", "product", "powerprop"])
+def test_a_copy_in_mid_training_is_plain_and_another_network(representation: str):
+    model = mlp()
+    sparsity.represent(model, representation)
+    sparse = attached(model)
+    train(sparse, 5)
+    copied = sparsity.plain_copy(model)
+    assert sorted(copied.state_dict()) == sorted(mlp().state_dict())
+    x = torch.randn(4, 20)
+    torch.testing.assert_close(copied(x), model(x))
+    nn.functional.cross_entropy(copied(x), torch.arange(4)).backward()
+    train(sparse, 15)
+    assert not torch.equal(copied[0].weight, sparse.representation.slots["0.weight"].weight)
+    sparse.finalize()
+
+
+def test_an_average_over_changing_masks_is_sparse_only_under_the_masks():
+    model = mlp()
+    sparsity.represent(model, "product")
+    sparse = attached(model, "rigl", update_every=3)
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    for _ in range(4):
+        train(sparse, 5)
+        averaged.update_parameters(model)
+    dense, masked = sparsity.plain_copy(averaged), sparsity.plain_copy(averaged, sparse.masks)
+    assert int((dense[0].weight != 0).sum()) > sparse.masks.num_active()["0.weight"]
+    assert torch.equal(masked[0].weight != 0, sparse.masks["0.weight"])
+    sparse.finalize()
+    assert isinstance(averaged.module[0], nn.Linear)

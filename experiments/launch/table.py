@@ -1,0 +1,63 @@
+"""The manifest of a sweep's folder: which table it shows. No other table is replaced without a word."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from experiments.config.sweep import Sweep, manifest
+from experiments.config.yaml_text import shown
+from experiments.errors import UserError
+from experiments.rundir import names
+from experiments.rundir.files import read_json, write_json
+
+
+def check(sweep: Sweep, folder: Path) -> str | None:
+    """Compare a sweep with the table that its folder shows now.
+
+    Returns:
+        What the table will no longer show, in words; None if nothing is lost.
+
+    Raises:
+        UserError: if the folder shows the table of another configuration, with runs that this one has not.
+    """
+    old = read_json(folder / names.MANIFEST)
+    cells = old.get("cells") if isinstance(old, dict) else None
+    new = {(cell.identity, cell.seed) for cell in sweep.cells}
+    gone = [cell for cell in cells or () if isinstance(cell, dict) and _key(cell) not in new]
+    if not gone or not isinstance(old, dict):
+        return None
+    rows = list(dict.fromkeys(str(cell.get("row")) for cell in gone))
+    some = ", ".join(rows[:3]) + (" …" if len(rows) > 3 else "")
+    config, other = sweep.config, old.get("config")
+    if isinstance(other, str) and config is not None and other != _from(folder, config):
+        there = (folder / other).resolve()
+        if there.exists():  # else it was moved, or nobody has it any more
+            raise UserError(
+                f"shows the table of {shown(there)}, with runs that {shown(config)} does not have ({some}); "
+                f"give this one another sweep.name or --out, or remove {names.MANIFEST} there",
+                where=str(folder),
+            )
+    plural = "1 run" if len(gone) == 1 else f"{len(gone)} runs"
+    return (
+        f"{folder}: {plural} of the table so far ({some}) had other settings, data or code, and are no longer in it; "
+        "their folders stay"
+    )
+
+
+def write(sweep: Sweep, folder: Path) -> None:
+    """Write the manifest of a sweep; see `check` for the errors raised."""
+    check(sweep, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = _from(folder, sweep.config) if sweep.config is not None else None
+    write_json(folder / names.MANIFEST, {**manifest(sweep), "config": config})
+
+
+def _from(folder: Path, config: Path) -> str:
+    """Return the path of a configuration from a folder, which stays the same when both are moved together."""
+    return os.path.relpath(config, folder.resolve())
+
+
+def _key(cell: dict[str, Any]) -> tuple[Any, Any]:
+    return cell.get("identity"), cell.get("seed")

@@ -1,0 +1,130 @@
+"""Whether the process that a claim names still holds its run directory."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import Busy
+from slurm.scheduler import queue
+from slurm.scheduler.environment import this_start
+
+from . import names, process
+
+LEASE = 90.0
+"""Seconds without a sign of life after which a claim is over if its process and its job cannot be asked for.
+
+Longer than a beat and the time for which clients of network file systems trust what they have read (60 s).
+"""
+
+
+def judge(owner: Mapping[str, Any]) -> bool | None:
+    """Return whether the holder of a claim is alive, by its process or its Slurm job; None if neither can tell."""
+    if "ended" in owner:
+        return False
+    seen = process_of(owner)
+    if seen is not None or fault(owner) is not None:
+        return seen
+    job, start = owner.get("job_id"), this_start()
+    if job is None:
+        return None
+    if job == start.id:  # a job starts again only when the scheduler has given up its former nodes
+        return owner["restarts"] == start.restarts
+    return queue.is_running(job, owner["restarts"])
+
+
+def process_of(owner: Mapping[str, Any]) -> bool | None:
+    """Return whether the process that holds a claim is alive, or None if it cannot be seen from here."""
+    home = owner.get("home")
+    if home is None or home != process.home() or fault(owner) is not None:
+        return None
+    return process.alive(owner["pid"], owner.get("started"))
+
+
+def fault(owner: Mapping[str, Any]) -> str | None:
+    """Say which entry of a claim is of a wrong type or out of range, or None."""
+    for key, (allowed, is_right) in _ENTRIES.items():
+        if not is_right(owner.get(key)):
+            return f"{key} must be {allowed}, not {owner.get(key)!r}"
+    return None
+
+
+def _whole(low: int, high: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"a whole number from {low} to {high}", lambda value: type(value) is int and low <= value <= high
+
+
+def _text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+_TEXT = ("a text or null", _text_or_none)
+_ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "pid": _whole(1, 2**31 - 1),
+    "restarts": _whole(0, 2**31 - 1),
+    **dict.fromkeys(("home", "started", "host", "job", "job_id"), _TEXT),
+}
+
+
+def path(folder: Path, number: int) -> Path:
+    """Return the file of a claim."""
+    return folder / names.ATTEMPTS / f"{number:04}.json"
+
+
+def silent_for(folder: Path, owner: Mapping[str, Any]) -> float:
+    """Return the seconds since the last sign of life of a claim, by the clock of the file system that holds it.
+
+    A time in the future counts like one in the past, so that no clock keeps a claim for ever.
+    """
+    last = touched(folder, owner)
+    return abs(_now(folder / names.ATTEMPTS) - last) if last is not None else 0.0
+
+
+def touched(folder: Path, owner: Mapping[str, Any]) -> float | None:
+    """Return when the file of a claim was last touched, or None if it is gone."""
+    try:
+        # opened, since network file systems ask their server only then
+        with path(folder, owner["attempt"]).open("rb") as file:
+            return os.fstat(file.fileno()).st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _now(folder: Path) -> float:
+    probe = folder / f".{secrets.token_hex(4)}.tmp"
+    try:
+        with probe.open("xb") as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:  # somebody who may only read
+        return time.time()
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def words(folder: Path, owner: Mapping[str, Any]) -> str:
+    """Say who holds a run directory, since when, and when it would be taken over."""
+    wrong = fault(owner)
+    if wrong is not None:
+        who = f"{path(folder, owner['attempt'])} does not say who writes this run ({wrong})"
+    else:
+        job = f" (job {owner['job']})" if owner["job"] else ""
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_seconds(owner.get("time"))))
+        who = f"process {owner['pid']} on {owner['host']}{job} is writing this run since {since}"
+    if judge(owner):
+        return f"{who}; wait for it or stop it"
+    silent = silent_for(folder, owner)
+    return f"{who}; its last sign of life is {silent:.0f} s old, and after {LEASE:g} s the run is taken over"
+
+
+def _seconds(value: Any) -> float:
+    return float(value) if type(value) in (int, float) and 0 <= value < 1e11 else 0.0
+
+
+def busy(folder: Path, owner: Mapping[str, Any]) -> Busy:
+    """Return the error of a command that wants a run directory that somebody holds."""
+    return Busy(words(folder, owner), where=str(folder))
