@@ -65,6 +65,7 @@ class DataSpec(Section):
     root: Text | None
     image_size: Annotated[Annotated[int, Field(ge=1, le=10_000)] | None, _neutral(None)]
     batch_size: Positive
+    drop_last: Annotated[bool, _neutral(True)]
     validation: Annotated[int, Field(ge=0)]
     train_limit: Positive | None
     evaluate_on: Literal["test", "validation"]

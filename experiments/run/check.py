@@ -32,7 +32,7 @@ def check(spec: Spec, data: Outline) -> None:
     Raises:
         UserError: naming the key that has to change.
     """
-    check_divisible(spec.data.batch_size, 1, spec.runtime.accumulate)
+    check_divisible(spec.data.batch_size, data.last_batch, 1, spec.runtime.accumulate)
     with torch.device("meta"):
         network = build_network(spec.model, data)
     if spec.model.weights is not None:
