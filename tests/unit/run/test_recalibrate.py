@@ -27,6 +27,25 @@ def test_statistics_are_the_mean_over_the_batches():
     assert (norm.momentum, int(norm.num_batches_tracked)) == (0.2, 3)
 
 
+class OtherRank:
+    """Two ranks, of which the other one finds ones."""
+
+    size = 2
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values + 1
+
+
+def test_ranks_average_their_statistics():
+    alone, ranks = network(), network()
+    ranks.load_state_dict(alone.state_dict())
+    batches = [(torch.randn(8, 3), torch.zeros(8))]
+    recalibrate(alone, batches, ALONE)
+    recalibrate(ranks, batches, OtherRank())  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(ranks[1].running_mean, (alone[1].running_mean + 1) / 2)
+    torch.testing.assert_close(ranks[1].running_var, (alone[1].running_var + 1) / 2)
+
+
 def test_modes_and_random_numbers_are_as_before():
     model = network().train()
     state = torch.get_rng_state()
