@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -41,7 +42,8 @@ class SweepBars(Listener):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        with suppress(OSError):  # of a terminal that was closed
+            self._bars.stop()
 
     def started(self, name: str) -> None:
         """Add a bar for the task."""
