@@ -190,6 +190,23 @@ def test_the_file_of_initial_weights_is_needed_once(tmp_path: Path, start: Path)
     assert result(tmp_path / "run") == result(tmp_path / "whole")
 
 
+def test_the_same_command_goes_on_without_the_file(ham: Ham, tmp_path: Path, start: Path) -> None:
+    config = write_config(tmp_path / "t.yaml", model__weights=str(start))
+    whole = ham("run", config, "--out", tmp_path / "whole")
+    from experiments.config.resolve import load, resolve
+
+    spec = resolve(load(str(config)))
+    (done,) = (tmp_path / "whole").iterdir()
+    train_until(spec, tmp_path / "runs" / done.name, 8)
+    start.unlink()
+    called = ham("run", config, "--out", tmp_path / "runs")
+    assert (called.code, called.err) == (0, "")
+    assert called.out.replace("/runs/", "/whole/") == whole.out
+    assert resumptions(tmp_path / "runs" / done.name) == [8]
+    called = ham("run", config, "optimizer.lr=0.05", "--out", tmp_path / "runs")
+    one_message(called, 2, "model.weights", "No such file")
+
+
 def test_another_file_under_its_name_is_noticed(tmp_path: Path, start: Path) -> None:
     """Between the moment at which it is hashed and that at which it is read; what was read is what the result says."""
     from experiments.models.weights import content_hash
