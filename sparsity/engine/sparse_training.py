@@ -69,9 +69,11 @@ class SparseTraining(Course):
             roles=topology.roles if self.sparsity > 0 else (),
         )
         before = starts.pattern(representation)
+        self._loaded: starts.Loaded | None = starts.Loaded(representation, optimizer, before)
         initial = topology.initial_masks(self)
         if initial is not None and self.sparsity > 0:
             self.set_masks(initial, "initial")
+        self._loaded.pruned_by(self.masks)
         self.probe = None
         starts.tell(self, before)
         representation.attached = True
@@ -167,6 +169,7 @@ class SparseTraining(Course):
         if self.level_ended:
             raise TrainingError(f"level {self.level} has ended: call next_level() before the next step")
         self._promises.before_step(self._step)
+        self._loaded = None
 
     def _move_weights(self, finite: bool, scaler: torch.amp.GradScaler | None, passes: Passes | None) -> None:
         """Do the optimizer's step, with masked gradients; a loss scaler leaves it out if they are not finite."""
@@ -268,15 +271,20 @@ class SparseTraining(Course):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; load the model and the optimizer first.
+        """Restore what `state_dict` returned; load the model and the optimizer first, both after `attach`.
+
+        If the network was loaded before `attach`, whose first masks pruned it, its weights are put back.
 
         Raises:
             ValueError: if the masks belong to other layers.
+            TrainingError: if the optimizer was loaded before `attach`, too.
         """
-        device = next(iter(self.masks.values())).device
+        device = self.weight(next(iter(self.masks))).device  # the network may have been moved since `attach`
         masks = MaskSet.from_state_dict(state["masks"], device)
         if {n: tuple(m.shape) for n, m in masks.items()} != dict(self.shapes):
             raise ValueError("the masks in this state belong to another network")
+        if self._loaded is not None:
+            self._loaded.restore(self.optimizer, masks)
         self._step = state["step"]
         self._adopt(masks)
         self.topology.load_state_dict(on_device(state["topology"], device))
