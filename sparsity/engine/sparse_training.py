@@ -123,6 +123,8 @@ class SparseTraining(Course):
             moves = not finite or self.topology.after_backward(self)
         if moves:
             self._move_weights(finite, scaler, passes)
+        else:  # else a scheduler would warn of an optimizer's step that was forgotten
+            self.optimizer._opt_called = True  # pyright: ignore[reportAttributeAccessIssue]
         if scaler is not None:
             scaler.update()
         self._step += 1
