@@ -69,11 +69,11 @@ class SparseTraining(Course):
             roles=topology.roles if self.sparsity > 0 else (),
         )
         before = starts.pattern(representation)
-        self._loaded: starts.Loaded | None = starts.Loaded(representation, optimizer, before)
+        self._weights_before: starts.WeightsBefore | None = starts.WeightsBefore(representation, optimizer, before)
         initial = topology.initial_masks(self)
         if initial is not None and self.sparsity > 0:
             self.set_masks(initial, "initial")
-        self._loaded.pruned_by(self.masks)
+        self._weights_before.pruned_by(self.masks)
         self.probe = None
         starts.tell(self, before)
         representation.attached = True
@@ -171,7 +171,7 @@ class SparseTraining(Course):
         if self.level_ended:
             raise TrainingError(f"level {self.level} has ended: call next_level() before the next step")
         self._promises.before_step(self._step)
-        self._loaded = None
+        self._weights_before = None
 
     def _move_weights(self, finite: bool, scaler: torch.amp.GradScaler | None, passes: Passes | None) -> None:
         """Do the optimizer's step, with masked gradients; a loss scaler leaves it out if they are not finite."""
@@ -285,8 +285,8 @@ class SparseTraining(Course):
         masks = MaskSet.from_state_dict(state["masks"], device)
         if {n: tuple(m.shape) for n, m in masks.items()} != dict(self.shapes):
             raise ValueError("the masks in this state belong to another network")
-        if self._loaded is not None:
-            self._loaded.restore(self.optimizer, masks)
+        if self._weights_before is not None:
+            self._weights_before.restore(self.optimizer, masks)
         self._step = state["step"]
         self._adopt(masks)
         self.topology.load_state_dict(on_device(state["topology"], device))

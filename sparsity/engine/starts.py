@@ -34,7 +34,7 @@ def pattern(representation: Representation) -> dict[str, Tensor]:
     return found if zeros > SPARSE * size else {}
 
 
-class Loaded:
+class WeightsBefore:
     """Puts back what the first masks pruned, if it turns out that the network had been loaded before `attach`.
 
     Frameworks differ in the order in which they load a checkpoint: Lightning loads the network, then asks for an

@@ -313,6 +313,30 @@ def test_weights_that_were_written_after_attach_are_left_alone():
     assert_equal(again.model.state_dict(), run.model.state_dict())
 
 
+@pytest.mark.parametrize("representation", ["plain", "sign_in"])
+def test_parts_of_one_tensor_come_back_each(representation: str):
+    """The three projections of attention are rows of one tensor, which is written once for each."""
+
+    def represented() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.MultiheadAttention(16, 2), nn.Linear(16, 5))
+        groups = sparsity.represent(model, representation).param_groups()
+        return model, torch.optim.SGD(groups, lr=0.1)
+
+    def attached(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> sparsity.SparseOptimizer:
+        settings = {"sparsity": 0.8, "total_steps": 9, "steps_per_epoch": 3, "seed": seed}
+        return sparsity.SparseOptimizer(sparsity.attach("random", model, optimizer, **settings))
+
+    model, optimizer = represented()
+    state = attached(model, optimizer, 0).state_dict()
+    again, optimizer = represented()
+    again.load_state_dict(model.state_dict())
+    other = attached(again, optimizer, 1)
+    assert not torch.equal(again[0].in_proj_weight, model[0].in_proj_weight)
+    other.load_state_dict(state)
+    assert_equal(again.state_dict(), model.state_dict())
+
+
 def test_after_a_step_nothing_is_put_back():
     run = trained()
     again = between(run.model.state_dict(), seed=4)
