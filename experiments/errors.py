@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -54,6 +55,35 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def words_of(error: BaseException) -> str:
+    """Return the text of an exception that code of the user's raised; making it may raise itself."""
+    try:
+        return str(error)
+    except Exception as fault:
+        return f"its text cannot be made, {type(fault).__name__}"
+
+
+_WAYS_OUT = {
+    errno.ENOSPC: "free some space, and give the same command again",
+    errno.EDQUOT: "free some of your quota, and give the same command again",
+    errno.EACCES: "look at the permissions of it and of its folder",
+    errno.EPERM: "look at the permissions of it and of its folder",
+    errno.EROFS: "choose a folder that can be written",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "close other programs or raise the limit (ulimit -n)",
+    errno.EIO: "the disk or the network may be at fault; give the same command again later",
+    errno.ENOENT: "look whether the name is right and its folder exists",
+    errno.ENOTDIR: "a part of its path is a file; give another path",
+    errno.EISDIR: "a folder stands there; remove it or give another path",
+}
+
+
+def way_out(error: OSError) -> str:
+    """Return what to do about an error of the system, as ``"; do this"``, or an empty string."""
+    advice = _WAYS_OUT.get(error.errno or 0)
+    return f"; {advice}" if advice else ""
 
 
 class Interrupted(SuiteError):

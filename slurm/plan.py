@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.sweep import Cell
+from experiments.errors import UserError
 
 from .profile import Profile
 from .script import command, setup
@@ -123,11 +124,14 @@ def script(array: ArrayPlan, place: Place) -> str:
 
 def _resources(cell: Cell, profile: Profile) -> Resources:
     asked = cell.spec.resources
-    return Resources(
-        nodes=asked.nodes or profile.nodes,
-        ranks_per_node=asked.ranks_per_node or profile.ranks_per_node,
-        minutes=math.ceil((asked.hours or profile.hours) * 60),
-    )
+    minutes = math.ceil((asked.hours or profile.hours) * 60)
+    if 60 * minutes <= profile.signal_seconds:
+        raise UserError(
+            f"{minutes} min are not longer than signal_seconds, {profile.signal_seconds} s: a job would be told to end "
+            "as it begins; write more hours, or fewer seconds in the profile",
+            where="resources.hours" if asked.hours else "hours of the profile",
+        )
+    return Resources(asked.nodes or profile.nodes, asked.ranks_per_node or profile.ranks_per_node, minutes)
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from experiments.config.problems import Problem, complain, validate
-from experiments.config.schema import Positive, Section, Text
+from experiments.config.schema import Hours, Positive, Section, Text
 from experiments.config.yaml_text import read_mapping, shown
 from experiments.errors import UserError, nearest
 
@@ -17,8 +17,6 @@ SUFFIX = ".yaml"
 DEFAULT = "default"
 OURS = ("array", "error", "job-name", "nodes", "ntasks-per-node", "open-mode", "output", "requeue", "signal", "time")
 """Parameters of sbatch that the suite sets itself and relies on."""
-
-Amount = Annotated[float, Field(gt=0)]
 
 
 class StagingSpec(Section):
@@ -60,13 +58,13 @@ class Profile(Section):
     qos: Text | None
     reservation: Text | None
     constraint: Text | None
-    nodes: Positive
-    ranks_per_node: Positive
-    hours: Amount
+    nodes: Annotated[int, Field(ge=1, le=100_000)]
+    ranks_per_node: Annotated[int, Field(ge=1, le=1024)]
+    hours: Hours
     gpus_per_rank: Annotated[int, Field(ge=0, le=1)]
     gpu_type: Text | None
     cpus_per_rank: Positive | None
-    mem_per_rank_gb: Amount | None
+    mem_per_rank_gb: Annotated[float, Field(gt=0, le=100_000)] | None
     signal_seconds: Annotated[int, Field(ge=0, le=65535)]
     setup: list[Text]
     srun_args: list[Text]

@@ -17,9 +17,11 @@ from experiments.config.methods import import_modules
 from experiments.config.resolve import from_mapping
 from experiments.config.sweep import Cell, Sweep
 from experiments.config.yaml_text import shown
-from experiments.errors import Busy
+from experiments.errors import Busy, UserError
 from experiments.rundir import attempts, names
-from experiments.rundir.files import read_json, write_json
+from experiments.rundir.files import write_json
+from experiments.rundir.reading import Unreadable, read_object, typed
+from results.runs.kinds import KeptRuns
 
 from .plan import ArrayPlan
 
@@ -112,13 +114,18 @@ def recorded_runs(folder: Path) -> dict[str, Cell]:
     """Read the runs of a sweep by path from its submissions; for each run, the newest submission counts.
 
     Raises:
-        UserError: if one of the user's own modules no longer exists.
+        UserError: if a record is damaged, or one of the user's own modules no longer exists.
     """
     found: dict[str, Cell] = {}
     for path in sorted((folder / names.SUBMISSIONS).glob(f"*/{_RUNS}"), key=lambda path: path.stat().st_mtime):
-        kept = read_json(path) or {"folders": [], "runs": []}
-        for run in kept["runs"]:
-            import_modules(run["spec"]["imports"], [Path(home) for home in kept["folders"]], shown(path))
-            spec = from_mapping(run["spec"])
-            found[run["path"]] = Cell(run["row"], run["column"], spec.seed, spec, run["identity"], run["path"])
+        try:
+            kept = typed(KeptRuns, read_object(path))
+        except Unreadable as error:
+            raise UserError(f"{error}; remove it if other submissions have the runs", shown(path)) from None
+        for run in kept.runs:
+            imports = run.spec.get("imports")
+            modules = [name for name in imports if isinstance(name, str)] if isinstance(imports, list) else []
+            import_modules(modules, [Path(home) for home in kept.folders], shown(path))
+            spec = from_mapping(run.spec)
+            found[run.path] = Cell(run.row, run.column, spec.seed, spec, run.identity, run.path)
     return found

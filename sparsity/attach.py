@@ -144,8 +144,9 @@ def plain_copy(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> n
     """
     found = of(model)
     copied = copy.deepcopy(unwrapped(model)) if found is None else found.plain_copy()
-    for target in targets(copied) if masks is not None else ():
-        target.weight.masked_fill_(~masks[target.name].to(target.weight.device), 0.0)
+    if masks is not None:
+        for target in targets(copied):
+            target.weight.masked_fill_(~masks[target.name].to(target.weight.device), 0.0)
     return copied
 
 

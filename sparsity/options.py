@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 MISSING = dataclasses.MISSING
 _NAMES = tuple[str, ...]  # the type of a list of names
+LARGEST = 3e38  # of single precision, in which weights are held
 T = TypeVar("T")
 
 
@@ -134,6 +135,8 @@ def _check(key: str, value: Any, hint: Any, meta: Mapping[str, Any]) -> Any:
         raise OptionError(key, f"{value!r} is not of type {names}")
     if isinstance(value, float) and not math.isfinite(value):
         raise OptionError(key, f"{value!r} is not finite")
+    if isinstance(value, float) and abs(value) > LARGEST:
+        raise OptionError(key, f"{value!r} is out of range: must be <= {LARGEST:g} in size, for single precision")
     if isinstance(value, str):
         if meta.get("choices") and value not in meta["choices"]:
             allowed = ", ".join(meta["choices"])

@@ -39,6 +39,7 @@ class Representation(Stateful):
         uses_sparsity: Whether the representation itself makes zeros to reach the target sparsity.
         needs_epochs: Whether its hooks change the trained tensors once per epoch.
         needs_metrics: Metrics of an epoch that `after_epoch` reads, such as ``train_accuracy``.
+        unstated_events: Kinds of its events whose number `expected_events` does not state.
         factor_names: Names of the trained tensors, in order.
         ham_factors: Which of them HAM acts on by default.
         state: Names of the attributes that checkpoints hold, see `Stateful`; trained tensors are the model's.
@@ -52,6 +53,7 @@ class Representation(Stateful):
     uses_sparsity: ClassVar[bool] = False
     needs_epochs: bool = False
     needs_metrics: ClassVar[tuple[str, ...]] = ()
+    unstated_events: ClassVar[tuple[str, ...]] = ()
     factor_names: ClassVar[tuple[str, ...]] = ("weight",)
     ham_factors: ClassVar[tuple[str, ...]] = ("weight",)
 

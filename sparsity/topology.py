@@ -6,6 +6,7 @@ their moments, masks gradients, orders the parts of a step and saves checkpoints
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .masks import MaskSet
-from .options import NoOptions
+from .options import Infeasible, NoOptions
 from .probe import Probe
 from .state import Stateful
 
@@ -239,7 +240,10 @@ class Topology(Stateful):
             OptionError: with the option's name.
             Infeasible: if the network cannot have that sparsity.
         """
-        self.expected_active(shapes, sparsity)
+        active = self.expected_active(shapes, sparsity)
+        if active is not None and active < 1:
+            total = sum(math.prod(shape) for shape in shapes.values())
+            raise Infeasible(f"no weight of {total:,} is left at sparsity {sparsity!r}; a lower one leaves some")
         self.expected_events(total_steps, sparsity)
 
     def check_probe(self, probe: Probe) -> None:

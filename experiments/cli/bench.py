@@ -27,7 +27,7 @@ def bench(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=1, help="Repetitions; medians are shown.")] = 5,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Compute threads, for optimizer; default: one per core.")
+        int | None, typer.Option(min=1, max=1024, help="Compute threads, for optimizer; default: one per core.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:

@@ -5,6 +5,7 @@ Slow imports are inside the commands, so that `ham --help` and commands that onl
 
 from __future__ import annotations
 
+import io
 import sys
 from contextlib import suppress
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.errors import SuiteError, UserError
+from experiments.errors import SuiteError, UserError, way_out
 
 from . import bench, read, theory
 from .loading import expand_checked, load, single
@@ -49,14 +50,16 @@ def run(
     config: Config,
     overrides: Overrides = None,
     out: Out = RUNS,
-    threads: Annotated[int, typer.Option(min=1, help="Compute threads; results are equal only at equal threads.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=1024, help="Compute threads; results are equal only at equal threads.")
+    ] = 1,
 ) -> None:
     """Train one network, or go on where an earlier call stopped."""
     from rich.progress import Progress
 
     from experiments.launch.local import run_here
 
-    from .terminal import console
+    from .terminal import console, damage_said
 
     loaded = load(config, overrides)
     if loaded.sweep is not None:
@@ -64,7 +67,7 @@ def run(
             f"{config} describes a sweep; use `ham sweep {config}`, or add sweep=null for its base alone", "sweep"
         )
     spec, identity, folder = single(loaded, out)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    with damage_said(), Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(folder.name, total=None)
         result, is_main = run_here(
             spec, folder, identity, lambda done, total: bars.update(bar, completed=done, total=total), threads
@@ -190,6 +193,9 @@ def main() -> None:
 
     Every expected error becomes one message and an exit code: 2 for a mistake of the user's, 1 for a failure.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except SuiteError as error:
@@ -200,10 +206,12 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        _leave(f"error: {error.filename or 'input/output'}: {error.strerror or error}", 1)
+        _leave(f"error: {error.filename or 'input/output'}: {error.strerror or error}{way_out(error)}", 1)
 
 
 def _leave(message: str, code: int) -> None:
+    # a name of a file may hold what steers a terminal
+    text = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message)
     with suppress(OSError):  # of a terminal that was closed
-        print(message, file=sys.stderr)
+        print(text, file=sys.stderr)
     sys.exit(code)

@@ -60,6 +60,8 @@ def status(
     if [as_json, watch, resubmit is not None].count(True) > 1:
         raise UserError("--json, --watch and --resubmit exclude each other; give one")
     if watch:
+        if not every <= 86400:  # a day; not a number is not either
+            raise UserError(f"{every} is out of range: must be 1 to 86400 seconds", "--every")
         _watch(directory, every)
         return
     report = reader.status(directory)

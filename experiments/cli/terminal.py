@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -11,6 +14,22 @@ from rich.text import Text
 from experiments.launch.pool import Listener, TaskResult
 
 console = Console(stderr=True, highlight=False)
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(Text(record.getMessage()), soft_wrap=True)
+
+
+@contextmanager
+def damage_said() -> Iterator[None]:
+    """Print what is said about damaged files of a run, besides its log."""
+    logger, handler = logging.getLogger("experiments.rundir"), _Said(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 class SweepBars(Listener):
@@ -41,7 +60,8 @@ class SweepBars(Listener):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        with suppress(OSError):  # of a terminal that was closed
+            self._bars.stop()
 
     def started(self, name: str) -> None:
         """Add a bar for the task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from .resolve import Loaded, resolve
 from .schema import Spec, SweepSpec
 from .yaml_text import Located
 
+MOST_CELLS = 100_000
 _NOT_IN_OVERRIDES = ("extends", "imports", "label", "seed", "sweep")
 
 
@@ -55,6 +57,9 @@ class SweepGrid:
     def _check(self) -> None:
         if len(set(self.seeds)) < len(self.seeds):
             raise self.fail(f"{self.seeds} has a seed twice", "seeds")
+        cells = len(self.rows) * len(self.seeds) * math.prod(map(len, self.section.columns.values()))
+        if cells > MOST_CELLS:
+            raise self.fail(f"rows × columns × seeds are {cells:,} cells; at most {MOST_CELLS:,} are taken", "columns")
         for label, row in self.rows.items():
             self._check_overrides(row, "rows", label)
         for key, values in self.section.columns.items():

@@ -19,7 +19,8 @@ KeyPath = tuple[str | int, ...]
 
 def dotted(path: KeyPath) -> str:
     """Write a key path as messages print it."""
-    return ".".join(str(part) for part in path)
+    parts = (str(part) for part in path)
+    return ".".join(part if part.isprintable() else repr(part)[1:-1] for part in parts)
 
 
 def split_key(key: str, place: str | None, above: Sequence[str] = ()) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import UserError, nearest
+from experiments.errors import UserError, nearest, words_of
 
 from . import code
 from .problems import Problem, unknown_key
@@ -47,14 +47,16 @@ def import_modules(names: Sequence[str], folders: Sequence[Path], place: str | N
         try:
             with _nothing_left_behind():
                 code.digest(importlib.import_module(name))
-        except Exception as error:  # whatever the user's module raises
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever the user's module raises, sys.exit of a script included
             absent = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
             if absent:
                 looked = ", ".join(dict.fromkeys(shown(folder) for folder in folders))
                 text = f"there is no module {name!r} in {looked} or on the Python path"
             else:
                 frame = traceback.extract_tb(error.__traceback__)[-1]
-                fault = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+                fault = f"{type(error).__name__}: {words_of(error)} ({frame.filename}:{frame.lineno})"
                 text = f"the module {name!r} fails on import: {fault}"
             raise UserError(f"imports: {text}", place) from error
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # turn the direction of what follows
 
 
 def _module_name(text: str) -> str:
@@ -25,6 +28,13 @@ def _folder_name(text: str) -> str:
     return text
 
 
+def _one_line(text: str) -> str:
+    steering = [char for char in text if unicodedata.category(char) in ("Cc", "Zl", "Zp") or char in _TURNING]
+    if steering:
+        raise ValueError(f"{text[:40]!r} must be one line of printable characters, but has U+{ord(steering[0]):04X}")
+    return text
+
+
 def _neutral(value: Any) -> Any:
     """Declare what the code did before a key existed."""
     return Field(json_schema_extra={"neutral": value})
@@ -32,9 +42,11 @@ def _neutral(value: Any) -> Any:
 
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
+Line = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+Hours = Annotated[float, Field(gt=0, le=8784)]  # of a year
 EventKind = Literal[
-    "initial", "update", "compress", "decompress", "threshold", "projection", "reset", "penalty", "cut", "prune"
-]
+    "initial", "update", "compress", "decompress", "threshold", "reset", "cut", "prune"
+]  # those that change entries; others cannot be demanded
 
 
 class Section(BaseModel):
@@ -51,12 +63,12 @@ class DataSpec(Section):
 
     name: str
     root: Text | None
-    image_size: Annotated[Positive | None, _neutral(None)]
+    image_size: Annotated[Annotated[int, Field(ge=1, le=10_000)] | None, _neutral(None)]
     batch_size: Positive
     validation: Annotated[int, Field(ge=0)]
     train_limit: Positive | None
     evaluate_on: Literal["test", "validation"]
-    workers: Annotated[int, Field(ge=0)]
+    workers: Annotated[int, Field(ge=0, le=1024)]
 
 
 class ModelSpec(Section):
@@ -160,7 +172,7 @@ class ScheduleSpec(Section):
     """
 
     name: Literal["cosine", "constant", "triangular", "multistep"]
-    epochs: Positive
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     warmup_epochs: Annotated[float, Field(ge=0)]
     per: Annotated[Literal["step", "epoch"], _neutral("step")]
     milestones: Annotated[list[Annotated[float, Field(gt=0)]], _neutral([])]
@@ -181,7 +193,7 @@ class RuntimeSpec(Section):
     sync_batch_norm: Annotated[bool, _neutral(False)]
     deterministic: Annotated[bool, _neutral(False)]
     tf32: Annotated[Literal["none", "convolutions", "all"], _neutral("convolutions")]
-    rank_timeout: Annotated[float, Field(gt=0)]
+    rank_timeout: Annotated[float, Field(gt=0, le=100_000)]
 
 
 class CheckpointSpec(Section):
@@ -195,9 +207,9 @@ class CheckpointSpec(Section):
 class ResourcesSpec(Section):
     """What a cluster job of this run asks for; None is the cluster profile's. `hours` is the time limit of one job."""
 
-    nodes: Positive | None
-    ranks_per_node: Positive | None
-    hours: Annotated[float, Field(gt=0)] | None
+    nodes: Annotated[int, Field(ge=1, le=100_000)] | None
+    ranks_per_node: Annotated[int, Field(ge=1, le=1024)] | None
+    hours: Hours | None
 
 
 class EventCheck(Section):
@@ -225,7 +237,7 @@ class Spec(Section):
     """One run, completely specified."""
 
     imports: list[Annotated[str, AfterValidator(_module_name)]]
-    label: Text | None
+    label: Line | None
     data: DataSpec
     model: ModelSpec
     topology: TopologySpec
@@ -252,10 +264,10 @@ class SweepSpec(Section):
     """A table: rows × columns × seeds. The defaults describe one row, no column and the configuration's own seed."""
 
     name: Annotated[str, AfterValidator(_folder_name)] | None = None
-    title: Text | None = None
+    title: Line | None = None
     notes: Text | None = None
     tuning_cells: Positive | None = None
-    rows: Annotated[dict[Text, dict[str, Any] | None], Field(min_length=1)] | None = None
+    rows: Annotated[dict[Line, dict[str, Any] | None], Field(min_length=1)] | None = None
     columns: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     cells: list[CellRule] = []

@@ -107,7 +107,7 @@ def expand(
     _check_cells(grid, cells)
     section = grid.section
     return Sweep(
-        name=section.name or slug(loaded.path.stem),
+        name=section.name or slug(loaded.path.stem)[:MAX_NAME].rstrip("-."),
         title=section.title,
         notes=section.notes,
         tuning_cells=section.tuning_cells,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from experiments.errors import UserError
 
 from .arrays import Arrays
-from .plain_pickle import PickleError, read_plain_pickle
+from .plain_pickle import MOST_BYTES, PickleError, read_plain_pickle
 
 CHANNELS, IMAGE_SIZE = 3, 32
 PIXELS = CHANNELS * IMAGE_SIZE**2
@@ -124,11 +123,10 @@ def _pickled(label_key: str) -> Callable[[Path], ArrayPart]:
             found = read_plain_pickle(path)
         except PickleError as error:
             raise ValueError(f"is not a batch of CIFAR's python version: {error}") from error
-        entries: dict[Any, Any] = found if isinstance(found, dict) else {}
-        data, labels = (entries.get(key.encode(), entries.get(key)) for key in ("data", label_key))
+        data, labels = (found.get(key.encode(), found.get(key)) for key in ("data", label_key))
         if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != PIXELS:
             raise ValueError(f"has no 'data' of shape [N, {PIXELS}]")
-        if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        if not isinstance(labels, list) or not all(type(label) is int and abs(label) < 2**31 for label in labels):
             raise ValueError(f"has no {label_key!r}, a list of whole numbers")
         if len(labels) != len(data):
             raise ValueError(f"has {len(data):,} images and {len(labels):,} labels")
@@ -141,6 +139,8 @@ def _binary(label_bytes: int) -> Callable[[Path], ArrayPart]:
     """Return a reader of files whose rows are `label_bytes` labels, the fine one last, followed by the pixels."""
 
     def read(path: Path) -> ArrayPart:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"has more than {MOST_BYTES:,} bytes")
         content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
         row = label_bytes + PIXELS
         if len(content) % row:

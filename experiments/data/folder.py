@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 
 from experiments.errors import UserError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png")  # in either case
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")  # in either case
 _KEY = "data.root"
-_LAYOUT = "expected are train/CLASS/*.jpg and val/CLASS/*.jpg (or .jpeg, .png)"
+log = logging.getLogger(__name__)
+_LAYOUT = "expected are train/CLASS/*.jpg and val/CLASS/*.jpg (or .jpeg, .png, .webp, .bmp)"
 # listing is limited by the file system, often a network's, and not by the processor
 _THREADS = 16
 _NAMED = 3  # names that a message spells out of a long list
@@ -88,8 +91,8 @@ def scan(root: str | None) -> ImageFolder:
     Cached within a process, which first needs the listing for the identity and then for training.
 
     Args:
-        root: Folder with ``train`` and ``val``. Files without the name of an image are skipped, and so is everything
-            whose name starts with a dot.
+        root: Folder with ``train`` and ``val``. Files without the name of an image are left out and counted in the log
+            by what their names end in; so is, without a word, everything whose name starts with a dot.
 
     Raises:
         UserError: if root is None, the layout is different, a class is empty, or the parts have different classes.
@@ -125,7 +128,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
     with os.scandir(folder) as entries:
         found = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
     if not found:
-        loose = len(_images(folder))
+        loose = len(_images(folder)[0])
         where = f", but {loose:,} images, which have to be sorted into one" if loose else ""
         raise UserError(f"{folder} holds no folder of a class{where}; {_LAYOUT}", where=_KEY)
     return tuple(found)
@@ -133,7 +136,15 @@ def _classes(folder: Path) -> tuple[str, ...]:
 
 def _files(folder: Path, classes: tuple[str, ...]) -> Files:
     with ThreadPoolExecutor(_THREADS) as pool:
-        listed = list(pool.map(_images, [folder / name for name in classes]))
+        found = list(pool.map(_images, [folder / name for name in classes]))
+    listed = [images for images, _ in found]
+    others = sum((left for _, left in found), Counter())
+    if others:
+        endings = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common(_NAMED))
+        log.warning(
+            "%s: %d files are no images by their names (%s) and are left out; images end in %s",
+            *(folder, others.total(), endings, ", ".join(EXTENSIONS)),
+        )
     empty = [name for name, names in zip(classes, listed, strict=True) if not names]
     if empty:
         raise UserError(
@@ -145,11 +156,21 @@ def _files(folder: Path, classes: tuple[str, ...]) -> Files:
     return Files(folder, classes, np.array([name for names in listed for name in names]), labels)
 
 
-def _images(folder: Path) -> list[bytes]:
-    """Return the sorted names of the images in a folder, recognised by name alone to save calls to the file system."""
+def _images(folder: Path) -> tuple[list[bytes], Counter[str]]:
+    """Return the sorted names of the images in a folder, and how many other files there are by what their names end in.
+
+    Images are recognised by name alone, to save calls to the file system, which also says what is a pipe or a folder.
+    """
+    names, others = [], Counter[str]()
     with os.scandir(folder) as entries:
-        names = [name for entry in entries if (name := entry.name).lower().endswith(EXTENSIONS) and name[0] != "."]
-    return sorted(os.fsencode(name) for name in names)
+        for entry in entries:
+            if entry.name[0] == "." or not (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
+                continue
+            if entry.name.lower().endswith(EXTENSIONS):
+                names.append(os.fsencode(entry.name))
+            else:
+                others[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
+    return sorted(names), others
 
 
 def _few(names: list[str]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _UINT8 = 8
+MOST_BYTES = 500_000_000
 
 
 class IdxError(ValueError):
@@ -34,9 +35,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         IdxError: if the file cannot be read, is damaged, truncated, longer than its header says, or of another format.
     """
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)  # a small archive may unpack to any size
+        if len(content) > MOST_BYTES:
+            raise IdxError(f"has more than {MOST_BYTES:,} bytes")
     except (OSError, EOFError, zlib.error) as error:
         raise IdxError(f"cannot be read ({error})") from error
     if len(content) < 4 or content[:2] != b"\0\0":

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from experiments.errors import UserError
+from experiments.sockets import short_temporary_folder
 
 from .bundle import check_batch, split
 from .folder import ImageFolder
@@ -133,7 +134,7 @@ class ImageBundle:
         self._passes += 1
         own = self._passes
         self._plan.requests = requests
-        with _signals_held():
+        with _signals_held(), short_temporary_folder():
             self._reading = iter(self._loader)
         for _ in requests:
             if own != self._passes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,19 +79,22 @@ class Reader(Dataset):
 
 
 def decode(path: str) -> Image.Image:
-    """Decode a JPEG or PNG to RGB.
+    """Decode an image to RGB.
 
     The format is recognised by content, since ImageNet holds a PNG named .JPEG.
 
     Raises:
-        UserError: if the file cannot be decoded.
+        UserError: if the file cannot be decoded, or has more pixels than Pillow takes for harmless (90 million).
     """
     try:
-        with Image.open(path) as image:
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(path) as image,
+        ):
             if image.mode.startswith(("I", "F")):  # Pillow would clip the values
                 raise ValueError("more than 8 bits a channel")
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises for damage
+    except Exception as error:  # Pillow's readers of damaged files raise errors of many kinds
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise UserError(f"this image cannot be decoded ({reason}); replace or remove it", where=path) from error
 

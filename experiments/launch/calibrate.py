@@ -26,7 +26,8 @@ from .pool import Listener, Task, run_all
 
 TOLERANCE = 0.002  # of sparsity; tables mark rows that miss their target by more than 0.005
 MAX_RUNS = 14
-_START = 0.01
+_START, _LEAST, _MOST = 0.01, 1e-12, 1e4
+_ADVICE = "Another representation.initial_threshold may help"
 
 
 def needed(cells: list[Cell], known: dict[str, float]) -> list[Cell]:
@@ -125,8 +126,20 @@ def solve(measure: Callable[[float], float], target: float) -> tuple[float, floa
     tried: dict[float, float] = {}
 
     def gap(log_decay: float) -> float:
-        tried[log_decay] = measure(_written(log_decay))
+        try:
+            tried[log_decay] = measure(_written(log_decay))
+        except RunFailure as error:
+            raise RunFailure(
+                f"no threshold decay found for sparsity {target:g}: with {_written(log_decay):.3g} the training fails "
+                f"({error.message}); {_nearest()}{_ADVICE}"
+            ) from error
         return _logit(tried[log_decay]) - _logit(target)
+
+    def _nearest() -> str:
+        if not tried:
+            return ""
+        best = min(tried, key=lambda point: abs(tried[point] - target))
+        return f"nearest of {len(tried)} runs: {tried[best]:.4f} at {_written(best):.3g}. "
 
     def met(log_decay: float) -> bool:
         return abs(tried[log_decay] - target) <= TOLERANCE
@@ -135,6 +148,8 @@ def solve(measure: Callable[[float], float], target: float) -> tuple[float, floa
     low_gap = high_gap = gap(low)
     step = math.log(2)
     while (low_gap > 0 or high_gap < 0) and len(tried) < MAX_RUNS and not (met(low) or met(high)):
+        if not math.log(_LEAST) < low <= high < math.log(_MOST):
+            break
         if high_gap < 0:
             low, low_gap = high, high_gap
             high += step
@@ -145,7 +160,8 @@ def solve(measure: Callable[[float], float], target: float) -> tuple[float, floa
             low_gap = gap(low)
         step *= 1.5
     kept_side = 0
-    while len(tried) < MAX_RUNS and not any(met(point) for point in tried):
+    bracketed = low_gap <= 0 <= high_gap and low_gap < high_gap
+    while bracketed and len(tried) < MAX_RUNS and not any(met(point) for point in tried):
         middle = (low * high_gap - high * low_gap) / (high_gap - low_gap)
         # stay inside the bracket: a saturated end (sparsity 1) would pull the secant to the other end
         middle = min(max(middle, low + 0.1 * (high - low)), high - 0.1 * (high - low))
@@ -162,7 +178,7 @@ def solve(measure: Callable[[float], float], target: float) -> tuple[float, floa
     if not met(best):
         raise RunFailure(
             f"no threshold decay found for sparsity {target:g} in {len(tried)} runs; nearest: {tried[best]:.4f} at "
-            f"{_written(best):.3g}. Another representation.initial_threshold may help"
+            f"{_written(best):.3g}. {_ADVICE}"
         )
     return _written(best), tried[best], len(tried)
 

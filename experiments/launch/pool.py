@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import Busy, Interrupted, RunFailure, SuiteError
+from experiments.errors import Busy, Interrupted, RunFailure, SuiteError, way_out, words_of
+from experiments.rundir.files import check_regular
 
 from . import server, signals
 
@@ -132,17 +133,20 @@ def _carry_out(task: Task, connection: Connection, threads: int, stop: _Stop) ->
         connection.send(("interrupted", str(error)))
     except Busy as error:
         connection.send(("busy", str(error)))
-    except (SuiteError, OSError) as error:
+    except SuiteError as error:
         connection.send(("error", str(error)))
-    except Exception as error:
+    except OSError as error:
+        connection.send(("error", f"{error.filename or task.log}: {error.strerror or error}{way_out(error)}"))
+    except (Exception, SystemExit) as error:  # code of the user's may raise anything
         import traceback
 
         traceback.print_exc()
-        connection.send(("error", f"{type(error).__name__}: {error} (traceback in {task.log})"))
+        connection.send(("error", f"{type(error).__name__}: {words_of(error)} (traceback in {task.log})"))
 
 
 def _redirect_output(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_regular(path)  # a pipe would wait for a reader
     with path.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

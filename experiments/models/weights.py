@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from experiments.errors import UserError, nearest
+from experiments.rundir import names
+from experiments.rundir.reading import Unreadable, kind_of, read_object
+from experiments.rundir.result import FILES, digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 KEY = "model.weights"
+CONTAINERS = ("model", "state_dict", "model_state_dict", "net", "weights")
+"""Keys under which training code keeps a state_dict, besides its own bookkeeping."""
 
 
 def content_hash(path: str) -> str:
@@ -26,6 +32,8 @@ def content_hash(path: str) -> str:
     """
     try:
         found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise UserError(f"{path} is {kind_of(found.st_mode)}, not a file", where=KEY)
         return _hash(path, found.st_size, found.st_mtime_ns)
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -104,20 +112,41 @@ def _read(path: str, file: str | IO[bytes]) -> dict[str, Tensor]:
     from sparsity.targets import plain_name
 
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the system, zipfile, pickle and torch raise for a file without tensors
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(f"{path} cannot be read as weights ({reason})", where=KEY) from None
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
-        content = content["state"]
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        content = content["model"]
+        content = content.get("state")
+    for name in () if _is_state(content) else CONTAINERS:
+        if isinstance(content, Mapping) and _is_state(content.get(name)):
+            content = content[name]
+            break
     if not _is_state(content):
-        raise UserError(f"{path} holds no state_dict, a mapping of names to tensors", where=KEY)
-    names = {name: plain_name(name) for name in content}
-    if all(name.startswith("module.") for name in names.values()):  # saved under DistributedDataParallel
-        names = {name: plain.removeprefix("module.") for name, plain in names.items()}
-    return {names[name]: tensor for name, tensor in content.items()}
+        held = f"; its keys: {', '.join(map(str, list(content)[:6]))}" if isinstance(content, Mapping) else ""
+        raise UserError(
+            f"{path} holds no state_dict, a mapping of names to tensors, neither itself nor under "
+            f"{', '.join(CONTAINERS)}{held}",
+            where=KEY,
+        )
+    _check_seal(Path(path))
+    found = {name: plain_name(name) for name in content}
+    if all(name.startswith("module.") for name in found.values()):  # saved under DistributedDataParallel
+        found = {name: plain.removeprefix("module.") for name, plain in found.items()}
+    return {found[name]: tensor for name, tensor in content.items()}
+
+
+def _check_seal(path: Path) -> None:
+    """Refuse the weights of a run whose result states another checksum of them."""
+    if path.name != names.WEIGHTS:
+        return
+    try:
+        stated = read_object(path.with_name(names.RESULT)).get(FILES)
+    except (FileNotFoundError, Unreadable):
+        return
+    known = stated.get(names.WEIGHTS) if isinstance(stated, Mapping) else None
+    if known is not None and known != digest_of(path):
+        raise UserError(f"{path} is damaged or was changed: the result beside it states another checksum", where=KEY)
 
 
 def _is_state(content: Any) -> bool:

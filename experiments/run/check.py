@@ -14,6 +14,7 @@ from experiments.data.bundle import check_divisible
 from experiments.errors import UserError
 from experiments.models import weights
 from experiments.ranks.distributed import ALONE
+from sparsity import Representation, Topology
 
 from .build import build_network, count_macs, refusals_named
 from .probe import make_probe
@@ -43,7 +44,7 @@ def check(spec: Spec, data: Outline) -> None:
         except ValueError as error:  # nothing to prune, tied weights
             raise UserError(str(error), where="model.name") from error
     with refusals_named():
-        sparsity.prepare(
+        topology = sparsity.prepare(
             spec.topology.name,
             representation,
             sparsity=spec.topology.sparsity,
@@ -52,6 +53,24 @@ def check(spec: Spec, data: Outline) -> None:
             probe=make_probe(spec, data, torch.device("cpu"), ALONE),
             options=spec.topology.options,
         )
+    _check_demands(spec, topology, representation, data.steps_per_epoch)
+
+
+def _check_demands(spec: Spec, topology: Topology, representation: Representation, steps_per_epoch: int) -> None:
+    """Refuse a demand for more events than the methods of the run will record."""
+    target = spec.topology.sparsity
+    epochs = spec.schedule.epochs * topology.plan(target).levels
+    left = 0.0 if topology.uses_sparsity else target
+    expected = topology.expected_events(epochs * steps_per_epoch, target)
+    expected |= representation.expected_events(epochs, left)
+    for kind, demand in spec.checks.events.items():
+        if kind not in representation.unstated_events and demand.at_least > expected.get(kind, 0):
+            stated = ", ".join(f"{number} {name}" for name, number in expected.items()) or "none"
+            raise UserError(
+                f"{demand.at_least} are demanded, and {topology.name} with {representation.name} will record "
+                f"{expected.get(kind, 0)} (all of its events: {stated}); lower at_least, or remove the demand",
+                where=f"checks.events.{kind}",
+            )
 
 
 def check_all(specs: Iterable[tuple[str, Spec]]) -> None:

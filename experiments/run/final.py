@@ -7,20 +7,25 @@ import math
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from experiments.config.schema import Spec
 from experiments.errors import RunFailure
 from experiments.ranks.distributed import lost_ranks_named, share_buffers
 from experiments.rundir import checkpoint, names
 from experiments.rundir.attempts import codes, ending
-from experiments.rundir.files import read_json_lines, write_json
+from experiments.rundir.files import write_json
+from experiments.rundir.result import seal
 from sparsity.engine.flops import inference_fraction
 from sparsity.engine.sparse_training import SparseTraining
 from sparsity.options import TrainingError
 
-from .metrics import evaluate
+from .metrics import density_of, evaluate
 from .training import Training
 
 log = logging.getLogger(__name__)
+
+KEPT = 0.25  # of the accuracy beyond guessing: a last cut that leaves less is told
 
 
 def carry_out(training: Training) -> dict[str, Any]:
@@ -50,9 +55,9 @@ def finish(training: Training) -> dict[str, Any]:
         RunFailure: if the method did not act as it says, or the run diverged in its last steps.
     """
     run, spec, folder = training.objects, training.spec, training.folder
-    records = read_json_lines(folder / names.METRICS) if training.world.is_main else []
-    records = training.world.broadcast(records)
+    records = training.world.broadcast(training.writer.records())
     check_events(run.sparse, records, spec, folder)
+    trained = density_of(run.sparse)
     try:
         nonzero = run.sparse.finalize()
     except TrainingError as error:  # a topology that holds another number of weights than it states
@@ -61,7 +66,7 @@ def finish(training: Training) -> dict[str, Any]:
     share_buffers(run.model, training.world)
     with training.autocast():
         loss, accuracy, images = evaluate(run.model, run.data.evaluate_batches(spec.data.evaluate_on), training.world)
-    averaged = _evaluate_average(training)
+    averaged, average = _evaluate_average(training)
     if not math.isfinite(loss):
         raise RunFailure("the final loss is not finite: the run diverged in its last steps", where=str(folder))
     sizes = run.sparse.masks.sizes
@@ -82,6 +87,8 @@ def finish(training: Training) -> dict[str, Any]:
         "layers": {name: {"size": size, "nonzero": nonzero[name]} for name, size in sizes.items()},
         "events": run.sparse.event_counts,
         "empty_layers": run.sparse.emptied,
+        "uncounted": run.sparse.representation.uncounted if spec.topology.sparsity > 0 else {},
+        **_lost_at_cut(accuracy, run.data.num_classes, records, training.progress.step),
         "ranks": training.world.size,
         "levels": run.sparse.levels.count,
         "epochs": training.progress.step // run.data.steps_per_epoch,
@@ -89,34 +96,60 @@ def finish(training: Training) -> dict[str, Any]:
         "skipped_steps": run.sparse.skipped,
         "seconds": round(training.progress.elapsed(), 3),
     }
-    result = summarise(spec, training.identity, records, measured)
+    result = summarise(spec, training.identity, records, measured, trained)
     if training.world.is_main:
-        _write(training, result)
+        _write(training, result, average)
     return result
 
 
-def _write(training: Training, result: dict[str, Any]) -> None:
+def _write(training: Training, result: dict[str, Any], average: nn.Module | None) -> None:
     folder, content = training.folder, {"model": training.objects.model.state_dict()}
+    if average is not None:
+        content["average"] = average.state_dict()
     check = training.writer.check
     checkpoint.write(folder / names.WEIGHTS, training.identity, training.spec.seed, content, check)
-    write_json(folder / names.RESULT, result, check)
+    training.writer.close_metrics()
+    write_json(folder / names.RESULT, seal(result, folder), check)
     training.checkpoints.clear()
     training.writer.finish(result)
     numbers = result["accuracy"], training.spec.data.evaluate_on, result["sparsity"]
     log.info("done: accuracy %.4f on %s, sparsity %.4f", *numbers)
 
 
-def _evaluate_average(training: Training) -> dict[str, Any]:
-    """Evaluate the averaged weights under the final masks, beside the weights themselves."""
+def _evaluate_average(training: Training) -> tuple[dict[str, Any], nn.Module | None]:
+    """Evaluate the averaged weights under the final masks, beside the weights themselves; return their network too."""
     run = training.objects
     if run.average is None:
-        return {}
+        return {}, None
     network = run.average.network(run.model, run.sparse.masks)
     share_buffers(network, training.world)
     batches = run.data.evaluate_batches(training.spec.data.evaluate_on)
     with training.autocast():
         loss, accuracy, _ = evaluate(network, batches, training.world)
-    return {"average_accuracy": accuracy, "average_loss": loss}
+    return {"average_accuracy": accuracy, "average_loss": loss}, network
+
+
+def _lost_at_cut(accuracy: float, classes: int, records: list[dict[str, Any]], last: int) -> dict[str, float]:
+    """Say if a cut at the last step took most of what the last epoch's network knew beyond guessing.
+
+    Args:
+        accuracy: Accuracy after the cut, in [0, 1].
+        classes: Number of classes.
+        records: The metrics of the run.
+        last: Its last step.
+    """
+    cuts = [record for record in records if record["kind"] == "event" and record["step"] == last and record["changed"]]
+    (*_, epoch) = (record for record in records if record["kind"] == "epoch")
+    before = epoch["train_accuracy"] if epoch["validation_accuracy"] is None else epoch["validation_accuracy"]
+    guessing = 1 / classes
+    if not cuts or accuracy - guessing > KEPT * (before - guessing):
+        return {}
+    log.warning(
+        "the cut at the last step took the network near chance: accuracy %.4f where the last epoch's network has %.4f "
+        "and guessing %.4f; its batch statistics are those of the network before the cut",
+        *(accuracy, before, guessing),
+    )
+    return {"accuracy_before_cut": before}
 
 
 def check_events(sparse: SparseTraining, records: list[dict[str, Any]], spec: Spec, folder: Path) -> None:
@@ -151,26 +184,33 @@ def _terms(spec: Spec) -> dict[str, Any]:
     options = spec.topology.options
     if spec.topology.sparsity > 0 and getattr(options, "dense", "none") != "none":
         terms |= {"dense_layers": options.dense, "rebudget": options.rebudget}
+    if spec.topology.sparsity > 0 and hasattr(options, "allocation"):
+        terms["allocation"] = options.allocation
     return terms
 
 
-def summarise(spec: Spec, identity: str, records: list[dict[str, Any]], measured: dict[str, Any]) -> dict[str, Any]:
+def summarise(
+    spec: Spec, identity: str, records: list[dict[str, Any]], measured: dict[str, Any], density: float
+) -> dict[str, Any]:
     """Return the content of `result.json`: the headline is the last epoch's, the best validation epoch stands apart.
 
-    Of a run that trains several times, only the last training has the target sparsity and counts for the best epoch.
+    The best epoch is one of those that trained a network of the final density (dense phases and ramps do not count),
+    in a run that trains several times one of the last training. There is none if the last step alone made the cut.
     """
     epochs = [record for record in records if record["kind"] == "epoch"]
-    epochs = [record for record in epochs if record.get("level") == epochs[-1].get("level")]
-    best = max(epochs, key=lambda r: (r["validation_accuracy"] or 0.0, -r["epoch"]))
-    validated = best["validation_accuracy"] is not None
+    last = [record for record in epochs if record.get("level") == epochs[-1].get("level")]
+    # ties with a threshold cost single weights, and STR's zeros come and go
+    final = [record for record in last if math.isclose(record["density"], density, rel_tol=1e-3)]
+    validated = [record for record in final if record["validation_accuracy"] is not None]
+    best = max(validated, key=lambda r: (r["validation_accuracy"], -r["epoch"]), default=None)
     target = spec.topology.sparsity
     return {
         "status": "done",
         "identity": identity,
         "seed": spec.seed,
         "accuracy_on": spec.data.evaluate_on,
-        "best_validation_accuracy": best["validation_accuracy"],
-        "best_validation_epoch": best["epoch"] if validated else None,
+        "best_validation_accuracy": best["validation_accuracy"] if best else None,
+        "best_validation_epoch": best["epoch"] if best else None,
         "train_loss": epochs[-1]["loss"],
         "target_sparsity": target if target > 0 else None,
         **_terms(spec),

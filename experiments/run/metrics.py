@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from experiments.ranks.distributed import World
+from sparsity.engine.sparse_training import SparseTraining
 
 
 class EpochMeter:
@@ -52,6 +53,12 @@ class EpochMeter:
         """Add up the sums of several ranks as those of one."""
         bad = [state["bad"] for state in states if state["bad"] >= 0]
         return {"sums": sum(state["sums"] for state in states), "bad": min(bad) if bad else states[0]["bad"]}
+
+
+def density_of(sparse: SparseTraining) -> float:
+    """Return the fraction of non-zero weights of the whole network."""
+    densities, sizes = sparse.densities(), sparse.masks.sizes
+    return sum(densities[name] * sizes[name] for name in sizes) / sum(sizes.values())
 
 
 @torch.no_grad()

@@ -11,13 +11,13 @@ from typing import Any
 
 from experiments.config.schema import Spec
 from experiments.config.yaml_text import dump
-from experiments.errors import ClaimLost, Interrupted, LostRank, RunFailure, SuiteError
+from experiments.errors import ClaimLost, Interrupted, LostRank, RunFailure, SuiteError, UserError, way_out, words_of
 from experiments.ranks.distributed import ALONE, World, lost_ranks_named
 from experiments.rundir import attempts, names, outcome
 from experiments.rundir.attempts import Attempt
 from experiments.rundir.checkpoint import found
 from experiments.rundir.environment import code, environment
-from experiments.rundir.files import remove_leftovers, write_json, write_text
+from experiments.rundir.files import check_regular, remove_leftovers, write_json, write_text
 from experiments.rundir.log_file import logging_to
 
 from . import reuse
@@ -81,7 +81,7 @@ def run(
                 if not isinstance(error, LostRank):  # that is nobody's fault: it goes on when it is started again
                     outcome.write_failure(folder, error)
                 raise
-            except Exception as error:  # the disk's, a defect's, or that of a method of the user's own
+            except (Exception, SystemExit) as error:  # the disk's, a defect's, or that of a method of the user's own
                 held.check()
                 failure = _failure(error, log_path)
                 log.error("%s", failure, exc_info=not isinstance(error, OSError))
@@ -122,6 +122,11 @@ def _finished(spec: Spec, identity: str, folder: Path) -> Finished | None:
 
 def _claim(spec: Spec, identity: str, folder: Path, world: World, stop: Stop | None) -> Attempt | Finished:
     folder.mkdir(parents=True, exist_ok=True)
+    for name in names.FILES:
+        check_regular(folder / name)
+    for name in (names.ATTEMPTS, names.CHECKPOINTS):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise UserError("is a file where a run keeps a folder; remove it", str(folder / name))
     if stop is not None:
         waited = False
         for words in attempts.wait_for_sign(folder, stop):
@@ -145,9 +150,9 @@ def _claim(spec: Spec, identity: str, folder: Path, world: World, stop: Stop | N
     return attempt
 
 
-def _failure(error: Exception, log_path: Path) -> RunFailure:
+def _failure(error: BaseException, log_path: Path) -> RunFailure:
     folder = log_path.parent
     if isinstance(error, OSError):
-        text = f"{error.strerror or error}; what was finished is kept"
+        text = f"{error.strerror or words_of(error)}{way_out(error)}; what was finished is kept"
         return RunFailure(text, where=error.filename or str(folder))
-    return RunFailure(f"{type(error).__name__}: {error} (traceback in {log_path})", where=str(folder))
+    return RunFailure(f"{type(error).__name__}: {words_of(error)} (traceback in {log_path})", where=str(folder))

@@ -42,14 +42,14 @@ class Progress:
         return self.seconds + time.monotonic() - self.started
 
 
-def collect(run: RunObjects, progress: Progress, watch: HamWatch, metrics_bytes: int, world: World) -> dict[str, Any]:
+def collect(run: RunObjects, progress: Progress, watch: HamWatch, metrics: bytes, world: World) -> dict[str, Any]:
     """Gather everything that makes a run in pieces equal a run in one; all ranks must call it, rank 0 writes it.
 
     Args:
         run: The objects of the run.
         progress: How far it is.
         watch: The watch over HAM.
-        metrics_bytes: Length of the metrics that the checkpoint vouches for.
+        metrics: The metrics so far, from which a damaged log is written anew.
         world: The ranks.
     """
     cuda = run.device.type == "cuda"
@@ -66,7 +66,7 @@ def collect(run: RunObjects, progress: Progress, watch: HamWatch, metrics_bytes:
         "scaler": run.scaler.state_dict() if run.scaler is not None else None,
         "sparse": run.sparse.state_dict(),
         "ranks": world.gather(own),
-        "metrics_bytes": metrics_bytes,
+        "metrics": metrics.decode(),
         "seconds": progress.elapsed(),
         "ham_watch": watch.state_dict(),
         "initial_weights": run.initial_weights,
@@ -75,11 +75,11 @@ def collect(run: RunObjects, progress: Progress, watch: HamWatch, metrics_bytes:
 
 def restore(
     run: RunObjects, progress: Progress, watch: HamWatch, checkpoints: Checkpoints, world: World
-) -> tuple[int, str | None]:
+) -> tuple[bytes, str | None]:
     """Load the newest whole checkpoint, the same one on all ranks.
 
     Returns:
-        How many bytes of the metrics it vouches for, and its digest; 0 and None for a new run.
+        The metrics that it counts on, and its digest; none and None for a new run.
 
     Raises:
         RunFailure: if there are checkpoints but none that fits.
@@ -88,30 +88,32 @@ def restore(
     saved = world.broadcast(found[0] if found is not None else None)
     if saved is None:
         log.info("started%s", f" on {world.size} ranks" if world.size > 1 else "")
-        return 0, None
+        return b"", None
     state = found[1] if found is not None else checkpoints.read(saved)
-    _load(run, state, str(saved.path))
-    run.initial_weights = state["initial_weights"]
-    progress.step, progress.seconds = state["step"], state["seconds"]
-    watch.load_state_dict(state.get("ham_watch"))  # else from before there was one
-    _load_rank(run, progress.meter, state["ranks"], world)
-    log.info("resumed at step %d", progress.step)
-    return state["metrics_bytes"], saved.digest
 
-
-def _load(run: RunObjects, state: dict[str, Any], where: str) -> None:
     try:
-        run.model.load_state_dict(state["model"])
-        run.optimizer.load_state_dict(state["optimizer"])
-        run.sparse.load_state_dict(state["sparse"])
-        if run.average is not None:
-            run.average.load_state_dict(state["average"])
-        if run.scaler is not None:
-            run.scaler.load_state_dict(state["scaler"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        _load(run, state)
+        progress.step, progress.seconds = state["step"], state["seconds"]
+        run.initial_weights = state["initial_weights"]
+        watch.load_state_dict(state["ham_watch"])
+        _load_rank(run, progress.meter, state["ranks"], world)
+        metrics = state["metrics"].encode()
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         advice = f"remove the folder {names.CHECKPOINTS} to start it anew"
-        raise RunFailure(f"this checkpoint does not fit the run ({reason}); {advice}", where) from None
+        raise RunFailure(f"this checkpoint does not fit the run ({reason}); {advice}", str(saved.path)) from None
+    log.info("resumed at step %d", progress.step)
+    return metrics, saved.digest
+
+
+def _load(run: RunObjects, state: dict[str, Any]) -> None:
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.sparse.load_state_dict(state["sparse"])
+    if run.average is not None:
+        run.average.load_state_dict(state["average"])
+    if run.scaler is not None:
+        run.scaler.load_state_dict(state["scaler"])
 
 
 def _load_rank(run: RunObjects, meter: EpochMeter, ranks: list[dict[str, Any]], world: World) -> None:

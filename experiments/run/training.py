@@ -25,7 +25,7 @@ from sparsity.options import TrainingError
 from . import reuse, state
 from .build import build
 from .ham_watch import HamWatch
-from .metrics import EpochMeter, evaluate
+from .metrics import EpochMeter, density_of, evaluate
 from .schedule import lr_multiplier
 from .writer import RunWriter
 
@@ -70,13 +70,14 @@ class Training:
         self._watch = HamWatch(self.objects, is_main=world.is_main)
         self._vote = StepVote(world, questions=2)
         self._saved = time.monotonic()
+        self._seen: tuple[tuple[float, float, int] | None, float] = None, 1.0  # of the epoch that ends
 
     def start(self) -> None:
         """Resume from the newest checkpoint, if there is one, and open the files of this attempt."""
-        kept, digest = state.restore(self.objects, self.progress, self._watch, self.checkpoints, self.world)
+        good, digest = state.restore(self.objects, self.progress, self._watch, self.checkpoints, self.world)
         run = self.objects
         reuse.check_used(self.spec, self.identity, run.data.content_hash, run.initial_weights, self.folder)
-        self.writer = RunWriter(self._attempt, self.spec, self.identity, self._group, kept, is_main=self.world.is_main)
+        self.writer = RunWriter(self._attempt, self.spec, self.identity, self._group, good, is_main=self.world.is_main)
         self.writer.start(self.progress.step, digest)
 
     def train(self) -> None:
@@ -112,6 +113,7 @@ class Training:
                 spec.schedule, run.sparse.step_in_level, run.data.steps_per_epoch
             )
         passes = count()  # one per step; SAM makes a second
+        epoch_ends = (self.progress.step + 1) % run.data.steps_per_epoch == 0
         # In order: forward and backward; the topology reads the dense gradient and may change masks; gradients of
         # pruned weights become zero; the optimizer steps, HAM's factor included; pruned weights become zero.
         try:
@@ -119,6 +121,7 @@ class Training:
                 lambda: self._forward_backward(images, labels, first=next(passes) == 0),
                 scaler=run.scaler,
                 metrics=self._epoch_metrics,
+                look=self._look if epoch_ends else None,
             )
         except TrainingError as error:
             raise RunFailure(str(error), where=str(self.folder)) from None
@@ -181,12 +184,7 @@ class Training:
                 where=str(self.folder),
             )
         self.progress.meter = EpochMeter(run.device)
-        validation = None
-        if run.data.count("validation"):
-            share_buffers(run.model, self.world)
-            with self.autocast():
-                validation = evaluate(run.model, run.data.evaluate_batches("validation"), self.world)
-        densities, sizes = run.sparse.densities(), run.sparse.masks.sizes
+        validation, density = self._seen
         self.writer.write(
             {
                 "kind": "epoch",
@@ -198,11 +196,20 @@ class Training:
                 "validation_loss": validation[0] if validation else None,
                 "validation_accuracy": validation[1] if validation else None,
                 "lr": run.optimizer.param_groups[0]["lr"],
-                "density": sum(densities[n] * sizes[n] for n in sizes) / sum(sizes.values()),
+                "density": density,
                 "train_flops_fraction": run.sparse.cost.fraction(run.macs),
                 "seconds": round(self.progress.elapsed(), 3),
             }
         )
+
+    def _look(self) -> None:
+        """Validate what an epoch has trained, and note its density: masks may change at the epoch's end."""
+        run, validation = self.objects, None
+        if run.data.count("validation"):
+            share_buffers(run.model, self.world)
+            with self.autocast():
+                validation = evaluate(run.model, run.data.evaluate_batches("validation"), self.world)
+        self._seen = validation, density_of(run.sparse)
 
     def _epoch_metrics(self) -> dict[str, float]:
         """Return what a representation may ask of an epoch that has just ended; all ranks must call it."""

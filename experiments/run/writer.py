@@ -22,16 +22,16 @@ class RunWriter:
         spec: The run.
         identity: Its identity hash.
         group: W&B group.
-        keep: Bytes of the metrics that the checkpoint vouches for.
+        good: The metrics that the checkpoint counts on.
         is_main: Whether this is rank 0.
     """
 
-    def __init__(self, attempt: Attempt, spec: Spec, identity: str, group: str, keep: int, *, is_main: bool):
+    def __init__(self, attempt: Attempt, spec: Spec, identity: str, group: str, good: bytes, *, is_main: bool):
         self._is_main = is_main
         if not is_main:
             return
         self._attempt = attempt
-        self._metrics = JsonLines(attempt.folder / names.METRICS, keep=keep)
+        self._metrics = JsonLines(attempt.folder / names.METRICS, good)
         self._ledger = Ledger(attempt)
         self._mirror = WandbMirror(spec, identity, attempt.folder, group)
         self._last: str | None = None
@@ -58,9 +58,19 @@ class RunWriter:
         if self._is_main:
             self._attempt.check()
 
-    def sync(self) -> int:
-        """Flush the metrics to the disk; return their length in bytes."""
-        return self._metrics.sync() if self._is_main else 0
+    def sync(self) -> bytes:
+        """Flush the metrics to the disk and return them."""
+        return self._metrics.sync() if self._is_main else b""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return all lines of the metrics; none on other ranks."""
+        return self._metrics.records() if self._is_main else []
+
+    def close_metrics(self) -> None:
+        """Close the metrics, whole, before a result rests on them; only who holds the run may do so."""
+        if self._is_main:
+            self._attempt.check()
+            self._metrics.seal()
 
     def saved(self, checkpoint: Saved) -> None:
         """Note a checkpoint that is on the disk."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from experiments.errors import RunFailure
 
 from . import names
 from .files import atomic
+from .reading import Unreadable, read_regular
 
 FORMAT = "ham-suite checkpoint 2"
 
@@ -83,21 +85,25 @@ class Checkpoints:
         others = [saved for saved in found(self._folder.parent) if saved != new]
         # a checkpoint ahead of the new one belongs to a later state that was found damaged
         for saved in [s for s in others if s.step > step] + [s for s in others if s.step <= step][self._keep - 1 :]:
-            saved.path.unlink(missing_ok=True)
+            _remove(saved)
         return new
 
     def load(self) -> tuple[Saved, dict[str, Any]] | None:
-        """Return the newest intact checkpoint and its state, or None if there is no checkpoint at all.
+        """Return the newest whole checkpoint and its state, or None to start at the first step.
+
+        One that is damaged or cannot be read is passed over, by name. If all are damaged nothing is left to lose, so
+        the run starts anew; if one cannot be read, that may pass, and the run fails with its name.
 
         Raises:
-            RunFailure: if all are damaged, or one belongs to another program or run.
-            OSError: if a file cannot be read.
+            RunFailure: if none can be read, or one belongs to another program or run.
         """
-        fault: RunFailure | None = None
+        fault: _Unreadable | None = None
         for saved in found(self._folder.parent):
             try:
                 return saved, self.read(saved)
             except _Damaged as error:
+                log.error("%s; falling back to the checkpoint before it, or to the start", error)
+            except _Unreadable as error:
                 fault = fault or error
                 log.error("%s; falling back to the checkpoint before it", error)
         if fault is not None:
@@ -108,15 +114,18 @@ class Checkpoints:
         """Return the state in one checkpoint, without executing any code in it.
 
         Raises:
-            RunFailure: if the file is damaged, or belongs to another program or run.
+            RunFailure: if the file cannot be read, is damaged, or belongs to another program or run.
         """
-        data = saved.path.read_bytes()
+        try:
+            data = read_regular(saved.path, most=sys.maxsize)
+        except (Unreadable, FileNotFoundError) as error:
+            raise _Unreadable(f"this checkpoint {error}", str(saved.path)) from None
         if hashlib.sha256(data).hexdigest()[:16] != saved.digest:
             raise _Damaged(
-                "this checkpoint is damaged (its content does not have the checksum in its name)", saved.path
+                "this checkpoint is damaged (its content does not have the checksum in its name)", str(saved.path)
             )
         content = _unpack(data, saved.path)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        if not (isinstance(content, dict) and content.get("format") == FORMAT and content.keys() >= _KEYS):
             raise RunFailure(f"this file is not a checkpoint of this suite; {_ADVICE}", where=str(saved.path))
         if (content["identity"], content["seed"]) != (self._identity, self._seed):
             other = f"{content['identity']}, seed {content['seed']}"
@@ -126,27 +135,39 @@ class Checkpoints:
     def clear(self) -> None:
         """Remove all checkpoints of a run that has its result."""
         for saved in found(self._folder.parent):
-            saved.path.unlink(missing_ok=True)
+            _remove(saved)
         if self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
 
 
+_KEYS = {"identity", "seed", "state"}
 _ADVICE = f"remove the folder {names.CHECKPOINTS} to start this run anew"
 
 
 class _Damaged(RunFailure):
-    def __init__(self, message: str, path: Path):
-        super().__init__(message, str(path))
+    """The content is not what was written."""
+
+
+class _Unreadable(RunFailure):
+    """The content cannot be read now."""
 
 
 def found(folder: Path) -> list[Saved]:
     """List the checkpoints of a run directory, newest first, from their names alone."""
     try:
         files = list((folder / names.CHECKPOINTS).iterdir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     parsed = [(names.parse_checkpoint(path.name), path) for path in files]
     return sorted((Saved(*found, path) for found, path in parsed if found is not None), reverse=True)
+
+
+def _remove(saved: Saved) -> None:
+    """Remove a checkpoint; what stands in its place and cannot be removed, such as a folder, costs no run."""
+    try:
+        saved.path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s: cannot be removed (%s)", saved.path, error.strerror)
 
 
 def _pack(identity: str, seed: int, state: dict[str, Any]) -> memoryview:

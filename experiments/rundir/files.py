@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from experiments.errors import RunFailure
+from experiments.errors import UserError
+
+from .reading import Unreadable, kind_of, parse_json, read_regular
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -25,7 +31,11 @@ def atomic(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[IO[
     Args:
         path: The file.
         check: Called when all is on the disk; an error from it keeps the old content.
+
+    Raises:
+        UserError: if `path` is a device, a pipe, a folder or a symbolic link, none of which a file may replace.
     """
+    check_regular(path)
     draft = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
     try:
         with draft.open("xb") as file:
@@ -34,11 +44,25 @@ def atomic(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[IO[
             os.fsync(file.fileno())
         check()
         os.replace(draft, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             draft.unlink()
+        if isinstance(error, OSError) and error.filename == str(draft):
+            error.filename = str(path)  # messages name what the user knows
         raise
     _sync_folder(path.parent)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse to write where something stands that is no regular file; a link in a shared folder may lead anywhere.
+
+    Raises:
+        UserError: naming what stands there.
+    """
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            raise UserError(f"is {kind_of(mode)}, and only a regular file is written over; remove it", str(path))
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -72,70 +96,82 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, check: Callable[[], None] = lambda: None) -> None:
     """Write readable JSON atomically, see `atomic`; NaN becomes null, since JSON has none."""
     with atomic(path, check) as file:
-        file.write(json.dumps(_finite(value), indent=1).encode() + b"\n")
+        file.write(json.dumps(finite(value), indent=1).encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file, or None if it is absent or damaged."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return parse_json(read_regular(path))
+    except (FileNotFoundError, Unreadable):
         return None
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a value as JSON can hold it: lists for tuples, and None for what is no finite number."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
 
 
 class JsonLines:
-    """An append-only log with one JSON object per line.
+    """An append-only log with one JSON object per line, held in memory too, so that damage to the file costs nothing.
 
     Args:
         path: The file.
-        keep: Length in bytes that is known to be good; anything that a killed process wrote beyond it is cut off.
-
-    Raises:
-        RunFailure: if the file is shorter than `keep`.
+        good: What a checkpoint counts on. A file that does not begin with it is damaged, is said to be, and is written
+            anew; what a killed process wrote beyond it is cut off.
     """
 
-    def __init__(self, path: Path, keep: int = 0):
-        size = path.stat().st_size if path.exists() else 0
-        if size < keep:
-            raise RunFailure(
-                f"this log has {size} bytes where the checkpoint beside it counts on {keep}; "
-                "remove the checkpoint to start this run anew",
-                where=str(path),
-            )
-        good = path.read_bytes()[:keep] if keep else b""
+    def __init__(self, path: Path, good: bytes = b""):
+        check_regular(path)
+        self._path, self._content = path, bytearray(good)
+        self._tell_damage()
         with atomic(path) as file:  # a new file: an earlier writer that still lives has the old one, which nobody reads
             file.write(good)
         self._file = path.open("ab")
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""
-        self._file.write((json.dumps(_finite(record)) + "\n").encode())
+        line = (json.dumps(finite(record)) + "\n").encode()
+        self._file.write(line)
         self._file.flush()
+        self._content += line
 
-    def sync(self) -> int:
-        """Flush all records to the disk and return the length of the file in bytes."""
+    def sync(self) -> bytes:
+        """Flush all records to the disk and return the content of the file."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        return self._file.tell()
+        return bytes(self._content)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return all records."""
+        return [json.loads(line) for line in self._content.splitlines()]
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
+    def seal(self) -> None:
+        """Close the file, whole: what was damaged meanwhile is written anew."""
+        self._file.close()
+        if self._tell_damage():
+            with atomic(self._path) as file:
+                file.write(self._content)
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the records in all complete lines of a log."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines if line]
+    def _tell_damage(self) -> bool:
+        try:
+            found = self._path.read_bytes()[: len(self._content)]
+        except OSError:
+            found = b""
+        if found == self._content:
+            return False
+        log.error(
+            "%s: is damaged or was changed from outside (%d bytes where the run counts on %d others); written anew",
+            *(self._path, len(found), len(self._content)),
+        )
+        return True

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from experiments.errors import ClaimLost
 
 from . import names
 from .attempts import Attempt
+from .reading import Unreadable, parse_json, read_regular, typed
+
+log = logging.getLogger(__name__)
 
 _WIDTH = 80  # bytes of a heartbeat: a fixed length, so that a shorter line fully overwrites a longer one
+_MOST = 2**53
 
 
 class Beat(NamedTuple):
@@ -31,6 +38,28 @@ class Beat(NamedTuple):
     step: int
     total: int
     time: float
+
+    @classmethod
+    def of(cls, attempt: int, step: int, total: int, time: float) -> Beat:
+        """Make one of what a file says.
+
+        Raises:
+            ValueError: for numbers that no run writes.
+        """
+        if not (1 <= attempt < _MOST and 0 <= step <= total < _MOST and 0 <= time < _MOST):
+            raise ValueError("out of range")
+        return cls(attempt, step, total, time)
+
+
+class Entry(BaseModel):
+    """One line of a ledger."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+    attempt: Annotated[int, Field(ge=1)]
+    event: Literal["start", "checkpoint", "end", "lost"]
+    step: Annotated[int, Field(ge=0)]
+    time: float = 0.0
 
 
 class Ledger:
@@ -131,19 +160,25 @@ def _is_gone(descriptor: int) -> bool:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return all complete records of a run's ledger, in order."""
-    records = []
-    with suppress(FileNotFoundError):
-        for line in (folder / names.LEDGER).read_bytes().splitlines():
-            with suppress(ValueError):
-                records.append(json.loads(line))
+    """Return all whole records of a run's ledger, in order; other lines are named and left out."""
+    path, records = folder / names.LEDGER, []
+    try:
+        lines = read_regular(path).splitlines()
+    except (FileNotFoundError, Unreadable):
+        return []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(typed(Entry, parse_json(line)).model_dump())
+        except Unreadable as error:
+            if number < len(lines):  # the last one may be under way
+                log.warning("%s:%d: %s; line left out", path, number, error)
     return records
 
 
 def last_beat(folder: Path) -> Beat | None:
     """Return the last heartbeat of a run, or None."""
     try:
-        attempt, step, total, seconds = (folder / names.HEARTBEAT).read_text().split()
-        return Beat(int(attempt), int(step), int(total), float(seconds))
-    except (OSError, ValueError):
+        attempt, step, total, seconds = read_regular(folder / names.HEARTBEAT, most=1000).decode().split()
+        return Beat.of(int(attempt), int(step), int(total), float(seconds))
+    except (FileNotFoundError, ValueError):
         return None

@@ -16,7 +16,7 @@ class _LogFile(logging.FileHandler):
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Append this process's log records to a file: warnings of all libraries, and the suite's own at level INFO."""
-    handler = _LogFile(path)
+    handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     own = logging.getLogger("experiments")
     level = own.level

@@ -10,7 +10,11 @@ METRICS, LOG = "metrics.jsonl", "log.txt"
 RESULT, FAILURE, WEIGHTS = "result.json", "failure.json", "weights.pt"
 ATTEMPTS, LEDGER, HEARTBEAT = "attempts", "ledger.jsonl", "heartbeat"
 CHECKPOINTS = "checkpoints"
+FILES = (SPEC, ENVIRONMENT, METRICS, LOG, RESULT, FAILURE, WEIGHTS, LEDGER, HEARTBEAT)
 _CHECKPOINT = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
+
+RUN = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
+"""Name of a run's folder, where a command has named it."""
 
 # a sweep's folder
 MANIFEST, SUBMISSIONS = "sweep.json", "submissions"

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import SuiteError
+from experiments.errors import SuiteError, UserError
 
-from . import names
+from . import names, result
 from .files import write_json
+from .reading import Unreadable, read_object
+
+log = logging.getLogger(__name__)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """Return the result of a finished run, or None.
 
-    A damaged file counts as no result, so that the run is repeated.
+    A file that is damaged, was changed, or belongs to another identity or seed than the folder's name says counts as no
+    result, and is named: the run is done again.
     """
-    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
-        result = json.loads((folder / names.RESULT).read_bytes())
-        if isinstance(result, dict) and result.get("status") == "done":
-            return result
-    return None
+    named = names.RUN.fullmatch(folder.name)
+    identity, seed = (named["identity"], int(named["seed"])) if named else (None, None)
+    try:
+        found = read_object(folder / names.RESULT)
+        result.check(found, identity=identity, seed=seed)
+        return found
+    except FileNotFoundError:
+        return None
+    except Unreadable as error:
+        log.warning("%s: %s; it counts as no result", folder / names.RESULT, error)
+        return None
 
 
 def write_failure(folder: Path, error: SuiteError) -> None:
     """Record in the run directory why the run failed, unless it already has its result.
 
-    If the disk is too full even for this record, no further error is raised.
+    If the disk is too full even for this record, or something else stands in its place, no further error is raised.
     """
     if read_result(folder) is not None:
         return
-    with suppress(OSError):
+    with suppress(OSError, UserError):
         write_json(folder / names.FAILURE, {"status": "failed", "error": error.message})

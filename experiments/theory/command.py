@@ -87,6 +87,7 @@ def measure(planned: Sequence[Planned], out: Path, style: Style) -> Iterator[tup
     Yields:
         Each experiment with its outcome, once it is done.
     """
+    out.mkdir(parents=True, exist_ok=True)
     for one in planned:
         with _one_thread():
             outcome = one.experiment.run(one.settings)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
-from results.runs.schema import RunEntry, SweepResults
+from results.runs.schema import RunEntry, SweepResults, is_number
 from results.runs.store import read
 
 from .measure import TOLERANCE
@@ -54,7 +55,8 @@ def _line(sweep: SweepResults, row: str) -> str:
             summaries[values] = summary
     best = max(summaries, key=lambda values: summaries[values].mean)
     named = ", ".join(
-        f"{key}={value}{_edge({values[place] for values in settings}, value)}"
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        f"{_edge({values[place] for values in settings}, value)}"
         for place, (key, value) in enumerate(zip(sweep.column_keys, best, strict=True))
     )
     top = summaries[best]
@@ -74,7 +76,8 @@ def _candidate(entry: RunEntry) -> bool:
 
 
 def _edge(tried: Iterable[Any], value: Any) -> str:
-    values = sorted(tried)
-    if len(values) < 3:
+    """Mark a number at an end of the numbers tried; what has no order, such as null, has no end."""
+    values = sorted({number for number in tried if is_number(number)})
+    if len(values) < 3 or not is_number(value):
         return ""
     return "<" if value == values[0] else ">" if value == values[-1] else ""

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.rundir.reading import Unreadable, typed
 from results.numbers.measure import Measured, Measurements, measure
 from results.numbers.stats import Summary, summarise
+from results.runs.kinds import EpochLine
 from results.runs.schema import (
     SPARSITY_KEY,
+    RunEntry,
     SweepResults,
     column_groups,
     column_id,
     column_label,
     inner_key,
-    is_number,
     variant_of,
 )
 from results.runs.store import read_metrics
 
 from .drawing import INK, MUTED, VariantStyle, by_base, clean, legend, looks, panels
+
+log = logging.getLogger("results")
 
 Curve = dict[int, float]
 """Validation accuracy by epoch, counted from 1."""
@@ -40,7 +44,7 @@ def training(sweep: SweepResults) -> Figure | None:
     Returns:
         The figure, with one panel per base method and column, or None if no finished run has validation accuracies.
     """
-    curves = {run.path: _curve(run.path) for run in sweep.runs if run.status == "done"}
+    curves = {run.path: _curve(run) for run in sweep.runs if run.status == "done"}
     if not any(curves.values()):
         return None
     bases = list(dict.fromkeys(sweep.base_of(row) for row in sweep.rows))
@@ -91,12 +95,19 @@ def _wrapped(names: Sequence[str]) -> tuple[Figure, list[list[Axes]]]:
     return figure, [[axis] for axis in flat[: len(names)]]
 
 
-def _curve(path: Path) -> Curve:
+def _curve(run: RunEntry) -> Curve:
     """Read the validation accuracy by epoch; a line that was repeated after a resume replaces the first."""
     curve: Curve = {}
-    for line in read_metrics(path):
-        if line.get("kind") == "epoch" and is_number(line.get("validation_accuracy")) and is_number(line.get("epoch")):
-            curve[int(line["epoch"])] = float(line["validation_accuracy"])
+    for line in read_metrics(run.path, run.result):
+        if line.get("kind") != "epoch":
+            continue
+        try:
+            epoch = typed(EpochLine, line)
+        except Unreadable as error:
+            log.warning("%s: an epoch's line %s; left out of the curve", run.path, error)
+            continue
+        if epoch.validation_accuracy is not None:
+            curve[epoch.epoch] = epoch.validation_accuracy
     return curve
 
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.errors import UserError
+from experiments.rundir.files import atomic
 from results.numbers.measure import Measured, Measurements, measure
 from results.numbers.stats import Difference
 from results.runs.schema import SweepResults, column_id, variant_of
@@ -38,9 +39,9 @@ def save_figure(directory: str | Path, path: str | Path) -> Path:
         figure = accuracy(sweep)
         if figure is None:
             raise UserError("no finished run to draw", where=str(directory))
-        path.parent.mkdir(parents=True, exist_ok=True)
         stamp = {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, dpi=200, metadata=stamp)
+        with atomic(path) as file:
+            figure.savefig(file, format=path.suffix[1:], dpi=200, metadata=stamp)
     return path
 
 

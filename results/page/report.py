@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from experiments.errors import UserError
-from experiments.rundir.files import write_text
+from experiments.errors import UserError, way_out
+from experiments.rundir.files import check_regular, write_text
 from results.numbers.measure import Measurements, measure
 from results.numbers.stats import summarise
 from results.runs.schema import RunEntry, SweepResults, column_id, column_label, place
@@ -70,12 +70,15 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
     """
     sweep = read(directory)
     path = Path(output) if output is not None else sweep.directory / "report.html"
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} to write to", where=str(path))
+    check_regular(path)
     page = render(sweep)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
     except OSError as error:
-        raise UserError(f"the report cannot be written: {error.strerror}", where=str(path)) from error
+        raise UserError(f"the report cannot be written: {error.strerror}{way_out(error)}", where=str(path)) from error
     return path
 
 

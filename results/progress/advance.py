@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from experiments.rundir import names
-from experiments.rundir.ledger import last_beat
+from experiments.rundir.ledger import Entry, last_beat
+from experiments.rundir.reading import Unreadable, parse_json, read_regular, typed
 
 QUIET = 600.0
 """Seconds without a step after which a running run is reported as quiet."""
@@ -53,17 +53,17 @@ def progress(path: Path, attempt: int | None, now: float) -> Advance:
 def _start(path: Path, attempt: int) -> tuple[int, float] | None:
     """Return the first step of an attempt and the unix seconds of its start; None if unknown."""
     try:
-        lines = (path / names.LEDGER).read_bytes().splitlines()
-    except OSError:
+        lines = read_regular(path / names.LEDGER).splitlines()
+    except (FileNotFoundError, Unreadable):
         return None
     for line in reversed(lines):
         if b'"start"' in line:  # only these are worth parsing: a long run has thousands of checkpoints
             try:
-                record = json.loads(line)
-                if record["attempt"] == attempt:
-                    return int(record["step"]), float(record["time"])
-            except (ValueError, KeyError, TypeError):  # a line that a killed process left incomplete
+                entry = typed(Entry, parse_json(line))
+            except Unreadable:  # a line that a killed process left incomplete
                 continue
+            if entry.attempt == attempt:
+                return entry.step, entry.time
     return None
 
 

@@ -12,6 +12,7 @@ from experiments.rundir import names
 from results.runs.submissions import ArrayTask
 
 _TAIL = 1 << 13
+_STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _JOB_LOG = re.compile(r"(?P<job>\d+(_\d+)?)_(?P<rank>\d+)_log\.(out|err)")
 
 
@@ -24,7 +25,8 @@ def job_logs(task: ArrayTask, rank: int | None = None) -> list[Path]:
     """
     written = _written(task.logs)
     found = written.get(task.id or "", []) or (written.get(task.array or "", []) if task.alone else [])
-    return [task.logs / name for of_rank, name in found if rank in (None, of_rank)]
+    paths = (task.logs / name for of_rank, name in found if rank in (None, of_rank))
+    return [path for path in paths if path.is_file()]
 
 
 def _written(folder: Path) -> Mapping[str, Sequence[tuple[int, str]]]:
@@ -78,7 +80,7 @@ def last_line(path: Path) -> str | None:
 
 def clean(line: str) -> str:
     """Remove control characters and colours from a line, and reduce white space to single spaces."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]", "", line).split())
+    return " ".join(_STEERING.sub("", line).split())
 
 
 def files_of(path: Path, tasks: Sequence[ArrayTask], rank: int = 0) -> list[Path]:
@@ -131,7 +133,7 @@ class Follower:
                 text = b"".join(text.splitlines(keepends=True)[-lines:])
             if path != self._last:
                 self._show(f"==> {near(path)} <==\n")
-            self._show(text.decode(errors="replace"))
+            self._show(_STEERING.sub("", text.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")))
             new, self._last = True, path
         return new
 

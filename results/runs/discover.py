@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-import re
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from experiments.config.yaml_text import read_mapping
+from experiments.errors import UserError
 from experiments.rundir import names
 
+from .kinds import one_line
 from .schema import RunEntry
 
 log = logging.getLogger("results")
 
 NOT_COMPARED = (*names.NOT_IDENTIFYING, "imports", "checks")
 """Keys in which runs of one row may differ: those outside the identity, and where code is and what is checked."""
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_FOLDER = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
 
 
 def read_spec(path: Path) -> dict[str, Any]:
@@ -30,14 +28,13 @@ def read_spec(path: Path) -> dict[str, Any]:
     Args:
         path: The run's folder.
     """
+    if not os.path.lexists(path / names.SPEC):
+        return {}
     try:
-        spec = yaml.load((path / names.SPEC).read_bytes(), Loader=_LOADER)
-    except FileNotFoundError:
+        return flatten(read_mapping(path / names.SPEC, quick=True))
+    except UserError as error:
+        log.warning("%s; left out", error)
         return {}
-    except (OSError, yaml.YAMLError) as error:
-        log.warning("%s: cannot be read (%s)", path / names.SPEC, " ".join(str(error).split()))
-        return {}
-    return flatten(spec) if isinstance(spec, dict) else {}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -68,14 +65,25 @@ def found_cells(directory: Path) -> list[RunEntry]:
         Entries sorted by row, then seed; without results.
     """
     own = (directory / names.SPEC).is_file()
-    folders = [directory] if own else sorted(path.parent for path in directory.glob(f"*/{names.SPEC}"))
+    folders = [directory] if own else sorted(path for path in directory.iterdir() if _is_run(path))
     found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in folders:
         spec = read_spec(path)
-        match = _FOLDER.fullmatch(path.name)
-        found.setdefault(str(spec.get("label") or (match["slug"] if match else path.name)), []).append((path, spec))
+        match = names.RUN.fullmatch(path.name)
+        label = one_line(str(spec.get("label") or (match["slug"] if match else path.name)))
+        found.setdefault(label, []).append((path, spec))
     entries = [entry for label in sorted(found) for entry in _rows(label, found[label])]
     return _once(entries)
+
+
+def _is_run(path: Path) -> bool:
+    """Return whether a folder is a run's: its result counts even if its configuration is lost, which is said."""
+    if os.path.lexists(path / names.SPEC):
+        return True
+    if (path / names.RESULT).is_file():
+        log.warning("%s: has a result and no %s; its row is the name of its folder", path, names.SPEC)
+        return True
+    return False
 
 
 def _rows(label: str, runs: list[tuple[Path, dict[str, Any]]]) -> list[RunEntry]:
@@ -86,8 +94,9 @@ def _rows(label: str, runs: list[tuple[Path, dict[str, Any]]]) -> list[RunEntry]
     differing = [key for key in keys if len({spec.get(key) for spec in readable}) > 1]
     entries = []
     for (path, spec), values in zip(runs, specs, strict=True):
-        match = _FOLDER.fullmatch(path.name)
-        seed = spec.get("seed", match["seed"] if match else 0)
+        match = names.RUN.fullmatch(path.name)
+        stated = spec.get("seed")
+        seed = stated if isinstance(stated, int) else match["seed"] if match else 0
         what = ", ".join(f"{key}={values[key]}" for key in differing if key in values)
         row = f"{label} ({what})" if what else label
         entries.append(RunEntry(row, {}, int(seed), match["identity"] if match else "", path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -10,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import UserError, nearest
-from experiments.rundir import names
+from experiments.rundir import names, reading
+from experiments.rundir.reading import Unreadable
+from experiments.rundir.result import check, is_sealed
 
 from .discover import found_cells
-from .schema import RunEntry, RunStatus, SweepResults, column_id, is_number
+from .kinds import Manifest, one_line
+from .schema import RunEntry, RunStatus, SweepResults, column_id
 
 if TYPE_CHECKING:
     import pandas
@@ -128,14 +130,11 @@ def read_object(path: Path) -> tuple[dict[str, Any] | None, str | None]:
         The object and None; None and None if the file does not exist; otherwise None and what is wrong.
     """
     try:
-        value = json.loads(path.read_bytes())
+        return reading.read_object(path), None
     except FileNotFoundError:
         return None, None
-    except (OSError, ValueError) as error:
-        return None, f"{path.name} cannot be read ({error})"
-    if not isinstance(value, dict):
-        return None, f"{path.name} does not hold an object"
-    return value, None
+    except Unreadable as error:
+        return None, f"{path.name} {error}"
 
 
 def _from_manifest(directory: Path) -> SweepResults:
@@ -144,28 +143,23 @@ def _from_manifest(directory: Path) -> SweepResults:
     if manifest is None:
         raise UserError(f"damaged manifest: {problem}; run `ham sweep` again to rewrite it", where=where)
     try:
-        entries = tuple(
-            RunEntry(
-                row=str(cell["row"]),
-                column=dict(cell.get("column") or {}),
-                seed=int(cell["seed"]),
-                identity=str(cell.get("identity", "")),
-                path=directory / str(cell["path"]),
-            )
-            for cell in manifest["cells"]
-        )
-        sweep = SweepResults(
-            directory=directory,
-            name=str(manifest.get("name") or directory.name),
-            title=str(manifest.get("title") or manifest.get("name") or directory.name),
-            column_keys=tuple(manifest.get("column_keys") or ()),
-            baselines=dict(manifest.get("baselines") or {}),
-            tuning_cells=manifest.get("tuning_cells"),
-            notes=str(manifest["notes"]).strip() if manifest.get("notes") else None,
-            entries=entries,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"damaged manifest: {type(error).__name__}: {error}", where=where) from error
+        head = reading.typed(Manifest, manifest)
+    except Unreadable as error:
+        raise UserError(f"damaged manifest: {error}", where=where) from error
+    name = one_line(head.name or directory.name)
+    sweep = SweepResults(
+        directory=directory,
+        name=name,
+        title=one_line(head.title or name),
+        column_keys=tuple(map(one_line, head.column_keys)),
+        baselines={one_line(row): one_line(plain) for row, plain in head.baselines.items()},
+        tuning_cells=head.tuning_cells,
+        notes=one_line(head.notes or "") or None,
+        entries=tuple(
+            RunEntry(one_line(cell.row), cell.column, cell.seed, cell.identity, directory / cell.path)
+            for cell in head.cells
+        ),
+    )
     _check(sweep, where)
     return sweep
 
@@ -191,44 +185,49 @@ def _outcome(entry: RunEntry) -> tuple[RunStatus, Mapping[str, Any], str | None]
     """Read status, result and error of one run folder; unreadable files are reported and count as missing."""
     result, problem = read_object(entry.path / names.RESULT)
     if result is not None:
-        problem = _refusal(entry, result)
-        if problem is None:
+        try:
+            check(result, identity=entry.identity or None, seed=entry.seed)
             return "done", result, None
+        except Unreadable as error:
+            problem = f"{names.RESULT} {error}"
     failure, unreadable = read_object(entry.path / names.FAILURE)
     for message in filter(None, (problem, unreadable)):
         log.warning("%s: %s; counted as missing", entry.path, message)
     if failure is not None:
-        return "failed", {}, str(failure.get("error") or "failed without a message")
+        return "failed", {}, _words(failure)
     return "missing", {}, problem or unreadable
 
 
-def _refusal(entry: RunEntry, result: Mapping[str, Any]) -> str | None:
-    if result.get("status") != "done":
-        return f"{names.RESULT} has status {result.get('status')!r} instead of 'done'"
-    if not is_number(result.get("accuracy")):
-        return f"{names.RESULT} has no finite accuracy"
-    stated = result.get("identity")
-    if stated and not str(stated).startswith(entry.identity):  # of a run without a manifest the beginning is known
-        return f"{names.RESULT} belongs to another configuration ({stated} instead of {entry.identity})"
-    return None
+def _words(failure: Mapping[str, Any]) -> str:
+    lines = (one_line(line) for line in str(failure.get("error") or "").splitlines())
+    return "\n".join(filter(None, lines)) or "failed without a message"
 
 
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+def read_metrics(path: Path, result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the lines of a run's ``metrics.jsonl``; the incomplete last line of a killed run is skipped silently.
 
     Args:
         path: The run's folder.
+        result: Its result, whose checksum the file must have; empty without one.
     """
+    where = path / names.METRICS
     try:
-        lines = (path / names.METRICS).read_bytes().splitlines()
-    except OSError:
+        content = reading.read_regular(where)
+    except FileNotFoundError:
         return
+    except Unreadable as error:
+        log.warning("%s: %s; left out", where, error)
+        return
+    if not is_sealed(result, names.METRICS, content):
+        log.warning("%s: was changed after the run had ended; left out", where)
+        return
+    lines = content.splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            value = json.loads(line)
-        except ValueError:
+            value = reading.parse_json(line)
+        except Unreadable as error:
             if number < len(lines):
-                log.warning("%s:%d: not JSON; line left out", path / names.METRICS, number)
+                log.warning("%s:%d: %s; line left out", where, number, error)
             continue
         if isinstance(value, dict):
             yield value

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from experiments.rundir import names
+from experiments.rundir.reading import Unreadable, read_object, typed
+
+from .kinds import Submission
 
 log = logging.getLogger("results")
 
@@ -77,22 +78,21 @@ def submissions(directory: Path) -> Submissions:
     tasks: list[ArrayTask] = []
     for path in (home / names.SUBMISSIONS).glob("*.json"):
         try:
-            tasks += _tasks(home, json.loads(path.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("%s: cannot be read (%s: %s)", path, type(error).__name__, error)
+            tasks += _tasks(home, typed(Submission, read_object(path)))
+        except (FileNotFoundError, Unreadable) as error:
+            log.warning("%s: %s; left out", path, error)
     return Submissions(home, tuple(sorted(tasks, key=lambda task: (-task.time, task.name, task.index))))
 
 
-def _tasks(home: Path, record: Mapping[str, Any]) -> Iterator[ArrayTask]:
-    for array in record["arrays"]:
-        job = None if array.get("job") is None else str(array["job"])
-        for index, runs in enumerate(array["tasks"]):
+def _tasks(home: Path, record: Submission) -> Iterator[ArrayTask]:
+    for array in record.arrays:
+        for index, runs in enumerate(array.tasks):
             yield ArrayTask(
-                name=str(array["name"]),
-                array=job,
+                name=array.name,
+                array=None if array.job is None else str(array.job),
                 index=index,
                 runs=tuple(home / run for run in runs),
-                logs=home / names.SUBMISSIONS / str(record["id"]),
-                time=float(record["time"]),
-                alone=len(array["tasks"]) == 1,
+                logs=home / names.SUBMISSIONS / record.id,
+                time=record.time,
+                alone=len(array.tasks) == 1,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,9 @@ from .markup import html, latex
 from .notes import BOLD, STARRED
 from .tables import table
 from .values import FIGURE_SPACE, Table, TableCell, TableGrid, spans
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of a text that a spreadsheet would compute; csv puts an apostrophe before it."""
 
 WIDTH = 100
 """Number of characters at which the captions of text tables are wrapped."""
@@ -102,8 +106,10 @@ def markdown(table: Table) -> str:
         heads = [_md(" ".join(filter(None, (head.group, head.label)))) for head in grid.header]
         lines = ["| " + " | ".join(heads) + " |", "|" + "|".join(_md_rules(grid)) + "|"]
         lines += ["| " + " | ".join(map(_md_cell, line.cells)) + " |" for line in grid.rows]
-        blocks += ([_md(grid.heading)] if grid.heading else []) + ["\n".join(lines)]
-    blocks += [f"⚠ {_md(warning)}" for warning in table.warnings] + [_md(paragraph) for paragraph in table.caption]
+        blocks += ([_md_paragraph(grid.heading)] if grid.heading else []) + ["\n".join(lines)]
+    blocks += [f"⚠ {_md(warning)}" for warning in table.warnings] + [
+        _md_paragraph(paragraph) for paragraph in table.caption
+    ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -115,9 +121,15 @@ def _md_rules(grid: TableGrid) -> list[str]:
 
 
 def _md(value: str) -> str:
-    for char in "\\`*_|<>":
+    """Escape what markdown, and mathematics in it, would read as their own."""
+    for char in "\\`*_|<>&~$":
         value = value.replace(char, f"\\{char}")
-    return value.replace("](", "]\\(")
+    return value.replace("](", "]\\(").replace("]:", "]\\:")
+
+
+def _md_paragraph(value: str) -> str:
+    """Escape a paragraph, which must not begin as a heading or an item of a list, numbered or not."""
+    return re.sub(r"^(\d+)(?=[.)])", r"\1\\", re.sub(r"^(?=[#+=-])", r"\\", _md(value)))
 
 
 def _md_cell(cell: TableCell) -> str:
@@ -175,7 +187,9 @@ def _csv(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.10g}"
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA) else value
+    return json.dumps(value, default=str)
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from .values import FIGURE_SPACE, Table, TableCell, TableGrid, spans
+from .tex import MISSING, is_missing, tex
+from .values import Table, TableCell, TableGrid, spans
 
 
 def latex(table: Table) -> str:
@@ -14,10 +15,11 @@ def latex(table: Table) -> str:
         caption = ": ".join(filter(None, (table.title, grid.heading)))
         label = f"tab:{_label(table.name)}" + (f"-{number}" if len(table.grids) > 1 else "")
         lines += [r"\begin{table}[t]", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}"]
-        lines += [rf"\caption{{{_tex(caption)}}}", rf"\label{{{label}}}", *_tex_grid(grid)]
+        lines += [rf"\caption{{{tex(caption)}}}", rf"\label{{{label}}}", *_tex_grid(grid)]
         if number == len(table.grids):
             lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
-            lines += [_tex(note) + r"\par" for note in (*table.warnings, *table.caption)]
+            lines += [tex(note) + r"\par" for note in (*table.warnings, *table.caption)]
+            lines += [tex(MISSING) + r"\par"] if is_missing("\n".join(lines)) else []
             lines += [r"\end{minipage}"]
         lines += [r"\end{table}", ""]
     return "\n".join(lines)
@@ -28,12 +30,12 @@ def _tex_grid(grid: TableGrid) -> list[str]:
     if any(group for group, _ in spans(grid)):
         first, above, rules = 1, [], []
         for group, number in spans(grid):
-            above.append(rf"\multicolumn{{{number}}}{{c}}{{{_tex(group)}}}")
+            above.append(rf"\multicolumn{{{number}}}{{c}}{{{tex(group)}}}")
             if group:
                 rules.append(rf"\cmidrule(lr){{{first}-{first + number - 1}}}")
             first += number
         lines += [" & ".join(above) + r" \\", " ".join(rules)]
-    lines += [" & ".join(_tex(head.label) for head in grid.header) + r" \\", r"\midrule"]
+    lines += [" & ".join(tex(head.label) for head in grid.header) + r" \\", r"\midrule"]
     for line in grid.rows:
         if line.opens_group and line is not grid.rows[0]:
             lines.append(r"\addlinespace")
@@ -41,36 +43,13 @@ def _tex_grid(grid: TableGrid) -> list[str]:
     return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
-_TEX = {
-    **{char: rf"\{char}" for char in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "±": r"$\pm$",
-    "Δ": r"$\Delta$",
-    "†": r"$^\dagger$",
-    "−": "$-$",
-    "–": "--",
-    "[": "{[}",  # a bracket after \\ would be read as its argument
-    "×": r"$\times$",
-    "⊙": r"$\odot$",
-    FIGURE_SPACE: r"\phantom{0}",
-}
-
-
-def _tex(value: str) -> str:
-    return "".join(_TEX.get(char, char) for char in value).replace(r" \%", r"~\%")
-
-
 def _tex_cell(cell: TableCell) -> str:
-    value = _tex(cell.text)
+    value = tex(cell.text)
     return rf"\textbf{{{value}}}" if cell.side else value
 
 
 def _label(name: str) -> str:
-    return "".join(char if char.isalnum() else "-" for char in name)
+    return "".join(char if char.isascii() and char.isalnum() else "-" for char in name)
 
 
 def html(table: Table) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from results.numbers.measure import TOLERANCE, Measured, Measurements
 from results.numbers.stats import ROUNDING
 from results.runs.schema import SweepResults, column_id, place
@@ -32,7 +34,7 @@ def caption(sweep: SweepResults) -> tuple[str, ...]:
         parts.append(f"Tuning: {sweep.tuning_cells} {plural} tried for each row.")
     parts.append(
         "Sparsity: the share of zeros among the weights of all convolutional and linear layers; biases and"
-        " normalisation parameters are not counted." + _left_dense(sweep)
+        " normalisation parameters are not counted." + _uncounted(sweep) + _left_dense(sweep) + _allocations(sweep)
     )
     parts.append(
         "FLOPs: multiply-adds of those layers, counted and not measured: f for inference, f forward and 2f backward"
@@ -52,12 +54,42 @@ def _left_dense(sweep: SweepResults) -> str:
     """Name the rows that keep layers dense, and the weights over which their target sparsity holds."""
     found: dict[str, set[str]] = {}
     for run in sweep.runs:
-        layers = _DENSE.get(str(run.result.get("dense_layers")))
+        named = run.result.get("dense_layers")
+        layers = ", ".join(map(str, named)) if isinstance(named, list) else _DENSE.get(str(named))
         if layers:
             over = "all weights, the other layers paying" if run.result.get("rebudget", True) else "the others alone"
             found.setdefault(f"{layers} (the sparsity asked for is over {over})", set()).add(run.row)
     rows = {text: ", ".join(row for row in sweep.rows if row in names) for text, names in found.items()}
     return f" Left dense: {'; '.join(f'{names}: {text}' for text, names in rows.items())}." if rows else ""
+
+
+def _uncounted(sweep: SweepResults) -> str:
+    """Name the matrices that no row prunes or counts, such as embeddings, with their share of all matrices."""
+    shares: dict[str, float] = {}
+    for run in sweep.runs:
+        held, counted = run.result.get("uncounted"), run.number("prunable_weights")
+        if isinstance(held, Mapping) and counted:
+            total = counted + sum(held.values())
+            shares |= {str(name): size / total for name, size in held.items()}
+    if not shares:
+        return ""
+    largest = sorted(shares, key=lambda name: -shares[name])
+    named = ", ".join(f"{name} ({100 * shares[name]:.2g} %)" for name in largest[:3])
+    more = f" and {len(shares) - 3} more" if len(shares) > 3 else ""
+    return f" Neither pruned nor counted, with their share of all matrices: {named}{more}."
+
+
+def _allocations(sweep: SweepResults) -> str:
+    """Say how the density is distributed over layers, where rows differ in it."""
+    found: dict[str, list[str]] = {}
+    for run in sweep.runs:
+        allocation = run.result.get("allocation")
+        if isinstance(allocation, str) and run.row not in found.setdefault(allocation, []):
+            found[allocation].append(run.row)
+    if len(found) < 2:
+        return ""
+    named = [f"{name}: {', '.join(rows)}" for name, rows in found.items()]
+    return f" Layers' densities: {'; '.join(named)}."
 
 
 def _started(sweep: SweepResults) -> list[str]:
@@ -115,7 +147,7 @@ def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]
     """
     cells = [measurements[row, column_id(column)] for row, column in sweep.first_cells()]
     found = [_few_seeds(sweep, cells), *_off_targets(sweep, cells), _unfinished(sweep, cells)]
-    found += [_emptied(sweep), _mixed(sweep), _versions(sweep)]
+    found += [_emptied(sweep), _lost_at_cut(sweep), _mixed(sweep), _versions(sweep)]
     return tuple(text for text in found if text)
 
 
@@ -166,6 +198,17 @@ def _emptied(sweep: SweepResults) -> str:
         noun = "seed" if len(found) == 1 else "seeds"
         texts.append(f"{name} ({noun} {', '.join(map(str, found))})")
     return f"A layer had no weights left for a while or to the end: {', '.join(texts)}." if texts else ""
+
+
+def _lost_at_cut(sweep: SweepResults) -> str:
+    """Name the cells in which the cut at the last step took most of what the network knew."""
+    falls: dict[str, tuple[float, float]] = {}
+    for run in sweep.runs:
+        before, after = run.number("accuracy_before_cut"), run.number("accuracy")
+        if before is not None and after is not None:
+            falls.setdefault(place(sweep, run.row, run.column), (before, after))
+    named = ", ".join(f"{where} (from {100 * a:.1f} to {100 * b:.1f} %)" for where, (a, b) in falls.items())
+    return f"The cut at the last step took the network near chance: {named}." if falls else ""
 
 
 def _mixed(sweep: SweepResults) -> str:

@@ -86,6 +86,7 @@ class SparseTraining(Course):
         *,
         scaler: torch.amp.GradScaler | None = None,
         metrics: Callable[[], Mapping[str, float]] | None = None,
+        look: Callable[[], None] | None = None,
     ) -> Tensor | None:
         """Do one training step after `loss.backward()`; replaces `optimizer.step()`.
 
@@ -98,6 +99,8 @@ class SparseTraining(Course):
                 finite step.
             metrics: Returns ``train_accuracy`` (in [0, 1], of the epoch's batches, the same on all ranks); called at
                 the end of an epoch if the representation has `needs_metrics`.
+            look: Called once the optimizer has moved and before the methods act on what it made, to evaluate the
+                network that was trained and not the one that was cut after it.
 
         Returns:
             The closure's loss at the weights before the step, or None without a closure.
@@ -129,6 +132,8 @@ class SparseTraining(Course):
             scaler.update()
         self._step += 1
         self.skipped += not finite
+        if look is not None:
+            look()
         if finite:
             self.cost.count_step(self._dense_grad_read, passes.count if passes is not None else 1)
             with self._selecting():

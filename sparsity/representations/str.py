@@ -46,6 +46,7 @@ class SoftThreshold(Representation):
     """
 
     title = "STR"
+    unstated_events = ("threshold",)
     paper = "Kusupati et al., ICML 2020, arXiv 2002.03231"
     grad_at_zero = False  # dθ/dw = 0 wherever θ = 0
     uses_sparsity = True

@@ -43,8 +43,8 @@ class CyclicTraining(Topology):
         """Options of cyclic training."""
 
         initial_sparsity: float = option(0.2, "sparsity of the random mask, if below the target", ge=0, lt=1)
-        cycles: int = option(4, "trainings before the pruning", ge=1)
-        retrain: int = option(1, "trainings after the pruning", ge=1)
+        cycles: int = option(4, "trainings before the pruning", ge=1, le=1000)
+        retrain: int = option(1, "trainings after the pruning", ge=1, le=1000)
         prune_globally: bool = option(
             True, "one threshold for all layers at the pruning; otherwise each layer has the budget of `allocation`"
         )

@@ -43,7 +43,7 @@ class SynFlow(ScoredAtStart):
     class Options(DenseLayers):
         """Options of SynFlow."""
 
-        rounds: int = option(100, "rounds of scoring and pruning until the final density", ge=1)
+        rounds: int = option(100, "rounds of scoring and pruning until the final density", ge=1, le=10_000)
 
     options: Options
 

@@ -102,12 +102,12 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """The result of a finished run without wall-clock times."""
+    """The result of a finished run without wall-clock times, and the checksums of what holds them."""
     return _timeless(json.loads((folder / "result.json").read_text()))
 
 
 def _timeless(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key != "seconds"}
+    return {key: value for key, value in record.items() if key not in ("seconds", "checksum", "files")}
 
 
 def differing(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> list[str]:

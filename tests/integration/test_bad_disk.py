@@ -18,7 +18,6 @@ import pytest
 import torch
 from commands import Ham, one_message
 from small_runs import (
-    STEPS,
     assert_same_run,
     contents,
     records,
@@ -57,18 +56,14 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("kind", ["truncated", "empty", "foreign", "of another run", "pickle", "zipped pickle"])
+@pytest.mark.parametrize("kind", ["foreign", "of another run", "pickle", "zipped pickle"])
 def test_a_checkpoint_that_is_none(ham: Ham, tmp_path: Path, half: Path, kind: str) -> None:
     mark, (older, path) = tmp_path / "exploded", sorted((half / "checkpoints").iterdir())
     older.unlink()
     metrics, good = (half / "metrics.jsonl").read_bytes(), path.read_bytes()
     path.unlink()
     new = half / "checkpoints/new.pt"
-    if kind == "truncated":
-        new.write_bytes(good[: len(good) // 2])
-    elif kind == "empty":
-        new.write_bytes(b"")
-    elif kind == "foreign":
+    if kind == "foreign":
         torch.save({"model": {"weight": torch.zeros(3)}}, new)
     elif kind == "of another run":
         checkpoint.write(new, "00000000", 3, {})
@@ -77,9 +72,7 @@ def test_a_checkpoint_that_is_none(ham: Ham, tmp_path: Path, half: Path, kind: s
     else:
         torch.save({"format": checkpoint.FORMAT, "state": Bomb(mark)}, new)
     bad = new.read_bytes()
-    # damage is told by the checksum in the name, the rest by what is in the file
-    name = path.name if kind in ("truncated", "empty") else f"step-00000010-{hashlib.sha256(bad).hexdigest()[:16]}.pt"
-    new = new.rename(new.with_name(name))
+    new = new.rename(new.with_name(f"step-00000010-{hashlib.sha256(bad).hexdigest()[:16]}.pt"))
     called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
     one_message(called, 1, str(new), "remove the folder checkpoints to start this run anew")
     assert not mark.exists()
@@ -110,13 +103,54 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_and_no_more(ham: Ham, tmp_p
     assert records(half) == records(tmp_path / "whole")
 
 
-def test_metrics_that_were_lost_are_missed(ham: Ham, tmp_path: Path, half: Path) -> None:
-    (half / "metrics.jsonl").write_text("")
+@pytest.mark.parametrize("keep", [0, 1000])
+def test_a_run_whose_checkpoints_are_all_damaged_begins_anew(ham: Ham, tmp_path: Path, half: Path, keep: int) -> None:
+    train(tiny_spec(tmp_path), tmp_path / "whole")
+    paths = list((half / "checkpoints").iterdir())
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:keep])
     called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
-    one_message(called, 1, "metrics.jsonl", "remove the checkpoint to start this run anew")
-    shutil.rmtree(half / "checkpoints")
-    assert ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs").code == 0
-    assert result(half)["steps"] == STEPS
+    assert called.code == 0
+    assert all(f"{path}: this checkpoint is damaged" in called.err for path in paths)
+    assert resumptions(half) == []
+    assert records(half) == records(tmp_path / "whole")
+    assert differing_but_identity(half, tmp_path / "whole") == []
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "lost": lambda content: b"",
+    "cut": lambda content: content[:-1],
+    "no JSON": lambda content: b"\xff" + content[1:],
+    "another digit": lambda content: content.replace(b'"loss": 0.', b'"loss": 9.', 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_metrics_are_named_and_cost_nothing(ham: Ham, tmp_path: Path, half: Path, damage: str) -> None:
+    """The checkpoint has what it counts on; figures of the result come from it, not from the damaged file."""
+    train(tiny_spec(tmp_path), tmp_path / "whole")
+    path, good = half / "metrics.jsonl", (half / "metrics.jsonl").read_bytes()
+    path.write_bytes(DAMAGES[damage](good))
+    assert path.read_bytes() != good
+    called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
+    assert called.code == 0
+    assert f"{path}: is damaged or was changed from outside" in called.err
+    assert resumptions(half) == [10]
+    assert records(half) == records(tmp_path / "whole")
+    assert differing_but_identity(half, tmp_path / "whole") == []
+
+
+FOREIGN = ["{}", "[]", "7", "null", '{"attempt": "x", "event": "start", "step": 1}', '{"evnt": "end"}', "[" * 9000]
+
+
+@pytest.mark.parametrize("line", FOREIGN)
+def test_a_foreign_line_in_the_ledger_is_named_and_left_out(ham: Ham, tmp_path: Path, half: Path, line: str) -> None:
+    path = half / "ledger.jsonl"
+    path.write_text(f"{line}\n{path.read_text()}")
+    called = ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs")
+    assert (called.code, resumptions(half)) == (0, [10])
+    assert f"{path}:1: " in called.err
+    assert "line left out" in called.err
 
 
 def test_a_damaged_result_is_made_again(ham: Ham, tmp_path: Path) -> None:
@@ -214,7 +248,7 @@ def test_a_disk_that_is_full_at_any_moment(tmp_path: Path, monkeypatch: pytest.M
     # what only says how an attempt ended is not worth a run: the last lines of the ledger and of the claim, each in its
     # file and then, for the claim, in its folder
     assert len(complaints) >= number - 3
-    assert all("No space left on device; what was finished is kept" in text for text in complaints)
+    assert all("No space left on device; free some space" in text for text in complaints)
 
 
 def complained(call: Callable[[], Any]) -> list[str]:
@@ -226,10 +260,11 @@ def complained(call: Callable[[], Any]) -> list[str]:
     return []
 
 
-def test_a_log_on_a_full_disk_costs_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str], half: Path) -> None:
+def test_a_log_on_a_full_disk_costs_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], half: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """/dev/full takes no byte: logging would print a traceback for every line."""
-    (half / "log.txt").unlink()
-    (half / "log.txt").symlink_to("/dev/full")
+    monkeypatch.setattr("experiments.rundir.log_file._LogFile._open", lambda self: Path("/dev/full").open("a"))  # noqa: SIM115
     spec = tiny_spec(tmp_path)
     runner.run(spec, half, identity_with_data(spec))
     assert capfd.readouterr() == ("", "")
@@ -269,9 +304,40 @@ def test_a_file_in_the_place_of_one_run_stops_no_other(ham: Ham, tmp_path: Path)
     blocked.touch()
     called = ham("sweep", table, "--out", tmp_path / "runs", "--jobs", 1)
     assert called.code == 1
-    assert f"failed {blocked.name}: [Errno" in called.err
+    assert f"failed {blocked.name}: {blocked}" in called.err
+    assert "[Errno" not in called.err
     assert f"1 of 2 runs failed ({blocked.name})" in called.err
     assert result(free)["status"] == "done"
     blocked.unlink()
     assert ham("sweep", table, "--out", tmp_path / "runs", "--jobs", 1).code == 0
     assert result(blocked)["status"] == "done"
+
+
+@pytest.mark.parametrize("name", ["log.txt", "metrics.jsonl", "result.json", "ledger.jsonl", "heartbeat", "spec.yaml"])
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(ham: Ham, tmp_path: Path, name: str, command: str) -> None:
+    """Opening it would wait for ever; a link in a shared folder would be written through."""
+    config = write_config(
+        tmp_path / "a.yaml", schedule__epochs=1, **({"sweep": {"seeds": [0]}} if command == "sweep" else {})
+    )
+    if command == "sweep":
+        (planned,) = ham("sweep", config, "--out", tmp_path / "runs", "--dry-run").out.splitlines()[:1]
+        folder = Path(planned)
+    else:
+        spec = tiny_spec(tmp_path, "schedule.epochs=1")
+        folder = tmp_path / "runs" / f"a{folder_suffix(identity_with_data(spec), 0)}"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / name)
+    jobs = ["--jobs", 1] if command == "sweep" else []
+    called = ham(command, config, "--out", tmp_path / "runs", *jobs)
+    assert called.code == (1 if command == "sweep" else 2)
+    assert f"{folder / name}: is a pipe, and only a regular file is written over; remove it" in called.err
+    (folder / name).unlink()
+    assert ham(command, config, "--out", tmp_path / "runs", *jobs).code == 0
+
+
+@pytest.mark.parametrize("name", ["attempts", "checkpoints"])
+def test_a_file_in_the_place_of_a_folder_is_refused_at_once(ham: Ham, tmp_path: Path, half: Path, name: str) -> None:
+    shutil.rmtree(half / name)
+    (half / name).touch()
+    one_message(ham("run", tmp_path / "tiny.yaml", "--out", tmp_path / "runs"), 2, str(half / name), "is a file where")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from commands import Ham, one_message
 from small_runs import write_config
+
+from results.numbers.best import _edge
 
 FAULTY_OVERRIDES = {
     "optimizer.lrr=0.1": ("command line", "optimizer.lrr", "unknown key", "did you mean 'lr'?"),
@@ -92,3 +97,100 @@ def test_folders_without_runs(ham: Ham, tmp_path: Path) -> None:
         one_message(ham(command, tmp_path / "none"), 2, "none")
         one_message(ham(command, tmp_path / "empty"), 2, "empty")
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+LEAVING = {
+    "raise SystemExit(0)": "SystemExit: 0",
+    "import sys; sys.exit()": "SystemExit",
+    "raise BaseException('no')": "BaseException: no",
+    "class Mute(OSError):\n    def __str__(self): raise ValueError\nraise Mute": "its text cannot be made, ValueError",
+}
+
+
+@pytest.mark.parametrize("code", LEAVING)
+@pytest.mark.parametrize("command", ["run", "sweep", "methods"])
+def test_a_module_that_leaves_while_it_is_imported(
+    ham: Ham, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, command: str
+) -> None:
+    """A script without a guard would end the command with code 0 and nothing done."""
+    (tmp_path / "leaving.py").write_text(code)
+    monkeypatch.delitem(sys.modules, "leaving", raising=False)
+    monkeypatch.chdir(tmp_path)
+    config = write_config(
+        tmp_path / "a.yaml", imports=["leaving"], sweep={"seeds": [0]} if command == "sweep" else None
+    )
+    called = ham(command, "--import", "leaving") if command == "methods" else ham(command, config)
+    one_message(called, 2, "the module 'leaving' fails on import", LEAVING[code], "leaving.py:")
+
+
+def test_a_table_without_an_end_is_refused(ham: Ham, tmp_path: Path) -> None:
+    columns = {f"optimizer.{key}": [0.001 * n for n in range(1, 301)] for key in ("lr", "momentum", "weight_decay")}
+    config = write_config(tmp_path / "a.yaml", sweep={"columns": columns})
+    one_message(ham("sweep", config, "--dry-run"), 2, "a.yaml:", "sweep.columns", "27,000,000 cells; at most 100,000")
+
+
+@pytest.mark.parametrize("key", ["label", "the file", "sweep"])
+def test_long_names_are_cut(ham: Ham, tmp_path: Path, key: str) -> None:
+    stem = "s" * 200 if key == "the file" else "a"
+    rows = {"sweep": {"rows": {"r" * 400: {}}}} if key == "sweep" else {}
+    config = write_config(tmp_path / f"{stem}.yaml", schedule__epochs=1, data__train_limit=50, **rows)
+    more = [f"label={'x' * 400}"] if key == "label" else []
+    called = ham("sweep" if key == "sweep" else "run", config, *more, "--out", tmp_path / "runs")
+    assert called.code == 0, called.err
+    folders = [path.parent.name for path in (tmp_path / "runs").rglob("result.json")]
+    assert [len(folder) for folder in folders] == [80]
+
+
+@pytest.mark.parametrize("text", ["a\\nb", "a\\tb", "a\\x1b[31mb", "a\\u202eb", "a\\u2028b"])
+def test_a_label_is_one_line_that_steers_nothing(ham: Ham, tmp_path: Path, text: str) -> None:
+    one_message(ham("run", write_config(tmp_path / "a.yaml"), f'label="{text}"'), 2, "label")
+    for section in (f'rows: {{"{text}": {{}}}}', f'title: "{text}"'):
+        config = write_config(tmp_path / "b.yaml")
+        config.write_text(f"{config.read_text()}sweep: {{{section}}}\n")
+        one_message(ham("sweep", config, "--dry-run"), 2, "b.yaml")
+
+
+DEMANDS = {
+    "topology={name: rigl, sparsity: 0.9, update_every: 3}": ("{compress: {at_least: 1}}", "will record 0"),
+    "topology={name: acdc, sparsity: 0.9}": ("{initial: {at_least: 1}}", "8 compress, 7 decompress"),
+    "topology.name=dense": ("{initial: {at_least: 1}}", "all of its events: none"),
+    "topology={name: gmp, sparsity: 0.9}": ("{initial: {at_least: 1}}", "prune"),
+    "topology={name: set, sparsity: 0.9, update_every: 3}": ("{update: {at_least: 1000000}}", "1000000 are demanded"),
+    "representation={name: sign_in, reset_every: 2}": ("{reset: {at_least: 2}}", "will record 1"),
+    "representation.name=spred": ("{cut: {at_least: 1}}", "will record 0"),  # without a sparsity there is no cut
+}
+
+
+@pytest.mark.parametrize("method", DEMANDS)
+def test_a_demand_that_cannot_be_met_is_refused_before_the_training(ham: Ham, tmp_path: Path, method: str) -> None:
+    demand, words = DEMANDS[method]
+    called = ham(
+        "run", write_config(tmp_path / "a.yaml"), method, f"checks.events={demand}", "--out", tmp_path / "runs"
+    )
+    one_message(called, 2, "checks.events.", words, "lower at_least, or remove the demand")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_report_takes_the_place_of_a_report_alone(ham: Ham, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "a.yaml", schedule__epochs=1, sweep={"seeds": [0]})
+    assert ham("sweep", config, "--out", tmp_path / "runs", "--jobs", 1).code == 0
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.html").symlink_to(tmp_path / "target")
+    for place, words in {
+        tmp_path / "pipe": "is a pipe",
+        tmp_path / "link.html": "is a symbolic link",
+        tmp_path / "runs": "is a folder",
+        Path("/dev/null"): "is a device",
+        tmp_path / "none/x.html": "there is no folder",
+    }.items():
+        one_message(ham("report", tmp_path / "runs/a", "-o", place), 2, str(place), words)
+    assert not (tmp_path / "target").exists()
+    assert not (tmp_path / "none").exists()
+    assert ham("report", tmp_path / "runs/a", "-o", tmp_path / "x.html").code == 0
+
+
+@pytest.mark.parametrize("values", ["[null, 1.0, 5.0]", "[true, false]", "[a, 1.0, null]"])
+def test_best_names_values_that_have_no_order(tmp_path: Path, values: str) -> None:
+    tried = yaml.safe_load(values)
+    assert [_edge(tried, value) for value in tried] == [""] * len(tried)
+    assert [_edge([None, 1.0, 2.0, 5.0], value) for value in (None, 1.0, 2.0, 5.0)] == ["", "<", "", ">"]

@@ -195,3 +195,8 @@ def test_watch_ends_when_nothing_is_under_way_or_on_ctrl_c(sweep: Path, says: Sa
     squeue(sweep, "", "", "")
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True)
     assert done.stdout.count("5 done, 4 lost") == 1
+
+
+@pytest.mark.parametrize("every", ["inf", "1e300", "100000"])
+def test_a_time_between_looks_is_one(ham: Ham, tmp_path: Path, every: str) -> None:
+    one_message(ham("status", tmp_path, "--watch", "--every", every), 2, "--every", "must be 1 to 86400 seconds")

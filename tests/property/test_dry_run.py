@@ -25,7 +25,7 @@ from experiments import data as datasets
 from experiments.config.identity import identity
 from experiments.config.keys import assign_text
 from experiments.config.resolve import Loaded, load, resolve
-from experiments.config.schema import DataSpec, HamSpec, SamSpec, Spec
+from experiments.config.schema import DataSpec, EventKind, HamSpec, SamSpec, Spec
 from experiments.data import Outline
 from experiments.errors import UserError
 from experiments.run.build import build
@@ -188,6 +188,25 @@ def test_a_pair_is_refused_here_and_there(topology: str) -> None:
         names = [f"topology.name={topology}", f"representation.name={representation}", "topology.sparsity=0.5"]
         refused = accepted([*names, *NEEDED.get(topology, [])]) is None
         assert refused == (registry.refusal(topology, representation) is not None), representation
+
+
+@pytest.mark.parametrize("kind", ["topology", "representation"])
+def test_a_demand_is_accepted_if_and_only_if_it_can_be_met(kind: str) -> None:
+    """For every method: as many events as it states, and not one more; and no event of another method."""
+    for name in getattr(registry, "topologies" if kind == "topology" else "representations")():
+        context = [f"{kind}.name={name}", "topology.sparsity=0.5", *NEEDED.get(name, [])]
+        spec = accepted(context)
+        assert spec is not None, name
+        stated = build(spec).sparse.expected_events()
+        for event in get_args(EventKind):
+            number = stated.get(event, 0)
+            verdicts = [
+                accepted([*context, f"checks.events={{{event}: {{at_least: {n}}}}}"])
+                for n in (max(number, 1), number + 1)
+            ]
+            unbounded = (name, event) == ("str", "threshold")  # as often as thresholds move
+            assert (verdicts[0] is not None) == (number > 0 or unbounded), (name, event)
+            assert (verdicts[1] is not None) == unbounded, (name, event)
 
 
 # ---- HAM and SAM: declared in the configuration and in their constructors -------------------------------------------

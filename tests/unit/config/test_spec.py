@@ -308,7 +308,7 @@ def test_malformed_overrides(override: str, message: str):
         ("seed=-1", "seed: -1 is out of range: must be >= 0"),
         ("seed=1.0", "seed: 1.0 is not a whole number"),
         ("checkpoint.every_minutes=0", "checkpoint.every_minutes: 0 is out of range: must be > 0"),
-        ("checks.events={updtae: {at_least: 1}}", "checks.events.updtae: 'updtae' is not one of initial, update, compress, decompress, threshold, projection, reset, penalty, cut, prune; did you mean 'update'?"),
+        ("checks.events={updtae: {at_least: 1}}", "checks.events.updtae: 'updtae' is not one of initial, update, compress, decompress, threshold, reset, cut, prune; did you mean 'update'?"),
         ("checks.events={update: {by: 0.5}}", "checks.events.update: at_least is missing"),
         ("checks.events={update: {at_least: 1, by: 2}}", "checks.events.update.by: 2 is out of range: must be <= 1"),
         ("checks.events={update: {at_least: 1, at_lest: 1}}", "checks.events.update.at_lest: unknown key; allowed: at_least, by; did you mean 'at_least'?"),

@@ -236,7 +236,7 @@ def test_cut_files_are_refused(tmp_path: Path, keep: int):
         ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 10]}, "labels from 0 to 10; expected are 0 to 9"),
         ({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, -1]}, "labels from -1 to 0"),
         ({b"data": np.zeros((0, 3072), np.uint8), b"labels": []}, "has no images"),
-        ([1, 2], "has no 'data'"),
+        ([1, 2], "it holds no dictionary"),
     ],
 )
 def test_wrong_batches_are_refused(tmp_path: Path, batch: Any, words: str):

@@ -264,7 +264,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda root: [path.unlink() for name in CLASSES[1:] for path in (root / "val" / name).iterdir()],
         [
             "5 of 6 classes in",
-            "copy/val hold no image (.jpg, .jpeg, .png): chelsea, coffee, hubble_deep_field and 2 more",
+            "copy/val hold no image (.jpg, .jpeg, .png, .webp, .bmp): chelsea, coffee, hubble_deep_field and 2 more",
         ],
     ),
     "other classes": (

@@ -128,7 +128,7 @@ def test_a_failure_takes_nothing_else_along(tmp_path: Path) -> None:
     assert errors.pop("good") is None
     assert outcomes["good"].value == 1
     assert errors["suite"] == "here: the loss is not finite [/red]"
-    assert errors["system"] == "[Errno 20] Not a directory: 'there'"
+    assert errors["system"] == "there: Not a directory; a part of its path is a file; give another path"
     assert errors["defect"] == f"ZeroDivisionError: a defect (traceback in {tmp_path / 'defect/log.txt'})"
     assert errors["exit"] == "the worker process ended with code 3"
     assert errors["kill"] == "the worker process was killed by SIGKILL"

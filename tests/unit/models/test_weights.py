@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from experiments.config.schema import Spec
 from experiments.errors import UserError
 from experiments.models import weights
 from experiments.rundir import checkpoint
+from experiments.rundir.files import write_json
+from experiments.rundir.result import seal
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -101,3 +104,35 @@ def test_the_content_counts_and_not_the_place(tmp_path: Path):
 def test_no_file_no_identity(tmp_path: Path):
     with pytest.raises(UserError, match=r"absent\.pt: No such file or directory; a run's weights\.pt"):
         identity(starting_from(tmp_path / "absent.pt"))
+
+
+@pytest.mark.parametrize("key", weights.CONTAINERS)
+def test_the_state_dict_of_a_training_script_is_found(tmp_path: Path, key: str):
+    """Beside what else the script kept, and with the names of DDP."""
+    state = {f"module.{name}": tensor for name, tensor in network().state_dict().items()}
+    assert_loaded(saved(tmp_path / "script.pt", {key: state, "epoch": 3, "optimizer": {"state": {}}, "arch": "x"}))
+
+
+def test_a_file_without_weights_says_what_it_holds(tmp_path: Path):
+    path = saved(tmp_path / "note.pt", {"epoch": 3, "note": "none"})
+    with pytest.raises(UserError, match=r"nor under model, state_dict, .*; its keys: epoch, note"):
+        weights.load(network(), path)
+
+
+def test_weights_that_were_changed_after_the_run_are_refused(tmp_path: Path):
+    path = tmp_path / "weights.pt"
+    checkpoint.write(path, "0" * 8, 3, {"model": network().state_dict()})
+    write_json(tmp_path / "result.json", seal({"status": "done"}, tmp_path))
+    assert_loaded(str(path))
+    content = bytearray(path.read_bytes())
+    place = content.find(network().state_dict()["3.weight"].numpy().tobytes()[:64])
+    content[place + 3] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"weights\.pt is damaged or was changed: the result beside it"):
+        weights.load(network(), str(path))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(UserError, match=r"pipe\.pt is a pipe, not a file"):
+        weights.content_hash(str(tmp_path / "pipe.pt"))

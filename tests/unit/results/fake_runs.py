@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from experiments.rundir.result import seal
+
 LAYERS = {"conv1.weight": 144, "block1.conv1.weight": 2304, "block2.conv1.weight": 18432, "fc.weight": 640}
 SPEC: dict[str, Any] = {
     "label": None,
@@ -45,6 +47,7 @@ def result(accuracy: float, seed: int = 0, target: float | None = None, **change
     """Content of a result.json; ``changes`` replace or add keys."""
     sparsity = changes.pop("sparsity", target or 0.0)
     kept = {name: size - round(size * sparsity) for name, size in LAYERS.items()}
+    total, left = sum(LAYERS.values()), sum(kept.values())
     return {
         "status": "done",
         "identity": "0" * 8,
@@ -56,10 +59,10 @@ def result(accuracy: float, seed: int = 0, target: float | None = None, **change
         "best_validation_accuracy": accuracy + 0.01,
         "best_validation_epoch": 3,
         "train_loss": 0.4,
-        "sparsity": sparsity,
+        "sparsity": 1 - left / total,
         "target_sparsity": target,
-        "prunable_weights": sum(LAYERS.values()),
-        "nonzero": sum(kept.values()),
+        "prunable_weights": total,
+        "nonzero": left,
         "inference_flops_fraction": 1 - 0.95 * sparsity,
         "training_flops_fraction": 1 - 0.9 * sparsity,
         "layers": {name: {"size": size, "nonzero": kept[name]} for name, size in LAYERS.items()},
@@ -100,8 +103,8 @@ def write_run(path: Path, spec: Mapping[str, Any] | None = None, outcome: Mappin
     (path / "spec.yaml").write_text(yaml.safe_dump({**SPEC, **(spec or {})}, sort_keys=False))
     write_json(path / "environment.json", ENVIRONMENT)
     if outcome is not None:
-        write_json(path / "result.json", outcome)
         write_metrics(path, outcome["accuracy"], density=1 - outcome["sparsity"])
+        write_json(path / "result.json", seal(outcome, path))
     return path
 
 

@@ -137,7 +137,7 @@ def test_a_later_process_of_the_same_number_is_another_one(sweep, paths):
     assert states(sweep)[0] == "lost"
 
 
-@pytest.mark.parametrize("pid", [None, "12", True, 0, -1, 2**70])
+@pytest.mark.parametrize("pid", [None, "12", True, 0, -1, 2**60])
 def test_a_damaged_claim_is_nobodys_once_nobody_touches_it(sweep, paths, pid):
     interrupt(paths[0])
     write_attempt(paths[0], 2, pid=pid, home=HERE)
@@ -391,7 +391,7 @@ def test_a_damaged_submission_is_reported_and_left_out(sweep, paths, caplog):
     submit(sweep, *paths)
     (sweep / "submissions" / "ab12cd34.json").write_text("{}")
     assert states(sweep)[0] == "not started"
-    assert "ab12cd34.json: cannot be read (KeyError: 'arrays')" in caplog.text
+    assert "ab12cd34.json: has no id" in caplog.text
 
 
 def test_text(sweep, paths):

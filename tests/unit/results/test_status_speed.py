@@ -60,7 +60,7 @@ def big(tmp_path):
         tasks.append([path.name])
         if number % 4 == 0:
             write_attempt(path, job=f"12_{number}", ended=1.0, reason="done")
-            write_json(path / "result.json", result(0.8))
+            write_json(path / "result.json", result(0.8, number // 10))
         elif number % 4 == 1:
             write_attempt(path, job=f"12_{number}", time=now - 100)
             for step in range(100):

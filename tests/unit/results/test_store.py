@@ -78,14 +78,14 @@ def test_a_result_outweighs_an_old_failure(sweep):
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        ('{"status": "done", "accu', "cannot be read"),
+        ('{"status": "done", "accu', "is not JSON"),
         ("[1, 2]", "does not hold an object"),
-        (json.dumps(result(0.5) | {"accuracy": None}), "no finite accuracy"),
-        (json.dumps(result(0.5) | {"accuracy": True}), "no finite accuracy"),
-        (json.dumps(result(0.5) | {"accuracy": float("nan")}), "no finite accuracy"),
+        (json.dumps(result(0.5) | {"accuracy": None}), "has accuracy None"),
+        (json.dumps(result(0.5) | {"accuracy": True}), "has accuracy True"),
+        (json.dumps(result(0.5) | {"accuracy": float("nan")}), "holds NaN"),
         (json.dumps(result(0.5) | {"status": "running"}), "status 'running'"),
         (json.dumps(result(0.5, identity="ffffffff")), "another configuration"),
-        (b"\xff\xfe", "cannot be read"),
+        (b"\xff\xfe", "is not JSON"),
     ],
 )
 def test_a_damaged_result_is_missing_and_named(sweep, caplog, content, word):
@@ -131,10 +131,13 @@ def test_a_folder_without_runs_points_to_those_inside(sweep, tmp_path):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ("{", "cannot be read"),
+        ("{", "is not JSON"),
         ({"cells": []}, "lists no runs"),
-        ({"cells": [{"row": "A", "seed": 0}]}, "KeyError"),
-        ({"cells": [{"row": "A", "seed": "first", "path": "a"}]}, "ValueError"),
+        ({"cells": [{"row": "A", "seed": 0}]}, r"has no cells\.0\.path"),
+        ({"cells": [{"row": "A", "seed": "first", "path": "a"}]}, r"has cells\.0\.seed 'first'"),
+        ({"cells": [{"row": "A", "seed": -1, "path": "a"}]}, r"has cells\.0\.seed -1"),
+        ({"cells": [{"row": "A", "seed": 0, "path": "../b"}]}, "not a folder inside the sweep's"),
+        ("[" * 10**5, "nested more than 40 levels deep"),
         ({"cells": [{"row": "A", "column": {}, "seed": 0, "path": p} for p in "ab"]}, "twice"),
         ({"cells": [{"row": "A", "seed": 0, "path": "a"}], "baselines": {"A": "B"}}, "'B', which is not a row"),
     ],
@@ -183,7 +186,7 @@ def test_a_copied_run_does_not_count_twice(tmp_path, caplog):
 def test_metrics_leave_out_torn_lines(tmp_path, caplog):
     (tmp_path / "metrics.jsonl").write_text('{"kind": "epoch", "epoch": 1}\n{oops}\n{"kind": "event"}\n{"kind": "ep')
     with caplog.at_level(logging.WARNING):
-        lines = list(read_metrics(tmp_path))
+        lines = list(read_metrics(tmp_path, {}))
     assert [line["kind"] for line in lines] == ["epoch", "event"]
     assert caplog.text.count("not JSON") == 1
     assert "metrics.jsonl:2" in caplog.text
@@ -207,3 +210,61 @@ def test_one_tolerance_of_sparsity():
     from sparsity.representations import str as soft_threshold
 
     assert soft_threshold.TOLERANCE == TOLERANCE
+
+
+@pytest.mark.parametrize("damage", ["removed", "a link to nothing"])
+def test_a_bare_run_without_its_configuration_is_not_passed_over_in_silence(tmp_path, caplog, damage):
+    write_run(tmp_path / "rigl-0a1b2c3d-s4", {"seed": 4}, result(0.5, 4, identity="0a1b2c3d"))
+    write_run(tmp_path / "set-0a1b2c3e-s4", {"seed": 4}, result(0.6, 4, identity="0a1b2c3e"))
+    path = tmp_path / "rigl-0a1b2c3d-s4/spec.yaml"
+    path.unlink()
+    if damage != "removed":
+        path.symlink_to(tmp_path / "none")
+    with caplog.at_level(logging.WARNING):
+        frame = results.load(tmp_path)
+    assert frame[["row", "accuracy"]].values.tolist() == [["rigl", 0.5], ["set", 0.6]]
+    assert "spec.yaml" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["a sweep", "a folder of runs"])
+def test_a_result_copied_into_another_seeds_folder_is_named_and_not_counted(tmp_path, caplog, where):
+    directory = write_sweep(tmp_path / "demo", {"RiGL": [0.7, 0.8]}, seeds=(0, 1))
+    first, second = (entry.path for entry in read(directory).runs)
+    shutil.copy(first / "result.json", second / "result.json")
+    if where == "a folder of runs":
+        (directory / "sweep.json").unlink()
+    frame = results.load(directory)
+    assert frame["status"].tolist() == ["done", "missing"]
+    assert f"{second}: result.json belongs to seed 0, and this is the folder of seed 1" in caplog.text
+
+
+def test_metrics_that_were_changed_after_the_end_make_no_curve(tmp_path, caplog):
+    run = write_run(tmp_path / "r", {"label": "A"}, result(0.8))
+    entry = read(tmp_path / "r").runs[0]
+    assert len(list(read_metrics(run, entry.result))) == 8
+    path = run / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"epoch": 1', '"epoch": 9'))
+    assert list(read_metrics(run, entry.result)) == []
+    assert f"{path}: was changed after the run had ended" in caplog.text
+
+
+HOSTILE = {
+    "deep lists": "[" * 200_000,
+    "deep mappings": "a: " + "{a: " * 5000,
+    "deep items": "- " * 100_000 + "a",
+    "aliases of aliases": "k0: &k0 [1]\n" + "".join(f"k{n}: &k{n} [*k{n - 1}, *k{n - 1}]\n" for n in range(1, 40)),
+    "an object": "a: !!python/object/apply:os.system [ls]",
+    "a number without end": "seed: 1e999",
+    "no YAML": "{",
+    "bytes": "\x00\x01",
+    "a list": "[1, 2]",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_configuration_is_named_and_left_out(tmp_path, caplog, kind):
+    run = write_run(tmp_path / "rigl-0a1b2c3d-s4", {"seed": 4}, result(0.5, 4, identity="0a1b2c3d"))
+    (run / "spec.yaml").write_text(HOSTILE[kind])
+    with caplog.at_level(logging.WARNING):
+        assert results.load(tmp_path)["accuracy"].tolist() == [0.5]
+    assert f"{run}/spec.yaml" in caplog.text

@@ -12,8 +12,10 @@ import pytest
 from fake_runs import fail, forget, result, write_json, write_sweep
 
 from experiments.errors import UserError
+from experiments.rundir.result import seal
 from results.runs.store import read
 from results.table.formats import render
+from results.table.notes import caption
 from results.table.tables import table
 from results.table.values import FIGURE_SPACE
 
@@ -40,7 +42,10 @@ def grid(directory, number=0):
 def edit(directory, row, seed=None, **changes):
     for entry in read(directory).runs:
         if entry.row == row and seed in (None, entry.seed):
-            write_json(entry.path / "result.json", {**entry.result, **changes})
+            if "sparsity" in changes:
+                left = round(100_000 * (1 - changes["sparsity"]))
+                changes |= {"prunable_weights": 100_000, "nonzero": left, "layers": {}}
+            write_json(entry.path / "result.json", seal({**entry.result, **changes}, entry.path))
 
 
 def path_of(directory, row, seed, column=None):
@@ -275,7 +280,8 @@ def test_equal_results_give_equal_bytes(tmp_path, format):
     one = render(sweep(tmp_path / "one", columns=SEVERAL, name="x"), format)
     shutil.copytree(tmp_path / "one", tmp_path / "deeper" / "two")
     for entry in read(tmp_path / "deeper" / "two").runs:  # other times, another machine, another order of keys
-        write_json(entry.path / "result.json", dict(reversed({**entry.result, "seconds": 99.0}.items())))
+        later = seal({**entry.result, "seconds": 99.0}, entry.path)
+        write_json(entry.path / "result.json", dict(reversed(later.items())))
         write_json(entry.path / "environment.json", {"cpu": "another"})
     assert render(tmp_path / "deeper" / "two", format) == one
     assert str(tmp_path) not in one
@@ -291,9 +297,9 @@ def test_a_missing_result_field_is_a_dash(tmp_path):
     sweep(tmp_path)
     for seed in (0, 1, 2):
         path = path_of(tmp_path, "RiGL", seed) / "result.json"
-        slim = {key: json.loads(path.read_text())[key] for key in ("status", "accuracy", "identity")}
-        write_json(path, slim)
-    assert grid(tmp_path)[1] == ["RiGL", "82.00 ± 2.00 (3)", "", "–", "–", "–"]
+        needed = ("status", "identity", "seed", "accuracy", "accuracy_on", "sparsity", "prunable_weights", "nonzero")
+        write_json(path, {key: json.loads(path.read_text())[key] for key in needed})
+    assert grid(tmp_path)[1] == ["RiGL", "82.00 ± 2.00 (3)", "", "95.00", "–", "–"]
 
 
 def test_cells_that_the_sweep_leaves_out_are_empty(tmp_path):
@@ -315,3 +321,42 @@ def test_unknown_format_is_refused_with_the_nearest(tmp_path):
 
 def test_result_helper_matches_the_run_directory_contract():
     assert result(0.5, 1, 0.95)["nonzero"] == pytest.approx(21520 * 0.05, abs=2)
+
+
+# ---- what is not counted, and how budgets are shared ----------------------------------------------------------------
+
+
+def caption_of(path) -> str:
+    return " ".join(caption(read(path)))
+
+
+def test_matrices_outside_the_count_are_in_the_caption(tmp_path):
+    edit(sweep(tmp_path), "RiGL", seed=0, uncounted={"pos_embed": 1435, "words": 957})
+    assert "Neither pruned nor counted, with their share of all matrices: pos_embed (6 %), words (4 %)." in caption_of(
+        tmp_path
+    )
+
+
+def test_layers_left_dense_by_name_are_in_the_caption(tmp_path):
+    for seed in range(3):
+        edit(sweep(tmp_path) if seed == 0 else tmp_path, "RiGL", seed=seed, dense_layers=["head", "*.conv_dw"])
+    assert "Left dense: RiGL: head, *.conv_dw (the sparsity asked for is over all weights" in caption_of(tmp_path)
+
+
+def test_rows_that_share_budgets_differently_are_in_the_caption(tmp_path):
+    folder = sweep(tmp_path)
+    for row, allocation in (("RiGL", "erk"), ("RiGL + HAM", "uniform")):
+        for seed in range(3):
+            edit(folder, row, seed=seed, allocation=allocation)
+    assert "Layers' densities: erk: RiGL; uniform: RiGL + HAM." in caption_of(tmp_path)
+    for seed in range(3):
+        edit(folder, "RiGL + HAM", seed=seed, allocation="erk")
+    assert "Layers' densities" not in caption_of(tmp_path)
+
+
+def test_a_last_cut_that_left_nothing_is_a_warning(tmp_path):
+    edit(sweep(tmp_path), "RiGL", seed=2, accuracy=0.135, accuracy_before_cut=0.865)
+    assert (
+        "The cut at the last step took the network near chance: RiGL (from 86.5 to 13.5 %)."
+        in table(read(tmp_path)).warnings
+    )

@@ -18,14 +18,22 @@ def test_three_steps_by_hand() -> None:
     model = network()
     average = Average(model, sparsity.represent(model, "plain"), 0.75)
     expected = model[0].weight.detach().clone()
+    mean, var = model[1].running_mean.clone(), model[1].running_var.clone()
     for step in range(3):
         with torch.no_grad():
             model[0].weight.add_(step + 1.0)
             model[1].num_batches_tracked.add_(1)
+            model[1].running_mean.add_(step + 1.0)
+            model[1].running_var.mul_(2.0)
         average.update()
+        mean = 0.75 * mean + 0.25 * model[1].running_mean
+        var = 0.75 * var + 0.25 * model[1].running_var
         expected = 0.75 * expected + 0.25 * model[0].weight.detach()
     torch.testing.assert_close(average.state_dict()["0.weight"], expected)
     assert average.state_dict()["1.num_batches_tracked"] == 3
+    # batch statistics are those of the averaged weights, not of the last ones
+    torch.testing.assert_close(average.state_dict()["1.running_mean"], mean)
+    torch.testing.assert_close(average.state_dict()["1.running_var"], var)
 
 
 @pytest.mark.parametrize("name", ["plain", "product", "bar", "sign_in", "spred", "pilot", "str", "powerprop"])
@@ -51,6 +59,8 @@ def test_the_network_has_the_average_where_the_masks_are(name: str) -> None:
     theta = representation.materialise(*means).masked_fill(~sparse.masks["0.weight"], 0.0)
     torch.testing.assert_close(averaged[0].weight.detach(), theta)
     assert not torch.equal(averaged[0].weight, model[0].weight)
+    assert torch.equal(averaged[1].running_mean, average.state_dict()["1.running_mean"])
+    assert not torch.equal(averaged[1].running_mean, model[1].running_mean)
     assert averaged(torch.randn(5, 3)).shape == (5, 2)
 
 

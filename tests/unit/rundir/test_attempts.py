@@ -229,6 +229,12 @@ def test_a_process_that_proc_hides_is_judged_by_its_signs(tmp_path: Path, monkey
     assert claim(tmp_path).number == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="boots and namespaces are Linux's")
+def test_a_process_number_is_unique_in_a_namespace_of_a_boot() -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert process.home() == f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
 def test_a_proc_of_another_namespace_shows_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     process.home.cache_clear()
     monkeypatch.setattr(os, "getpid", lambda: 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import random
 from pathlib import Path
@@ -125,12 +126,12 @@ def test_a_damaged_newest_falls_back_loudly(
     assert [saved.step for saved in found(tmp_path)] == [1], "what is ahead of the newest belongs to a lost state"
 
 
-def test_all_damaged_is_a_failure(kept: Checkpoints) -> None:
-    for step in (2, 3):
-        path = kept.save(step, at(step)).path
-        path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(RunFailure, match="there is no older one that is whole; remove the folder checkpoints"):
-        kept.load()
+def test_all_damaged_is_a_new_start(kept: Checkpoints, caplog: pytest.LogCaptureFixture) -> None:
+    saved = [kept.save(step, at(step)) for step in (2, 3)]
+    for one in saved:
+        one.path.write_bytes(one.path.read_bytes()[:-1])
+    assert kept.load() is None
+    assert all(f"{one.path}: this checkpoint is damaged" in caplog.text for one in saved)
 
 
 def test_foreign_files_are_refused(kept: Checkpoints, tmp_path: Path) -> None:
@@ -179,10 +180,43 @@ def test_code_in_a_pickle_does_not_run(kept: Checkpoints, tmp_path: Path, zipped
     assert mark.exists(), "the bomb is none"
 
 
-def test_an_unreadable_one_says_why(kept: Checkpoints, tmp_path: Path) -> None:
-    (tmp_path / f"checkpoints/step-00000003-{'0' * 16}.pt").mkdir(parents=True)
-    with pytest.raises(IsADirectoryError):
-        kept.load()
+def unreadable(path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put something in a checkpoint's place that cannot be read, or make its disk fail."""
+    if kind == "EIO":
+        real = os.open
+
+        def failing(name: Path, *rest: Any, **more: Any) -> int:
+            if name == path:
+                raise OSError(5, "Input/output error")
+            return real(name, *rest, **more)
+
+        monkeypatch.setattr("experiments.rundir.reading.os.open", failing)
+        return
+    path.unlink()
+    path.mkdir() if kind == "a folder" else os.mkfifo(path)
+
+
+@pytest.mark.parametrize("kind", ["EIO", "a folder", "a pipe"])
+def test_one_that_cannot_be_read_is_passed_over(
+    kept: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    older, newest = kept.save(2, at(2)), kept.save(3, at(3))
+    unreadable(newest.path, kind, monkeypatch)
+    loaded = kept.load()
+    assert loaded is not None
+    assert loaded[0] == older
+    assert f"{newest.path}: this checkpoint" in caplog.text
+    assert "falling back to the checkpoint before it" in caplog.text
+    kept.save(4, at(4))  # what stands in its place hinders no further one
+    kept.clear()
+    # alone it may pass, so the run is not begun anew
+    (tmp_path / "alone").mkdir()
+    fresh = Checkpoints(tmp_path / "alone", *RUN)
+    path = fresh.save(3, STATE).path
+    unreadable(path, kind, monkeypatch)
+    with pytest.raises(RunFailure, match="there is no older one that is whole") as caught:
+        fresh.load()
+    assert caught.value.where == str(path)
 
 
 def test_a_failed_save_keeps_the_old_ones(kept: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.errors import SuiteError
+from experiments.errors import SuiteError, UserError
 from experiments.rundir import files
-from experiments.rundir.files import JsonLines, atomic, read_json_lines, remove_leftovers, write_json, write_text
+from experiments.rundir.files import JsonLines, atomic, remove_leftovers, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -44,8 +44,9 @@ def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as caught:
         write_text(tmp_path / "gone/a", "x")
+    assert caught.value.filename == str(tmp_path / "gone/a")
     assert names(tmp_path) == []
 
 
@@ -129,35 +130,66 @@ def test_a_log_grows_and_is_cut_back_to_what_is_known_good(tmp_path: Path) -> No
     log.write({"step": 1})
     good = log.sync()
     log.write({"step": 2, "loss": float("nan")})
+    assert log.records() == [{"step": 1}, {"step": 2, "loss": None}]
     log.close()
-    assert read_json_lines(path) == [{"step": 1}, {"step": 2, "loss": None}]
     with path.open("a") as file:
         file.write('{"step": 3')  # torn by a kill
-    assert read_json_lines(path) == [{"step": 1}, {"step": 2, "loss": None}]
-    log = JsonLines(path, keep=good)
+    log = JsonLines(path, good)
     log.write({"step": 4})
     log.close()
-    assert read_json_lines(path) == [{"step": 1}, {"step": 4}]
-    assert read_json_lines(tmp_path / "none.jsonl") == []
+    assert path.read_text() == '{"step": 1}\n{"step": 4}\n'
 
 
 def test_a_writer_that_was_replaced_writes_into_no_log(tmp_path: Path) -> None:
     first = JsonLines(tmp_path / "m.jsonl")
     first.write({"step": 1})
-    second = JsonLines(tmp_path / "m.jsonl", keep=first.sync())
+    second = JsonLines(tmp_path / "m.jsonl", first.sync())
     first.write({"step": 2})
     first.close()
     second.write({"step": 3})
     second.close()
-    assert read_json_lines(tmp_path / "m.jsonl") == [{"step": 1}, {"step": 3}]
+    assert (tmp_path / "m.jsonl").read_text() == '{"step": 1}\n{"step": 3}\n'
 
 
-@pytest.mark.parametrize("content", [None, b'{"step": 1}\n'])
-def test_a_log_that_lost_what_was_known_good_is_refused(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "m.jsonl"
+@pytest.mark.parametrize("content", [None, b"", b'{"step":', b'{"step": 7}\n{"step": 2}\n', b"\xff" * 40])
+@pytest.mark.parametrize("when", ["before it is opened", "while it is open"])
+def test_a_damaged_log_is_named_and_written_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes | None, when: str
+) -> None:
+    path, good = tmp_path / "m.jsonl", b'{"step": 1}\n{"step": 2}\n'
+    path.write_bytes(good)
+    opened = JsonLines(path, good) if when == "while it is open" else None
+    path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(SuiteError, match=r"m\.jsonl: .*24") as caught:
-        JsonLines(path, keep=24)
-    assert caught.value.exit_code == 1
-    assert (path.read_bytes() if path.exists() else None) == content
+    log = opened or JsonLines(path, good)
+    assert opened or path.read_bytes() == good
+    assert log.records() == [{"step": 1}, {"step": 2}]
+    log.seal()
+    assert path.read_bytes() == good
+    assert f"{path}: is damaged or was changed from outside" in caplog.text
+
+
+SPECIAL: dict[str, Callable[[Path], None]] = {
+    "a pipe": os.mkfifo,
+    "a folder": os.mkdir,
+    "a symbolic link": lambda path: path.symlink_to(path.with_name("target")),
+    "a device": lambda path: os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_only_a_regular_file_is_written_over(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    (tmp_path / "target").write_text("old")
+    try:
+        SPECIAL[kind](path)
+    except PermissionError:
+        pytest.skip("only root makes devices")
+    before = path.lstat()
+    for write in (lambda: write_text(path, "new"), lambda: JsonLines(path)):
+        with pytest.raises(UserError, match=f"is {kind}, and only a regular file is written over; remove it"):
+            write()
+    assert path.lstat() == before
+    assert (tmp_path / "target").read_text() == "old"
+    assert names(tmp_path) == ["a", "target"]

@@ -78,6 +78,15 @@ def test_a_life_and_a_death(tmp_path: Path) -> None:
     assert times == sorted(times)
 
 
+def test_the_heartbeat_of_one_attempt_says_nothing_about_another(tmp_path: Path) -> None:
+    lines = [{"attempt": number, "event": "start", "step": 3 * number, "time": 0.0} for number in (1, 2)]
+    (tmp_path / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "heartbeat").write_text("2 7 9 0.0\n")
+    begun(tmp_path, 3).close()
+    lost = [(record["attempt"], record["step"]) for record in read(tmp_path) if record["event"] == "lost"]
+    assert lost == [(1, 3), (2, 7)]
+
+
 def test_a_death_before_the_first_step(tmp_path: Path) -> None:
     first = begun(tmp_path, 0)
     first.beat(4, 9)

@@ -12,6 +12,7 @@ import pytest
 from slurm_plans import PLACE, cells, profile_of
 
 from experiments.config.sweep import Cell
+from experiments.errors import UserError
 from slurm.plan import ArrayPlan, plan, script
 from slurm.profile import Profile
 
@@ -156,3 +157,23 @@ def test_gpu_hours_are_gpus_times_limit_times_jobs(tmp_path: Path) -> None:
 def test_an_array_holds_its_throttle(tmp_path: Path) -> None:
     (array,) = planned(cells(tmp_path, 5), profile_of(tmp_path, max_running=2))
     assert "#SBATCH --array=0-4%2" in script(array, PLACE)
+
+
+@pytest.mark.parametrize(
+    ("hours", "seconds", "key"), [(0.01, 120, "resources.hours"), (None, 3600, "hours of the profile")]
+)
+def test_a_job_no_longer_than_its_warning_is_refused(
+    tmp_path: Path, hours: float | None, seconds: int, key: str
+) -> None:
+    """The scheduler would warn it at its start."""
+    runs = cells(tmp_path, 1, *([f"resources.hours={hours}"] if hours else []))
+    with pytest.raises(UserError, match="a job would be told to end as it begins") as caught:
+        planned(runs, profile_of(tmp_path, hours=1.0, signal_seconds=seconds))
+    assert caught.value.where == key
+    planned(runs, profile_of(tmp_path, hours=1.0, signal_seconds=59))
+
+
+@pytest.mark.parametrize("key", ["hours", "mem_per_rank_gb", "nodes", "ranks_per_node"])
+def test_amounts_are_bounded(tmp_path: Path, key: str) -> None:
+    with pytest.raises(UserError, match=rf"{key}.*(out of range|too large)"):
+        profile_of(tmp_path, **{key: 10**9 if key in ("nodes", "ranks_per_node") else 1e30})

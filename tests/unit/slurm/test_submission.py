@@ -47,7 +47,9 @@ def leftovers(runs: Path) -> list[str]:
 
 def finish(runs: Path, cell: Cell) -> None:
     (runs / "table" / cell.path).mkdir(parents=True, exist_ok=True)
-    write_json(runs / "table" / cell.path / "result.json", {"status": "done"})
+    done = {"status": "done", "identity": cell.identity, "seed": cell.seed, "accuracy": 0.5, "accuracy_on": "test"}
+    done |= {"sparsity": 0.5, "prunable_weights": 2, "nonzero": 1}
+    write_json(runs / "table" / cell.path / "result.json", done)
 
 
 def test_what_is_submitted_is_on_record(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

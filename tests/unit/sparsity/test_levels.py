@@ -12,7 +12,9 @@ from torch import nn
 import sparsity
 from ham import HAM
 from sparsity import registry
+from sparsity.engine.levels import Levels
 from sparsity.masking.schedules import pruning_densities
+from sparsity.topology import Plan
 
 SGD = torch.optim.SGD
 
@@ -363,3 +365,16 @@ def test_training_costs_what_each_level_costs():
     toy.step(*[0.0] * 8)
     toy.sparse.finalize()
     assert toy.sparse.cost.fraction({"weight": 1}) == pytest.approx(1.75 / 3)
+
+
+@pytest.mark.parametrize(("share", "steps", "step"), [(0.3, 5, 2), (0.25, 6, 2), (0.1, 4, 1), (0.9, 7, 6)])
+def test_a_rewind_goes_back_to_the_nearest_step(share: float, steps: int, step: int):
+    """1.5 steps are 2 (to even), 1.5, 0.4 and 6.3; at least one."""
+    model = nn.Linear(1, 1, bias=False)
+    levels = Levels(Plan(2, share), steps, model)
+    for done in range(1, steps + 1):
+        with torch.no_grad():
+            model.weight.fill_(done)
+        levels.remember(done)
+    levels.rewind()
+    assert model.weight.item() == step

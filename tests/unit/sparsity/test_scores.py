@@ -382,3 +382,62 @@ def test_a_copy_may_be_folded_without_harm_to_the_network():
     assert all(torch.equal(theta, before[name]) for name, theta in held.weights())
     held.fold()
     assert all(torch.equal(theta, before[name]) for name, theta in held.weights())
+
+
+def normalised() -> nn.Sequential:
+    """A network whose batch statistics are far from those that it has learnt to use in evaluation."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    model[1].running_mean.fill_(1.0)  # pyright: ignore
+    model[1].running_var.copy_(torch.arange(1.0, 9.0) ** 3)  # pyright: ignore
+    return model
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_scores_are_those_of_training_mode(name: str, training: bool):
+    """Whatever mode the network is handed over in; the mode and the statistics stay as they are."""
+    images, labels = torch.randn(24, 4), torch.arange(24) % 3
+    given = probe(images, labels, nn.functional.cross_entropy, size=12, num_classes=3)
+
+    def masks(network: nn.Module) -> dict[str, Tensor]:
+        parts = list(zip(images[:12].split(12), labels[:12].split(12), strict=True))
+        if name == "snip":
+            found = scores.snip(network, given.loss, parts)
+        else:
+            found = scores.grasp(network, given.loss, lambda: parts, 200.0)
+        return scores_kept(found, 0.5)
+
+    options = {"per_class": None, "batches": 1} if name == "grasp" else {}
+    model = normalised().train(training)
+    before = model[1].running_mean.clone()  # pyright: ignore
+    chosen = attach(name, model, 0.5, given, **options).masks
+    trained, evaluated = masks(normalised().train()), masks(normalised().eval())
+    assert all(torch.equal(chosen[layer], trained[layer]) for layer in chosen)
+    assert any(not torch.equal(chosen[layer], evaluated[layer]) for layer in chosen)
+    assert model.training is training
+    assert torch.equal(model[1].running_mean, before)  # pyright: ignore
+
+
+def scores_kept(found: scores.Scores, sparsity_: float) -> dict[str, Tensor]:
+    """The highest scores of all layers together."""
+    flat = torch.cat([score.flatten() for score in found.values()])
+    threshold = flat.sort(descending=True).values[round((1 - sparsity_) * len(flat)) - 1]
+    return {name: score >= threshold for name, score in found.items()}
+
+
+def test_grasp_weighs_parts_by_their_images():
+    """Parts of five, two and one image are one batch of eight."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    images, labels = torch.randn(8, 3).double(), torch.arange(8) % 2
+
+    def parts(*sizes: int) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(images.split(list(sizes)), labels.split(list(sizes)), strict=True))
+
+    found = [
+        scores.grasp(network, nn.functional.cross_entropy, lambda sizes=sizes: parts(*sizes), 2.0)
+        for sizes in ((8,), (5, 2, 1))
+    ]
+    for name in found[0]:
+        torch.testing.assert_close(found[1][name], found[0][name])

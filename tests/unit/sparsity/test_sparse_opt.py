@@ -119,7 +119,7 @@ def test_a_product_is_scaled_through_its_factors(representation: str):
         model = network()
         rep = sparsity.represent(model, representation)
         optimizer = torch.optim.SGD(rep.param_groups(), lr=0.0)
-        sparse = attached(model, optimizer, sparse_opt=average, steps_per_epoch=9)
+        sparse = attached(model, optimizer, sparse_opt=average, steps_per_epoch=5)
         model(torch.tensor([[1.0, 2, 3, 4]])).sum().backward()
         sparse.step()
         factors = rep.slots["0.weight"].factors

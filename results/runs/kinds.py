@@ -1,0 +1,94 @@
+"""The files of a sweep: what its manifest and the records of its submissions can hold."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import PurePath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def one_line(text: str) -> str:
+    """Return a text in one line, without characters that steer a terminal or turn the direction of writing."""
+    kept = (" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in text)
+    return " ".join("".join(char for char in kept if unicodedata.bidirectional(char) not in _TURNING).split())
+
+
+_TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+
+
+def _inside(path: str) -> str:
+    if PurePath(path).is_absolute() or ".." in PurePath(path).parts or not path:
+        raise ValueError(f"{path!r} is not a folder inside the sweep's")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+Scalar = bool | int | float | str | None
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class ManifestCell(_Record):
+    """One run's place in the table."""
+
+    row: str
+    column: dict[str, Scalar] = {}
+    seed: Annotated[int, Field(ge=0)]
+    identity: str = ""
+    path: Inside
+
+
+class Manifest(_Record):
+    """The content of ``sweep.json``."""
+
+    name: str | None = None
+    title: str | None = None
+    column_keys: list[str] = []
+    baselines: dict[str, str] = {}
+    tuning_cells: Annotated[int, Field(ge=1)] | None = None
+    notes: str | None = None
+    cells: list[ManifestCell]
+
+
+class EpochLine(_Record):
+    """What a curve takes of an epoch's line in ``metrics.jsonl``."""
+
+    epoch: Annotated[int, Field(ge=1, le=10**7)]
+    validation_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class SubmittedArray(_Record):
+    """One job array of a submission: its name, its number once it is known, and the runs of each task."""
+
+    name: str
+    job: str | int | None = None
+    tasks: list[list[Inside]]
+
+
+class KeptRun(_Record):
+    """One run of a submission, with its specification as ``spec.yaml`` has it."""
+
+    row: str
+    column: dict[str, Scalar]
+    identity: str
+    path: Inside
+    spec: dict[str, Any]
+
+
+class KeptRuns(_Record):
+    """The content of ``submissions/<id>/runs.json``: runs, and the folders of the user's own modules."""
+
+    folders: list[str]
+    runs: list[KeptRun]
+
+
+class Submission(_Record):
+    """The content of ``submissions/<id>.json``."""
+
+    id: Inside
+    time: Annotated[float, Field(ge=0)]
+    arrays: list[SubmittedArray]
