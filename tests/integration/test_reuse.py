@@ -19,6 +19,7 @@ from test_plugins import METHOD
 from experiments.config.identity import folder_suffix, identity_with_data
 from experiments.errors import RunFailure, UserError
 from experiments.rundir import environment
+from experiments.rundir.result import seal
 from results.table.formats import render
 
 ROWS: dict[str, Any] = {"A": {}, "B": {"optimizer.lr": 0.05}}
@@ -112,7 +113,7 @@ def test_a_folder_with_another_run_of_the_same_name_is_refused(ham: Ham, tmp_pat
             if path.exists():
                 kept = json.loads(path.read_text())
                 kept["identity"] = identity_with_data(other)[:8] + kept["identity"][8:]
-                path.write_text(json.dumps(kept))
+                path.write_text(json.dumps(seal(kept, clash) if path.name == "result.json" else kept))
         if not finished:
             (clash / "result.json").unlink()
         before = contents(clash)
