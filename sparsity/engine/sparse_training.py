@@ -226,17 +226,24 @@ class SparseTraining(Course):
     def finalize(self) -> dict[str, int]:
         """End training: a last pruning if the method has one, then plain weights with explicit zeros.
 
-        The network is plain afterwards whatever happens. A second call returns the same numbers.
+        The network is plain afterwards whatever happens, except where another training is due: nothing changes then. A
+        second call returns the same numbers.
 
         Returns:
             Number of non-zero weights per layer, which tables report.
 
         Raises:
             TrainingError: if the number of active weights is not the one that the method states, as after too few
-                steps.
+                steps, or if another training of several is due.
         """
         if self._final is not None:
             return dict(self._final)
+        if self.level_ended:
+            raise TrainingError(
+                f"{self.level + 1} of {self.levels.count} trainings are done: call next_level() and go on with the "
+                f"next one, of {self.levels.steps} steps. Nothing is lost: the network is as it was before this call, "
+                "and sparsity.plain_copy returns it with plain weights"
+            )
         early = ""
         if self._step < self.total_steps:
             of_levels = f", {self.level + 1} of {self.levels.count} trainings" if self.levels.count > 1 else ""
