@@ -28,7 +28,7 @@ help:
 	@echo "make test-cpus    numeric tests with the instructions of other processors and with two threads (some minutes)"
 	@echo "make test-orders  tests in random orders; make test-alone: each file in a process of its own (some minutes)"
 	@echo "make test-slurm   tests on a Slurm cluster that they start on this machine (some minutes)"
-	@echo "make test-integrations  HAM in the loops of timm, transformers and Lightning, which it installs (some minutes)"
+	@echo "make test-integrations  loops of timm, transformers, Lightning and accelerate, which it installs (some minutes)"
 	@echo "make mutants      wrong implementations of each method, which the tests must notice (some minutes)"
 	@echo "make slurm-up     such a cluster to try things on; make slurm-down ends it"
 	@echo "make lint         ruff, pyright, and which way imports run"

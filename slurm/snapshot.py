@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
+import secrets
 import shutil
 import sys
 import sysconfig
@@ -73,7 +73,7 @@ def take(runs_root: Path, files: dict[str, Path]) -> Path:
     target = runs_root.resolve() / FOLDER / name_of(files)
     if target.exists():
         return target
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         for name, path in files.items():
             copy = draft / name

@@ -11,6 +11,7 @@ scores and schedules for other topologies in `sparsity.masking`, and the test of
 """
 
 from .attach import attach, plain_copy, prepare, represent
+from .engine.sparse_optimizer import SparseOptimizer
 from .engine.sparse_training import SparseTraining
 from .masking import distributions
 from .masks import MaskSet
@@ -29,6 +30,7 @@ __all__ = [
     "Plan",
     "Probe",
     "Representation",
+    "SparseOptimizer",
     "SparseTraining",
     "Topology",
     "TrainingError",

@@ -99,4 +99,4 @@ def _pack(mask: Tensor) -> Tensor:
 
 def _unpack(bits: Tensor, shape: list[int]) -> Tensor:
     size = torch.Size(shape)
-    return (bits.unsqueeze(1) & _BITS).ne(0).flatten()[: size.numel()].view(size)
+    return (bits.cpu().unsqueeze(1) & _BITS).ne(0).flatten()[: size.numel()].view(size)

@@ -44,6 +44,9 @@ def single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:
     from experiments.run.check import check_all
 
     spec = resolve(loaded)
+    lacks_file = spec.model.weights is not None and not Path(spec.model.weights).exists()
+    if lacks_file and (known := reuse.begun(spec, out)) is not None:
+        return spec, *known
     check_all([(loaded.config, spec)])
     hashed = identity_with_data(spec)
     name = run_name(spec.label or loaded.path.stem, hashed, spec.seed)

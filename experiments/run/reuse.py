@@ -68,6 +68,19 @@ def identity_in(folder: Path) -> tuple[str, int] | None:
     return None
 
 
+def begun(spec: Spec, parent: Path) -> tuple[str, Path] | None:
+    """Find the run of a specification by its `spec.yaml`, where its file of initial weights is no longer there to hash.
+
+    Returns:
+        Its identity and its folder, or None.
+    """
+    for path in sorted(parent.glob(f"*-s{spec.seed}/{names.SPEC}")):
+        held = identity_in(path.parent)
+        if held is not None and next(_differences(spec, path.parent), None) is None:
+            return held[0], path.parent
+    return None
+
+
 def pending(sweep: Sweep, folder: Path) -> list[Cell]:
     """Return the runs of a sweep without a result, each once, in table order.
 
@@ -106,11 +119,16 @@ def _known(name: str, hashed: str, seed: int, folder: Path, there: list[str]) ->
 
 def _difference(spec: Spec, folder: Path) -> str:
     """Name the first key in which the run of a folder differs from a specification."""
+    for key, one, other in _differences(spec, folder):
+        return f"whose {key} is {one!r} where this one has {other!r}"
+    return "which differs in the content of its data, of model.weights or of the modules of imports"
+
+
+def _differences(spec: Spec, folder: Path) -> Iterator[tuple[str, Any, Any]]:
     there = read_mapping(folder / names.SPEC) if (folder / names.SPEC).is_file() else {}
     for key, one, other in _differing(there, spec.model_dump()):
         if key == "seed" or names.identifies(key):
-            return f"whose {key} is {one!r} where this one has {other!r}"
-    return "which differs in the content of its data, of model.weights or of the modules of imports"
+            yield key, one, other
 
 
 def _differing(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -44,9 +44,11 @@ def atomic(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[IO[
             os.fsync(file.fileno())
         check()
         os.replace(draft, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             draft.unlink()
+        if isinstance(error, OSError) and error.filename == str(draft):
+            error.filename = str(path)  # messages name what the user knows
         raise
     _sync_folder(path.parent)
 

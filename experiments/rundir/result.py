@@ -93,7 +93,7 @@ def check(result: Mapping[str, Any], *, identity: str | None = None, seed: int |
 
     Args:
         result: The content of ``result.json``.
-        identity: The run's, or None if it is not known.
+        identity: The run's, or as much of its beginning as is known, or None.
         seed: The run's, or None if it is not known.
 
     Raises:
@@ -102,7 +102,7 @@ def check(result: Mapping[str, Any], *, identity: str | None = None, seed: int |
     if result.get("status") != "done":
         raise Unreadable(f"has status {result.get('status')!r} instead of 'done'")
     stated = typed(Result, result)
-    if identity and stated.identity != identity:
+    if identity and not stated.identity.startswith(identity):
         raise Unreadable(f"belongs to another configuration ({stated.identity} instead of {identity})")
     if seed is not None and stated.seed != seed:
         raise Unreadable(f"belongs to seed {stated.seed}, and this is the folder of seed {seed}")

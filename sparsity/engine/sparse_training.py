@@ -69,9 +69,11 @@ class SparseTraining(Course):
             roles=topology.roles if self.sparsity > 0 else (),
         )
         before = starts.pattern(representation)
+        self._weights_before: starts.WeightsBefore | None = starts.WeightsBefore(representation, optimizer, before)
         initial = topology.initial_masks(self)
         if initial is not None and self.sparsity > 0:
             self.set_masks(initial, "initial")
+        self._weights_before.pruned_by(self.masks)
         self.probe = None
         starts.tell(self, before)
         representation.attached = True
@@ -124,6 +126,8 @@ class SparseTraining(Course):
             moves = not finite or self.topology.after_backward(self)
         if moves:
             self._move_weights(finite, scaler, passes)
+        else:  # else a scheduler would warn of an optimizer's step that was forgotten
+            self.optimizer._opt_called = True  # pyright: ignore[reportAttributeAccessIssue]
         if scaler is not None:
             scaler.update()
         self._step += 1
@@ -172,6 +176,7 @@ class SparseTraining(Course):
         if self.level_ended:
             raise TrainingError(f"level {self.level} has ended: call next_level() before the next step")
         self._promises.before_step(self._step)
+        self._weights_before = None
 
     def _move_weights(self, finite: bool, scaler: torch.amp.GradScaler | None, passes: Passes | None) -> None:
         """Do the optimizer's step, with masked gradients; a loss scaler leaves it out if they are not finite."""
@@ -221,17 +226,24 @@ class SparseTraining(Course):
     def finalize(self) -> dict[str, int]:
         """End training: a last pruning if the method has one, then plain weights with explicit zeros.
 
-        The network is plain afterwards whatever happens. A second call returns the same numbers.
+        The network is plain afterwards whatever happens, except where another training is due: nothing changes then. A
+        second call returns the same numbers.
 
         Returns:
             Number of non-zero weights per layer, which tables report.
 
         Raises:
             TrainingError: if the number of active weights is not the one that the method states, as after too few
-                steps.
+                steps, or if another training of several is due.
         """
         if self._final is not None:
             return dict(self._final)
+        if self.level_ended:
+            raise TrainingError(
+                f"{self.level + 1} of {self.levels.count} trainings are done: call next_level() and go on with the "
+                f"next one, of {self.levels.steps} steps. Nothing is lost: the network is as it was before this call, "
+                "and sparsity.plain_copy returns it with plain weights"
+            )
         early = ""
         if self._step < self.total_steps:
             of_levels = f", {self.level + 1} of {self.levels.count} trainings" if self.levels.count > 1 else ""
@@ -273,15 +285,20 @@ class SparseTraining(Course):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned; load the model and the optimizer first.
+        """Restore what `state_dict` returned; load the model and the optimizer first, both after `attach`.
+
+        If the network was loaded before `attach`, whose first masks pruned it, its weights are put back.
 
         Raises:
             ValueError: if the masks belong to other layers.
+            TrainingError: if the optimizer was loaded before `attach`, too.
         """
-        device = next(iter(self.masks.values())).device
+        device = self.weight(next(iter(self.masks))).device  # the network may have been moved since `attach`
         masks = MaskSet.from_state_dict(state["masks"], device)
         if {n: tuple(m.shape) for n, m in masks.items()} != dict(self.shapes):
             raise ValueError("the masks in this state belong to another network")
+        if self._weights_before is not None:
+            self._weights_before.restore(self.optimizer, masks)
         self._step = state["step"]
         self._adopt(masks)
         self.topology.load_state_dict(on_device(state["topology"], device))

@@ -1,12 +1,16 @@
-"""What is said once, when a method is attached: what it does not prune, and weights that were sparse before."""
+"""What `attach` finds: what a method does not prune, and weights that are sparse already, perhaps a checkpoint's."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
+from sparsity.masks import MaskSet
+from sparsity.options import TrainingError
 from sparsity.representation import Representation
 
 from .course import Course
@@ -35,6 +39,61 @@ def pattern(representation: Representation) -> dict[str, Tensor]:
     return found if zeros > SPARSE * size else {}
 
 
+class WeightsBefore:
+    """Puts back what the first masks pruned, if it turns out that the network had been loaded before `attach`.
+
+    Frameworks differ in the order in which they load a checkpoint: Lightning loads the network, then asks for an
+    optimizer, then loads the optimizer and with it the masks. Until the first step, the weights that were sparse at
+    `attach` are kept as they were.
+
+    Args:
+        representation: The network, before the first masks are set.
+        optimizer: Its optimizer.
+        names: Names of the weights to keep, those that are sparse already.
+    """
+
+    def __init__(self, representation: Representation, optimizer: Optimizer, names: Collection[str]):
+        self._slots = {name: representation.slots[name] for name in names}
+        self._factors = {name: [f.detach().clone() for f in slot.factors] for name, slot in self._slots.items()}
+        self._moments = _tensors(optimizer) if names else []
+        self._first: MaskSet | None = None
+        self._written: dict[str, list[int]] = {}
+
+    def pruned_by(self, masks: MaskSet) -> None:
+        """Remember the network as the first masks left it; what is written later is not touched."""
+        self._first, self._written = masks, self._versions()
+
+    @torch.no_grad()
+    def restore(self, optimizer: Optimizer, masks: MaskSet) -> None:
+        """Put back weights that the first masks pruned and the loaded ones do not, where nothing was written since.
+
+        Raises:
+            TrainingError: if the first masks have cleared moments of these weights, and no others were loaded.
+        """
+        assert self._first is not None
+        versions = self._versions()
+        for name, factors in self._factors.items():
+            lost = masks[name] & ~self._first[name].to(masks[name].device)
+            if versions[name] != self._written[name] or not lost.any():
+                continue
+            if {id(tensor) for tensor in self._moments} & {id(tensor) for tensor in _tensors(optimizer)}:
+                raise TrainingError(
+                    "the optimizer was loaded before attach(), whose first masks have cleared moments: load it after "
+                    "attach(), and the masks after that"
+                )
+            for factor, kept in zip(self._slots[name].factors, factors, strict=True):
+                if factor.shape == lost.shape:
+                    factor[lost] = kept.to(factor.device)[lost]
+        self._written = self._versions()
+
+    def _versions(self) -> dict[str, list[int]]:
+        return {name: [factor._version for factor in slot.factors] for name, slot in self._slots.items()}
+
+
+def _tensors(optimizer: Optimizer) -> list[Tensor]:
+    return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+
+
 def tell(training: Course, before: dict[str, Tensor]) -> None:
     """Log what a user might not expect of the training that begins.
 
@@ -59,7 +118,7 @@ def tell(training: Course, before: dict[str, Tensor]) -> None:
             log.warning(
                 "the weights are sparse already (%.1f %% zeros): under the masks of %s %.1f %% of the others remain, "
                 "and %.1f %% of the zeros are active; to resume a training, attach first and load the network, the "
-                "optimizer and the masks afterwards",
+                "optimizer and the masks afterwards (a network that was loaded before comes back with its masks)",
                 *(100 * (1 - held / size), training.topology.name, 100 * kept / held, 100 * woken / (size - held)),
             )
     if training.levels.count > 1:

@@ -20,8 +20,10 @@ IN_CI = {f"make {target}" for target in re.findall(r"make ([a-z-]+)", (ROOT / ".
 SCRIPTS = sorted((ROOT / "tests/integration/scripts").glob("*_loop.py"))
 
 
-def core(script):
-    return script.read_text().split("# --- shown in docs/optimizer.md\n")[1].split("# --- end\n")[0].rstrip() + "\n"
+def shown(script):
+    """The page that shows the core of a script, and the core."""
+    _, page, core = re.split(r"^# --- shown in (\S+)\n", script.read_text(), flags=re.MULTILINE)
+    return ROOT / page, core.split("# --- end\n")[0].rstrip() + "\n"
 
 
 def blocks(page, language):
@@ -79,8 +81,9 @@ def test_command_is_understood(command, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
-def test_the_page_on_the_optimizer_shows_the_scripts_that_are_run(script):
-    assert core(script) in blocks(ROOT / "docs/optimizer.md", "python")
+def test_pages_show_the_scripts_that_are_run(script):
+    page, core = shown(script)
+    assert core in blocks(page, "python")
 
 
 def runnable():
@@ -90,7 +93,7 @@ def runnable():
             continue
         for code in blocks(page, "python"):
             marks = [pytest.mark.integrations] if "import schedulefree" in code else []
-            if code not in map(core, SCRIPTS):
+            if (page, code) not in map(shown, SCRIPTS):
                 yield pytest.param(page.name, code, marks=marks)
 
 
@@ -109,9 +112,10 @@ def test_python_blocks_run(page, code, monkeypatch, tmp_path):
     assert not torch.equal(before, scope["model"](loader[0][0]))
 
 
-def test_messages_that_the_page_explains_are_those_of_the_code():
-    source = "".join(path.read_text() for path in (ROOT / "ham").glob("*.py"))
-    table = (ROOT / "docs/optimizer.md").read_text().split("## What goes wrong")[1]
+@pytest.mark.parametrize(("page", "package"), [("optimizer.md", "ham"), ("sparse_loops.md", "sparsity")])
+def test_messages_that_a_page_explains_are_those_of_the_code(page, package):
+    source = "".join(path.read_text() for path in (ROOT / package).rglob("*.py"))
+    table = (ROOT / "docs" / page).read_text().split("## What goes wrong")[1]
     messages = re.findall(r"^\| `(.*?)` \|", table, flags=re.MULTILINE)
     assert len(messages) > 5
     assert [message for message in messages if message not in source] == []

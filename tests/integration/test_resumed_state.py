@@ -44,7 +44,7 @@ def test_initial_weights_have_a_stream_of_their_own(tmp_path: Path) -> None:
     torch.manual_seed(derived_seed(5, "init"))
     expected = networks.MODELS["mlp_bn"](num_classes=10, in_channels=1, image_size=28)
     before = torch.get_rng_state()
-    built = build_model(spec, data)
+    built, _ = build_model(spec, data)
     assert torch.equal(torch.get_rng_state(), before)
     for name, tensor in expected.state_dict().items():
         assert torch.equal(built.state_dict()[name], tensor), name

@@ -19,6 +19,7 @@ from test_plugins import METHOD
 from experiments.config.identity import folder_suffix, identity_with_data
 from experiments.errors import RunFailure, UserError
 from experiments.rundir import environment
+from experiments.rundir.result import seal
 from results.table.formats import render
 
 ROWS: dict[str, Any] = {"A": {}, "B": {"optimizer.lr": 0.05}}
@@ -112,7 +113,7 @@ def test_a_folder_with_another_run_of_the_same_name_is_refused(ham: Ham, tmp_pat
             if path.exists():
                 kept = json.loads(path.read_text())
                 kept["identity"] = identity_with_data(other)[:8] + kept["identity"][8:]
-                path.write_text(json.dumps(kept))
+                path.write_text(json.dumps(seal(kept, clash) if path.name == "result.json" else kept))
         if not finished:
             (clash / "result.json").unlink()
         before = contents(clash)
@@ -188,6 +189,23 @@ def test_the_file_of_initial_weights_is_needed_once(tmp_path: Path, start: Path)
     assert resumptions(tmp_path / "run") == [8]
     assert done["initial_weights"] == whole["initial_weights"]
     assert result(tmp_path / "run") == result(tmp_path / "whole")
+
+
+def test_the_same_command_goes_on_without_the_file(ham: Ham, tmp_path: Path, start: Path) -> None:
+    config = write_config(tmp_path / "t.yaml", model__weights=str(start))
+    whole = ham("run", config, "--out", tmp_path / "whole")
+    from experiments.config.resolve import load, resolve
+
+    spec = resolve(load(str(config)))
+    (done,) = (tmp_path / "whole").iterdir()
+    train_until(spec, tmp_path / "runs" / done.name, 8)
+    start.unlink()
+    called = ham("run", config, "--out", tmp_path / "runs")
+    assert (called.code, called.err) == (0, "")
+    assert called.out.replace("/runs/", "/whole/") == whole.out
+    assert resumptions(tmp_path / "runs" / done.name) == [8]
+    called = ham("run", config, "optimizer.lr=0.05", "--out", tmp_path / "runs")
+    one_message(called, 2, "model.weights", "No such file")
 
 
 def test_another_file_under_its_name_is_noticed(tmp_path: Path, start: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_scheduler_that_is_away_for_long(cluster: Cluster, tmp_path: Path) -> 
     # other hosts' processes are what a login node sees
     for run in planned(sweep):
         path = run / "attempts" / "0001.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "host": "elsewhere"}))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "home": None}))
     cluster.control("stop-ctld")
     text = say(cluster, tmp_path, "status", "runs/table")
     assert text.count("The scheduler could not be asked (") == 1

@@ -1,4 +1,4 @@
-"""What the four training scripts share: real images, a network, and what is left in the folder."""
+"""What the training scripts share: real images, a network, and what is left in the folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from experiments.data import fashion_mnist
 
@@ -23,6 +23,19 @@ def held_out(count: int = 1000) -> TensorDataset:
     return _tensors(arrays.test_images, arrays.test_labels, count)
 
 
+class Pictures(Dataset):
+    """The images as a Trainer wants them."""
+
+    def __init__(self):
+        self.pictures, self.labels = images().tensors
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"pixel_values": self.pictures[index], "labels": self.labels[index]}
+
+
 def network() -> nn.Module:
     """A small convolutional network, the same in every process."""
     torch.manual_seed(0)
@@ -37,15 +50,17 @@ def network() -> nn.Module:
 
 
 @torch.no_grad()
-def finish(folder: Path, model: nn.Module, optimizer_state: dict, **others: nn.Module) -> None:
-    """Print the test accuracy in % and leave the state of models and optimizer as ``end.pt``."""
+def finish(
+    folder: Path, model: nn.Module, optimizer_state: dict, more: dict | None = None, **others: nn.Module
+) -> None:
+    """Print the test accuracy in % and leave the state of models, optimizer and more as ``end.pt``."""
     model.eval()
     pictures, labels = held_out().tensors
     answers = model(pictures)
     logits: Tensor = getattr(answers, "logits", answers)
     print(f"accuracy {100 * (logits.argmax(1) == labels).double().mean():.2f}")
     states = {name: each.state_dict() for name, each in {"model": model, **others}.items()}
-    torch.save({**states, "optimizer": optimizer_state}, folder / "end.pt")
+    torch.save({**states, "optimizer": optimizer_state, **(more or {})}, folder / "end.pt")
 
 
 def _tensors(pictures: object, labels: object, count: int) -> TensorDataset:

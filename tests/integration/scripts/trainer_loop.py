@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from common import finish, images
+from common import Pictures, finish
 from transformers import ResNetConfig, ResNetForImageClassification, set_seed
 
 # isort: split
@@ -37,20 +37,6 @@ def train(model: PreTrainedModel, data: torch.utils.data.Dataset, folder: Path) 
 
 
 # --- end
-
-
-class Pictures(torch.utils.data.Dataset):
-    """The images as a Trainer wants them."""
-
-    def __init__(self):
-        self.pictures, self.labels = images().tensors
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"pixel_values": self.pictures[index], "labels": self.labels[index]}
-
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

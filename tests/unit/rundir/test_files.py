@@ -44,8 +44,9 @@ def test_the_umask_decides_who_may_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as caught:
         write_text(tmp_path / "gone/a", "x")
+    assert caught.value.filename == str(tmp_path / "gone/a")
     assert names(tmp_path) == []
 
 

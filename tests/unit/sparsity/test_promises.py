@@ -88,10 +88,27 @@ def test_an_early_end_is_said_and_leaves_a_plain_network(
     assert all(isinstance(p, nn.Parameter) for p in run.network.parameters())
 
 
-def test_trainings_that_are_left_are_counted(caplog: pytest.LogCaptureFixture):
-    sparse = attached(mlp(), "imp", total_steps=4)
-    train(sparse, 4)
-    with pytest.raises(sparsity.TrainingError, match=r"4 of \d+ steps, [12] of \d+ trainings"):
+def test_a_training_that_is_due_is_told_before_anything_is_lost():
+    model = mlp()
+    sparse = attached(model, "lrr", sparsity=0.5, total_steps=4)
+    count = sparse.levels.count
+    assert count > 2
+    for step in range(sparse.total_steps):
+        nn.functional.cross_entropy(model(torch.randn(8, 20)), torch.arange(8) % 5).backward()
+        sparse.step()
+        if sparse.level_ended:
+            with pytest.raises(
+                sparsity.TrainingError, match=rf"{step // 4 + 1} of {count} trainings are done: call next"
+            ):
+                sparse.finalize()
+            sparse.next_level()
+    assert sum(sparse.finalize().values()) == sparse.expected_active()
+
+
+def test_trainings_that_are_left_are_counted():
+    sparse = attached(mlp(), "lrr", sparsity=0.5, total_steps=4)
+    train(sparse, 5)
+    with pytest.raises(sparsity.TrainingError, match=r"after 5 of \d+ steps, 2 of \d+ trainings"):
         sparse.finalize()
 
 
