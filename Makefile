@@ -10,7 +10,7 @@ PYTEST = $(BIN)/python -m pytest
 SHARED = -n auto --dist worksteal
 FAST = not slow and not slurm and not integrations and not robust
 # numbers that must not depend on how a processor adds up
-NUMERIC = tests/unit/ham tests/unit/sparsity tests/property tests/integration/test_ranks.py \
+NUMERIC = tests/unit/ham tests/unit/sparsity tests/trajectories tests/property tests/integration/test_ranks.py \
   $(addprefix tests/integration/test_,sam_runs.py precision.py resume.py starts.py neutral.py levels_runs.py events.py \
   theory.py theory_bias.py)
 # three orders of the tests; `make test-orders SEEDS=7` repeats one

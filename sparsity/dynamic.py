@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .masking.budgets import LayerBudgets, random_masks
-from .masking.rounding import ceil_count, floor_count, share_out
+from .masking.rounding import ceil_count, floor_count, rounded, share_out
 from .masking.schedules import annealed_fraction, cosine_fraction, cubic
 from .masking.selection import top_k, top_k_of_all
 from .masks import MaskSet
@@ -237,11 +237,6 @@ def grow_largest(scores: Tensor, kept: Tensor, number: int, draw: Callable[[int]
         if missing > 0:  # numbers in [-1, 0) order the zeros below all other scores
             candidates = torch.where(candidates == 0, draw(missing).to(scores.dtype) - 1, candidates)
     return kept | top_k(candidates, number)
-
-
-def rounded(rule: str) -> Callable[[float], int]:
-    """Return the function that turns a fraction of a layer into a number of weights: ``floor`` or ``ceil``."""
-    return {"floor": int, "ceil": ceil_count}[rule]
 
 
 def drawn(ctx: Context, name: str) -> Callable[[int], Tensor]:

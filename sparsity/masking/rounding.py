@@ -7,6 +7,7 @@ within `TOLERANCE` of a whole number is therefore taken for it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 TOLERANCE = 1e-6
 
@@ -19,6 +20,11 @@ def floor_count(number: float) -> int:
 def ceil_count(number: float) -> int:
     """Round up, unless the whole number below is within the tolerance."""
     return math.ceil(number - TOLERANCE)
+
+
+def rounded(rule: str) -> Callable[[float], int]:
+    """Return the function that turns a fraction of a layer into a number of weights: ``floor`` or ``ceil``."""
+    return {"floor": int, "ceil": ceil_count}[rule]
 
 
 def share_out(number: int, shares: list[float], room: list[int]) -> list[int]:

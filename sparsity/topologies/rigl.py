@@ -48,13 +48,13 @@ class RiGL(MaskUpdates):
 
     Variants of later code. ``average: 8``: growth reads the mean gradient of the last 8 backward passes, that of the
     update included (calgaryml/condensed-sparsity at batch 512 and ΔT = 800, where the first update follows ΔT passes,
-    ``at_start: false``); fewer if there were fewer. ``also_step``: the weight step of that iteration is done, with
-    the old masks, and the update follows it with the gradients of that step, first after ΔT steps. Liu et al. ("Do We
-    Actually Need Dense Over-Parameterization?", ICML 2021, arXiv 2102.02887) is ``also_step: true, drop_fraction: 0.5,
-    final_drop_fraction: 0.005, rounding: ceil, end: 1.0``; their code also updates once more after the last step if
-    that is a multiple of ΔT.
-    Under Adam they clear no moments of what grows, so that a weight inherits those of dense gradients; here all moments
-    restart (290 of 5,696 mask entries after 11 updates).
+    ``at_start: false``; its sum is never cleared if that number is ΔT); fewer if there were fewer. ``also_step``: the
+    weight step of that iteration is done, with the old masks, and the update follows it with the gradients of that
+    step, first after ΔT steps. Liu et al. ("Do We Actually Need Dense Over-Parameterization?", ICML 2021, arXiv
+    2102.02887) is ``also_step: true, drop_fraction: 0.5, final_drop_fraction: 0.005, rounding: ceil, end: 1.0``; their
+    code also updates once more after the last step if that is a multiple of ΔT. Under Adam they clear no moments of
+    what grows, so that a weight inherits those of dense gradients; here all moments restart (290 of 5,696 mask entries
+    after 11 updates).
     """
 
     title = "RiGL"
