@@ -37,6 +37,7 @@ __all__ = [
     "keep_largest",
     "random_masks",
     "random_scores",
+    "rounded",
     "share_out",
     "top_k",
     "top_k_of_all",
@@ -236,6 +237,11 @@ def grow_largest(scores: Tensor, kept: Tensor, number: int, draw: Callable[[int]
         if missing > 0:  # numbers in [-1, 0) order the zeros below all other scores
             candidates = torch.where(candidates == 0, draw(missing).to(scores.dtype) - 1, candidates)
     return kept | top_k(candidates, number)
+
+
+def rounded(rule: str) -> Callable[[float], int]:
+    """Return the function that turns a fraction of a layer into a number of weights: ``floor`` or ``ceil``."""
+    return {"floor": int, "ceil": ceil_count}[rule]
 
 
 def drawn(ctx: Context, name: str) -> Callable[[int], Tensor]:

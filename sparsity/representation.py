@@ -81,6 +81,12 @@ class Representation(Stateful):
         """Compute dL/dθ from the gradients of the trained tensors; None before a backward pass."""
         return factors[0].grad
 
+    @torch.enable_grad()
+    def chain(self, factors: tuple[Tensor, ...], gradient: Tensor) -> tuple[Tensor, ...]:
+        """Compute the gradient of each trained tensor from a gradient dL/dθ, at their present values."""
+        leaves = [factor.detach().requires_grad_() for factor in factors]
+        return torch.autograd.grad(self.materialise(*leaves), leaves, gradient)
+
     def zero_pruned(self, factors: tuple[nn.Parameter, ...], pruned: Tensor) -> None:
         """Set, in place, the entries where `pruned` is True to θ = 0, where `grad` still gives their dL/dθ."""
         factors[0].masked_fill_(pruned, 0.0)

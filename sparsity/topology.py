@@ -110,6 +110,7 @@ class Context(Protocol):
         *,
         reset_all_moments: bool = False,
         restart: Mapping[str, Tensor] | None = None,
+        momentum: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Replace the masks, zero newly pruned weights and restart moments; record the event.
 
@@ -119,6 +120,8 @@ class Context(Protocol):
             reset_all_moments: Restart the moments of all parameters instead of only where the masks change.
             restart: True marks weights that are active before and after, and restart at zero with fresh moments all
                 the same, because they were pruned in between.
+            momentum: Momentum of θ by weight name, from which SGD with momentum moves newly active weights on; without
+                it, and under other optimizers, they start with fresh moments.
 
         Raises:
             ValueError: if a layer that the options leave dense would be pruned.

@@ -160,7 +160,8 @@ and a test fails if it is out of date. `ham methods NAME` prints one of its sect
 A row of a table is a topology, a representation and an optimizer; HAM wraps any optimizer (`optimizer.ham`), and SAM
 wraps that (`optimizer.sam`). Published figures are those of the sources, top-1 in per cent; none of them was computed
 here. "unconfirmed" ones are recalled from the literature, "second-hand" ones come from notes or reviews, not from the
-source itself. Epochs and layer densities are left empty where they are not stated."""
+source itself. Epochs and layer densities are left empty where they are not stated. [fidelity.md](fidelity.md) compares
+the methods with the code that their authors released, step by step."""
 
 
 def _default(value: Any) -> str:

@@ -65,6 +65,7 @@ class DataSpec(Section):
     root: Text | None
     image_size: Annotated[Annotated[int, Field(ge=1, le=10_000)] | None, _neutral(None)]
     batch_size: Positive
+    drop_last: Annotated[bool, _neutral(True)]
     validation: Annotated[int, Field(ge=0)]
     train_limit: Positive | None
     evaluate_on: Literal["test", "validation"]
@@ -75,12 +76,14 @@ class ModelSpec(Section):
     """Network: one of the suite's, ``torchvision:NAME`` or ``timm:NAME``, with arguments of that library's builder.
 
     `weights` is a file to start from instead of fresh weights; its content counts for the identity, not its place.
+    `recalibrate` counts training batches over which batch statistics are computed anew before the final evaluation.
     """
 
     name: str
     options: Annotated[dict[str, bool | int | float | str | None], _neutral({})]
     init: Annotated[Literal["default", "kaiming_fan_in", "kaiming_fan_out"], _neutral("default")]
     weights: Annotated[Text | None, _neutral(None)]
+    recalibrate: Annotated[Annotated[int, Field(ge=0, le=1_000_000)], _neutral(0)]
 
 
 class MethodSpec(Section):

@@ -54,6 +54,11 @@ class DataBundle:
         """Number of training batches per epoch."""
         return self.sampler.steps_per_epoch
 
+    @property
+    def last_batch(self) -> int:
+        """Images of the last training batch of an epoch, over all ranks."""
+        return self.sampler.last_batch
+
     def count(self, part: Literal["train", "validation", "test"]) -> int:
         """Return the number of images of a part, over all ranks."""
         return len({"train": self.train, "validation": self.validation, "test": self.test}[part])
@@ -66,7 +71,7 @@ class DataBundle:
             start: Number of batches of this epoch to skip, 0 to `steps_per_epoch`.
 
         Returns:
-            Pairs of images [batch_size / ranks, C, H, W] and labels [batch_size / ranks].
+            Pairs of images [batch_size / ranks, C, H, W] and labels [batch_size / ranks]; the last may be smaller.
 
         Raises:
             ValueError: if epoch or start is out of range.
@@ -159,6 +164,7 @@ def make_bundle(
     validation: int,
     train_limit: int | None,
     batch_size: int,
+    drop_last: bool = True,
     seed: int,
     device: str | torch.device,
     channels_last: bool,
@@ -186,7 +192,7 @@ def make_bundle(
         in_channels=arrays.channels,
         image_size=arrays.train_images.shape[-1],
         content_hash=arrays.content_hash,
-        sampler=SeekableSampler(len(train), batch_size, seed, shard),
+        sampler=SeekableSampler(len(train), batch_size, seed, shard, drop_last),
         train=part(arrays.train_images[train], arrays.train_labels[train]),
         validation=part(arrays.train_images[held], arrays.train_labels[held]),
         test=part(arrays.test_images, arrays.test_labels),
@@ -196,22 +202,29 @@ def make_bundle(
 
 
 def epoch_of(
-    labels: NDArray[np.int64], num_classes: int, *, validation: int, train_limit: int | None, batch_size: int
-) -> tuple[int, int]:
+    labels: NDArray[np.int64],
+    num_classes: int,
+    *,
+    validation: int,
+    train_limit: int | None,
+    batch_size: int,
+    drop_last: bool = True,
+) -> tuple[int, int, int]:
     """Describe an epoch of a training part; see `split` for the arguments.
 
     Returns:
-        Number of batches, and how many images of the rarest class they are sure to hold: a last batch that is not full
-        is left out.
+        Number of batches, how many images of the rarest class they are sure to hold, where a last batch that is not
+        full may be left out, and how many images the last one has.
 
     Raises:
         UserError: if the split is impossible or the batch is larger than the training part.
     """
     train, _ = split(labels, num_classes, validation, train_limit)
     check_batch(batch_size, len(train))
-    steps = SeekableSampler(len(train), batch_size, 0, WHOLE).steps_per_epoch
+    sampler = SeekableSampler(len(train), batch_size, 0, WHOLE, drop_last)
     rarest = int(np.bincount(labels[train], minlength=num_classes).min())
-    return steps, max(0, rarest - (len(train) - steps * batch_size))
+    left_out = max(0, len(train) - sampler.steps_per_epoch * batch_size)
+    return sampler.steps_per_epoch, max(0, rarest - left_out), sampler.last_batch
 
 
 def check_batch(batch_size: int, images: int) -> None:
@@ -226,12 +239,18 @@ def check_batch(batch_size: int, images: int) -> None:
         )
 
 
-def check_divisible(batch_size: int, ranks: int, micro_batches: int = 1) -> None:
-    """Check that all ranks get equally many images per step; otherwise their mean gradient is not that of the batch.
+def check_divisible(batch_size: int, last_batch: int, ranks: int, micro_batches: int = 1) -> None:
+    """Check that all ranks get equally many images per step, of the last batch of an epoch two at least.
 
     Raises:
         UserError: if they do not.
     """
+    shares = f"{ranks} ranks" + (f" × {micro_batches} micro-batches" if micro_batches > 1 else "")
+    if last_batch < batch_size and last_batch < 2 * ranks * micro_batches:
+        raise UserError(
+            f"the last batch of an epoch has {last_batch:,} images, too few for {shares} with two each, which batch "
+            "statistics need; write true, or another data.batch_size",
+            where="data.drop_last",
+        )
     if batch_size % (ranks * micro_batches):
-        shares = f"{ranks} ranks" + (f" × {micro_batches} micro-batches" if micro_batches > 1 else "")
         raise UserError(f"{batch_size:,} images a step cannot be shared evenly by {shares}", "data.batch_size")

@@ -72,7 +72,7 @@ class ImageBundle:
         self.num_classes = len(folder.classes)
         train, held = split(folder.train.labels, self.num_classes, spec.validation, spec.train_limit)
         check_batch(spec.batch_size, len(train))
-        self.sampler = SeekableSampler(len(train), spec.batch_size, placement.seed, placement.shard)
+        self.sampler = SeekableSampler(len(train), spec.batch_size, placement.seed, placement.shard, spec.drop_last)
         self._parts: dict[PartName, NDArray[np.int64]] = {
             "train": train,
             "validation": held,
@@ -105,6 +105,11 @@ class ImageBundle:
     def steps_per_epoch(self) -> int:
         """Number of training batches per epoch."""
         return self.sampler.steps_per_epoch
+
+    @property
+    def last_batch(self) -> int:
+        """Images of the last training batch of an epoch, over all ranks."""
+        return self.sampler.last_batch
 
     def count(self, part: PartName) -> int:
         """Return the number of images of a part, over all ranks."""

@@ -36,7 +36,7 @@ WHOLE = Shard()
 
 @dataclass(frozen=True)
 class SeekableSampler:
-    """A sampler of random batches of indices without replacement; the incomplete last batch of an epoch is dropped.
+    """A sampler of random batches of indices without replacement.
 
     The permutation of an epoch depends on seed and epoch alone. The sampler therefore has no state that would have to
     be saved, and can start at any position at once. Ranks share each batch.
@@ -46,12 +46,14 @@ class SeekableSampler:
         batch_size: Images per batch over all ranks, a multiple of their number.
         seed: Seed of the run.
         shard: The rank whose part of each batch `batches` yields.
+        drop_last: Whether the last batch of an epoch is left out if it is smaller than the others.
     """
 
     size: int
     batch_size: int
     seed: int
     shard: Shard = WHOLE
+    drop_last: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch_size <= self.size:
@@ -62,7 +64,13 @@ class SeekableSampler:
     @property
     def steps_per_epoch(self) -> int:
         """Number of batches per epoch."""
-        return self.size // self.batch_size
+        full, left = divmod(self.size, self.batch_size)
+        return full if self.drop_last or not left else full + 1
+
+    @property
+    def last_batch(self) -> int:
+        """Images of the last batch of an epoch, over all ranks."""
+        return min(self.batch_size, self.size - (self.steps_per_epoch - 1) * self.batch_size)
 
     def permutation(self, epoch: int) -> Tensor:
         """Return the order of an epoch (counted from 0), a permutation of all indices, int64 [size]."""
@@ -77,7 +85,7 @@ class SeekableSampler:
             start: Number of batches of this epoch to skip, 0 to `steps_per_epoch`.
 
         Returns:
-            `steps_per_epoch` - `start` tensors of indices, int64 [batch_size / ranks].
+            `steps_per_epoch` - `start` tensors of indices, int64 [batch_size / ranks]; the last may be shorter.
 
         Raises:
             ValueError: if epoch or start is out of range.
@@ -87,6 +95,6 @@ class SeekableSampler:
         if not 0 <= start <= self.steps_per_epoch:
             raise ValueError(f"start {start} is not between 0 and the {self.steps_per_epoch} batches of an epoch")
         order = self.permutation(epoch)
-        edges = range(start * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size)
-        part = self.shard.of(self.batch_size)
-        return (order[edge + part.start : edge + part.stop] for edge in edges)
+        sizes = [self.batch_size] * (self.steps_per_epoch - 1) + [self.last_batch]
+        parts = ((step * self.batch_size, self.shard.of(sizes[step])) for step in range(start, len(sizes)))
+        return (order[edge + part.start : edge + part.stop] for edge, part in parts)

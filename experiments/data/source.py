@@ -44,6 +44,11 @@ class DataSettings(Protocol):
         ...
 
     @property
+    def drop_last(self) -> bool:
+        """Whether the last batch of an epoch is left out if it is smaller than the others."""
+        ...
+
+    @property
     def validation(self) -> int:
         """Images held out of the training part, a multiple of the number of classes; 0 for none."""
         ...
@@ -66,7 +71,8 @@ class DataSettings(Protocol):
 
 def lengths(spec: DataSettings) -> dict[str, Any]:
     """Return the settings that determine the length of an epoch."""
-    return {"validation": spec.validation, "train_limit": spec.train_limit, "batch_size": spec.batch_size}
+    keys = ("validation", "train_limit", "batch_size", "drop_last")
+    return {key: getattr(spec, key) for key in keys}
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,11 @@ class Data(Protocol):
         """Number of training batches per epoch."""
         ...
 
+    @property
+    def last_batch(self) -> int:
+        """Images of the last training batch of an epoch, over all ranks."""
+        ...
+
     def count(self, part: PartName) -> int:
         """Return the number of images of a part, over all ranks."""
         ...
@@ -147,6 +158,7 @@ class Outline:
         image_size: Height and width of an image in pixels.
         steps_per_epoch: Number of training batches per epoch.
         rarest: Images of the rarest class that the batches of an epoch are sure to hold.
+        last_batch: Images of the last training batch of an epoch.
     """
 
     num_classes: int
@@ -154,6 +166,7 @@ class Outline:
     image_size: int
     steps_per_epoch: int
     rarest: int
+    last_batch: int
 
 
 class Source(Protocol):
@@ -243,6 +256,7 @@ class ArraySource:
             validation=spec.validation,
             train_limit=spec.train_limit,
             batch_size=spec.batch_size,
+            drop_last=spec.drop_last,
             seed=placement.seed,
             device=placement.device,
             channels_last=placement.channels_last,

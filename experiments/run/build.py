@@ -102,9 +102,10 @@ def build(spec: Spec, world: World = ALONE, *, resumes: bool = False) -> RunObje
     """
     runtime = spec.runtime
     device = pick_device(runtime.device, world)
-    check_divisible(spec.data.batch_size, world.size, runtime.accumulate)
+    check_divisible(spec.data.batch_size, spec.data.batch_size, world.size, runtime.accumulate)
     shard = Shard(world.rank, world.size)
     data = datasets.build(spec.data, spec.seed, device, runtime.channels_last, shard)
+    check_divisible(spec.data.batch_size, data.last_batch, world.size, runtime.accumulate)
     model, initial_weights = build_model(spec, data, from_file=not resumes)
     macs = count_macs(model, (data.in_channels, data.image_size, data.image_size))
     if runtime.sync_batch_norm:

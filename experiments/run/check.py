@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from torch import nn
 
 import sparsity
 from experiments import data as datasets
@@ -16,6 +17,7 @@ from experiments.models import weights
 from experiments.ranks.distributed import ALONE
 from sparsity import Representation, Topology
 
+from . import recalibrate
 from .build import build_network, count_macs, refusals_named
 from .probe import make_probe
 
@@ -32,11 +34,12 @@ def check(spec: Spec, data: Outline) -> None:
     Raises:
         UserError: naming the key that has to change.
     """
-    check_divisible(spec.data.batch_size, 1, spec.runtime.accumulate)
+    check_divisible(spec.data.batch_size, data.last_batch, 1, spec.runtime.accumulate)
     with torch.device("meta"):
         network = build_network(spec.model, data)
     if spec.model.weights is not None:
         weights.check(network.state_dict(), spec.model.weights)
+    _check_recalibration(spec, network, data.steps_per_epoch)
     with torch.device("meta"):
         try:
             count_macs(network, (data.in_channels, data.image_size, data.image_size))
@@ -54,6 +57,15 @@ def check(spec: Spec, data: Outline) -> None:
             options=spec.topology.options,
         )
     _check_demands(spec, topology, representation, data.steps_per_epoch)
+
+
+def _check_recalibration(spec: Spec, network: nn.Module, steps_per_epoch: int) -> None:
+    """Refuse to compute batch statistics where there are none, or over more batches than an epoch has."""
+    batches, key = spec.model.recalibrate, "model.recalibrate"
+    if batches > steps_per_epoch:
+        raise UserError(f"{batches:,} is out of range: 0 to {steps_per_epoch:,}, the batches of an epoch", where=key)
+    if batches and not recalibrate.layers(network):
+        raise UserError(f"{spec.model.name} has no batch statistics to compute anew; write 0", where=key)
 
 
 def _check_demands(spec: Spec, topology: Topology, representation: Representation, steps_per_epoch: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,15 @@ from sparsity.engine.sparse_training import SparseTraining
 from sparsity.options import TrainingError
 
 from .metrics import density_of, evaluate
+from .recalibrate import recalibrate
 from .training import Training
 
 log = logging.getLogger(__name__)
 
+STALE = (
+    "; its batch statistics are those of the network before the cut: model.recalibrate=100 computes them anew over 100 "
+    "training batches"
+)
 KEPT = 0.25  # of the accuracy beyond guessing: a last cut that leaves less is told
 
 
@@ -63,7 +69,7 @@ def finish(training: Training) -> dict[str, Any]:
     except TrainingError as error:  # a topology that holds another number of weights than it states
         raise RunFailure(str(error), where=str(folder)) from None
     training.record_events()
-    share_buffers(run.model, training.world)
+    _settle_statistics(training, run.model)
     with training.autocast():
         loss, accuracy, images = evaluate(run.model, run.data.evaluate_batches(spec.data.evaluate_on), training.world)
     averaged, average = _evaluate_average(training)
@@ -88,7 +94,13 @@ def finish(training: Training) -> dict[str, Any]:
         "events": run.sparse.event_counts,
         "empty_layers": run.sparse.emptied,
         "uncounted": run.sparse.representation.uncounted if spec.topology.sparsity > 0 else {},
-        **_lost_at_cut(accuracy, run.data.num_classes, records, training.progress.step),
+        **_lost_at_cut(
+            accuracy,
+            run.data.num_classes,
+            records,
+            training.progress.step,
+            recalibrated=spec.model.recalibrate > 0,
+        ),
         "ranks": training.world.size,
         "levels": run.sparse.levels.count,
         "epochs": training.progress.step // run.data.steps_per_epoch,
@@ -100,6 +112,16 @@ def finish(training: Training) -> dict[str, Any]:
     if training.world.is_main:
         _write(training, result, average)
     return result
+
+
+def _settle_statistics(training: Training, model: nn.Module) -> None:
+    """Give all ranks the same batch statistics: rank 0's, or those of some batches of an epoch that was not trained."""
+    run, batches = training.objects, training.spec.model.recalibrate
+    share_buffers(model, training.world)
+    if batches:
+        epoch = training.progress.step // run.data.steps_per_epoch
+        with training.autocast():
+            recalibrate(model, islice(run.data.batches(epoch), batches), training.world)
 
 
 def _write(training: Training, result: dict[str, Any], average: nn.Module | None) -> None:
@@ -122,14 +144,16 @@ def _evaluate_average(training: Training) -> tuple[dict[str, Any], nn.Module | N
     if run.average is None:
         return {}, None
     network = run.average.network(run.model, run.sparse.masks)
-    share_buffers(network, training.world)
+    _settle_statistics(training, network)
     batches = run.data.evaluate_batches(training.spec.data.evaluate_on)
     with training.autocast():
         loss, accuracy, _ = evaluate(network, batches, training.world)
     return {"average_accuracy": accuracy, "average_loss": loss}, network
 
 
-def _lost_at_cut(accuracy: float, classes: int, records: list[dict[str, Any]], last: int) -> dict[str, float]:
+def _lost_at_cut(
+    accuracy: float, classes: int, records: list[dict[str, Any]], last: int, *, recalibrated: bool
+) -> dict[str, float]:
     """Say if a cut at the last step took most of what the last epoch's network knew beyond guessing.
 
     Args:
@@ -137,6 +161,7 @@ def _lost_at_cut(accuracy: float, classes: int, records: list[dict[str, Any]], l
         classes: Number of classes.
         records: The metrics of the run.
         last: Its last step.
+        recalibrated: Whether batch statistics were computed after the cut.
     """
     cuts = [record for record in records if record["kind"] == "event" and record["step"] == last and record["changed"]]
     (*_, epoch) = (record for record in records if record["kind"] == "epoch")
@@ -146,8 +171,8 @@ def _lost_at_cut(accuracy: float, classes: int, records: list[dict[str, Any]], l
         return {}
     log.warning(
         "the cut at the last step took the network near chance: accuracy %.4f where the last epoch's network has %.4f "
-        "and guessing %.4f; its batch statistics are those of the network before the cut",
-        *(accuracy, before, guessing),
+        "and guessing %.4f%s",
+        *(accuracy, before, guessing, "" if recalibrated else STALE),
     )
     return {"accuracy_before_cut": before}
 
@@ -186,6 +211,8 @@ def _terms(spec: Spec) -> dict[str, Any]:
         terms |= {"dense_layers": options.dense, "rebudget": options.rebudget}
     if spec.topology.sparsity > 0 and hasattr(options, "allocation"):
         terms["allocation"] = options.allocation
+    if spec.model.recalibrate:
+        terms["recalibrated"] = spec.model.recalibrate
     return terms
 
 

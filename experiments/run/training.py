@@ -114,11 +114,12 @@ class Training:
             )
         passes = count()  # one per step; SAM makes a second
         epoch_ends = (self.progress.step + 1) % run.data.steps_per_epoch == 0
+        total = run.data.last_batch if epoch_ends else spec.data.batch_size
         # In order: forward and backward; the topology reads the dense gradient and may change masks; gradients of
         # pruned weights become zero; the optimizer steps, HAM's factor included; pruned weights become zero.
         try:
             run.sparse.step(
-                lambda: self._forward_backward(images, labels, first=next(passes) == 0),
+                lambda: self._forward_backward(images, labels, total, first=next(passes) == 0),
                 scaler=run.scaler,
                 metrics=self._epoch_metrics,
                 look=self._look if epoch_ends else None,
@@ -131,17 +132,24 @@ class Training:
         self._watch.after_step(self.progress.step, self.writer)
         self.record_events()
 
-    def _forward_backward(self, images: Tensor, labels: Tensor, *, first: bool) -> Tensor:
-        """Compute the loss of a step's batch and its gradients; SAM's second pass counts for no metric."""
+    def _forward_backward(self, images: Tensor, labels: Tensor, in_batch: int, *, first: bool) -> Tensor:
+        """Compute the loss of a step's batch and its gradients; SAM's second pass counts for no metric.
+
+        Ranks average their gradients, so a part counts as its share of `in_batch`, the images of all ranks: shares
+        differ where the last batch of an epoch cannot be divided evenly.
+        """
         run, spec = self.objects, self.spec
         parts, total = spec.runtime.accumulate, torch.zeros((), device=run.device)
         run.optimizer.zero_grad(set_to_none=True)
-        for part, (inputs, targets) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True), 1):
+        for part, (inputs, targets) in enumerate(
+            zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True), 1
+        ):
             with self._exchange(last=part == parts, first=first):
                 with self.autocast():
                     logits = run.forward(inputs)
                     loss = cross_entropy(logits, targets, label_smoothing=spec.loss.label_smoothing)
-                scaled = loss if parts == 1 else loss / parts
+                shares = in_batch / (len(targets) * self.world.size)
+                scaled = loss if shares == 1 else loss / shares
                 (scaled if run.scaler is None else run.scaler.scale(scaled)).backward()
             total += scaled.detach()
             if first:

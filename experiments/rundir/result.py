@@ -59,6 +59,7 @@ class Result(_Strict):
     layers: dict[str, Layer] = {}
     events: dict[str, Count] = {}
     empty_layers: list[str] = []
+    recalibrated: Count = 0
     levels: Annotated[Count, Field(ge=1)] = 1
     epochs: Count | None = None
     steps: Count | None = None

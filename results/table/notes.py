@@ -41,7 +41,7 @@ def caption(sweep: SweepResults) -> tuple[str, ...]:
         " for a training step; as fractions of the dense network's inference and of dense training of the same"
         " length. Masks simulate sparsity: no speed-up is claimed."
     )
-    parts += [*_levels(sweep), *_started(sweep)]
+    parts += [*_levels(sweep), *_started(sweep), *_recalibrated(sweep)]
     if sweep.notes:
         parts.append(" ".join(sweep.notes.split()))
     return tuple(parts)
@@ -90,6 +90,17 @@ def _allocations(sweep: SweepResults) -> str:
         return ""
     named = [f"{name}: {', '.join(rows)}" for name, rows in found.items()]
     return f" Layers' densities: {'; '.join(named)}."
+
+
+def _recalibrated(sweep: SweepResults) -> list[str]:
+    """Name the rows whose batch statistics were computed after training, since that changes their accuracy."""
+    found: dict[str, set[str]] = {}
+    for run in sweep.runs:
+        if batches := run.number("recalibrated"):
+            found.setdefault(f"{batches:,.0f}", set()).add(run.row)
+    named = [f"{', '.join(row for row in sweep.rows if row in rows)} ({n} batches)" for n, rows in found.items()]
+    text = "Batch statistics computed anew on the final network, over training batches"
+    return [f"{text}: {'; '.join(named)}."] if named else []
 
 
 def _started(sweep: SweepResults) -> list[str]:

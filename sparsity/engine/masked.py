@@ -98,6 +98,7 @@ class MaskedNetwork:
         *,
         reset_all_moments: bool = False,
         restart: Mapping[str, Tensor] | None = None,
+        momentum: Mapping[str, Tensor] | None = None,
     ) -> None:
         """See `Context.set_masks`."""
         old = self.masks
@@ -107,6 +108,7 @@ class MaskedNetwork:
         counts: list[Tensor] = []
         adopted: dict[str, Tensor] = {}
         restarted: list[tuple[nn.Parameter, Tensor]] = []
+        fresh: dict[str, Tensor] = {}
         for name, slot in self.representation.slots.items():
             new = masks[name].to(old[name].device) if name in masks else old[name]
             changed = new ^ old[name]
@@ -117,7 +119,7 @@ class MaskedNetwork:
                 changed, dropped, grown = changed | again, dropped | again, grown | again
             counts += [dropped.sum(), grown.sum()]
             restarted += [(factor, changed) for factor in slot.factors if factor.shape == new.shape]
-            adopted[name] = new
+            adopted[name], fresh[name] = new, grown
         self.cost.advance(self._step, self.densities())
         self._adopt(MaskSet(adopted))
         self.zero_pruned()
@@ -127,6 +129,10 @@ class MaskedNetwork:
             for group in self.optimizer.param_groups:
                 for parameter in group["params"]:
                     moments.reset(self.optimizer, parameter)
+        for name, value in (momentum or {}).items():
+            factors = self.representation.slots[name].factors
+            for factor, part in zip(factors, self.representation.chain(factors, value), strict=True):
+                moments.put_momentum(self.optimizer, factor, part, fresh[name])
         numbers = torch.stack(counts).tolist()
         dropped, grown = sum(numbers[::2]), sum(numbers[1::2])
         draws, self._drawn = self._drawn, 0

@@ -72,6 +72,15 @@ def reset(optimizer: Optimizer, parameter: nn.Parameter, where: Tensor | None = 
             tensor.masked_fill_(where, value)
 
 
+@torch.no_grad()
+def put_momentum(optimizer: Optimizer, parameter: nn.Parameter, value: Tensor, where: Tensor) -> None:
+    """Set SGD's momentum at the True entries of `where`; other moments are no decaying sum of gradients and stay."""
+    base = innermost(optimizer)
+    held = entrywise_state(base, parameter).get("momentum_buffer") if isinstance(base, torch.optim.SGD) else None
+    if held is not None and held.shape == where.shape:
+        held.copy_(torch.where(where, value.to(held.dtype), held))
+
+
 def clear(optimizer: Optimizer) -> None:
     """Delete all state, including scalar state such as Adam's `step`, so that the optimizer is a fresh one."""
     innermost(optimizer).state.clear()

@@ -22,7 +22,12 @@ SPARSE = 0.01  # fraction of zeros from which on weights count as sparse
 
 @torch.no_grad()
 def pattern(representation: Representation) -> dict[str, Tensor]:
-    """Return where the weights are not zero, of layers in which some are and some are not; empty if few are zero."""
+    """Return where the weights are not zero, of layers in which some are and some are not; empty if few are zero.
+
+    Where θ = 0 has no gradient zeros stay zero whatever the masks say, and a soft threshold makes its own.
+    """
+    if not representation.grad_at_zero:
+        return {}
     found, zeros, size = {}, 0, 0
     for name, theta in representation.weights():
         active = theta != 0

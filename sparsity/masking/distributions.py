@@ -202,7 +202,9 @@ def layer_densities(
 def counts(shapes: Shapes, densities: Mapping[str, float]) -> dict[str, int]:
     """Count the active weights per layer: size − floor((1 − density) · size), as RigL's `get_n_zeros` does.
 
-    So each layer keeps less than one weight more than density · size.
+    So each layer keeps less than one weight more than density · size. RigL's ERK and ER also solve their scale for the
+    sum of such rounded counts; here it is solved for density · size, so that a layer may have a few weights more or
+    less than theirs.
     """
     active = {}
     for name, shape in shapes.items():

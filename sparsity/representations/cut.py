@@ -44,8 +44,9 @@ class CutProduct(Pair):
     """m ⊙ w whose smallest |θ| are pruned to the target sparsity after a fraction of the epochs (the cut).
 
     After the cut training continues as fine-tuning with its mask. By default the cut ends training, and the validation
-    of the last epoch is that of the pruned network. Batch statistics are not computed anew for it. With a topology that
-    reaches the sparsity itself, such as RiGL, nothing is cut.
+    of the last epoch is that of the pruned network. Batch statistics are not computed anew for it; a run's
+    ``model.recalibrate`` does that before the final evaluation. With a topology that reaches the sparsity itself, such
+    as RiGL, nothing is cut.
     """
 
     uses_sparsity = True

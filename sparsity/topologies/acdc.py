@@ -38,6 +38,10 @@ class ACDC(Topology):
     The phase table is one of the authors' three, scaled to the run. Moments of pruned weights restart at the
     compression; in the authors' code they decay without effect and restart at the next decompression, which gives the
     same trajectory.
+
+    Whoever runs the released code today gets another trajectory: it resets only momenta of parameters whose gradient is
+    not None, and since torch 2 ``zero_grad()`` makes all of them None, so that no momentum is ever reset. With
+    ``zero_grad(set_to_none=False)`` it equals this class bit for bit.
     """
 
     title = "AC/DC"

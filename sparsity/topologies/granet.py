@@ -42,12 +42,15 @@ class GraNet(MaskUpdates):
       weight dropped here and regrown keeps value and moments; all other new ones start at zero.
 
     After the ramp only regeneration continues, until the end of training. The ramp counts updates, as the authors'
-    does: update i of those between start and end is at (i − start) / (end − start) of the ramp.
+    does: update i of those between start and end is at (i − start) / (end − start) of the ramp, both rounded down to
+    whole updates; the first update is the first one that is not before `ramp_start`.
 
     Deviations: the authors' ramp stops one update short of its end and so misses the target by (d_0 − d) / N³; here the
-    update at its end is part of it, and counts are exact. Initial masks have exact counts per layer, whereas theirs are
-    Bernoulli. Growth where gradients are zero is drawn with the mask's seed, whereas theirs goes by index. Published
-    for batch 128 and ΔT = 4000: 30 of 100 epochs of ramp from density 0.5 (ERK).
+    update at its end is part of it, and counts are exact (theirs ends with 587 weights where 569.6 are the target).
+    Theirs updates once more after the last step if that is a multiple of ΔT. Under Adam they clear no moments of what
+    grows, so that it inherits those of dense gradients; here all moments restart. Initial masks have exact counts per
+    layer, whereas theirs are Bernoulli. Growth where gradients are zero is drawn with the mask's seed, whereas theirs
+    goes by index. Published for batch 128 and ΔT = 4000: 30 of 100 epochs of ramp from density 0.5 (ERK).
     """
 
     title = "GraNet"
@@ -165,7 +168,7 @@ class GraNet(MaskUpdates):
 
     def _first(self, total_steps: int) -> int:
         """Return the number of the first update, which is never at step 0."""
-        return max(1, self._ramp(total_steps)[0])
+        return max(1, ceil_count(self.options.ramp_start * total_steps / self.options.update_every))
 
     def is_update(self, step: int, total_steps: int) -> bool:
         """Whether masks are updated at a step: not before the ramp."""

@@ -33,8 +33,9 @@ class IterativePruning(Topology):
 
     Deviations: all layers are pruned at one rate, as in TurboPrune (``dense`` leaves the first or last out, as open_lth
     can; the 2019 paper prunes the last layer of small networks at half the rate); counts are those of the density
-    (1 − fraction)^k instead of a rounded fraction of the active weights; ties go to the lowest index; the last pruning
-    is adapted, whereas both codes overshoot the target.
+    (1 − fraction)^k instead of a rounded fraction of the active weights (open_lth removes ⌈0.2 n⌉ + 1 a level, and has
+    606 of 5,696 weights after ten, here 612); ties go to the lowest index; the last pruning is adapted, whereas both
+    codes overshoot the target, TurboPrune by a whole level where (1 − fraction)^k exceeds it by binary rounding alone.
     """
 
     title = "IMP"

@@ -25,7 +25,8 @@ class GMP(Topology):
 
     The defaults of t₀ and t₁ are those of STR's configuration for ResNet-50 (epochs 20 to 79 of 100, once per epoch,
     each layer by itself: ``allocation: uniform``; its last pruning is one epoch before t₁, at 99.9995 % of the target).
-    The AC/DC authors' GMP runs prune globally, every 5 epochs.
+    The AC/DC authors' GMP runs prune globally, every 5 epochs; their code keeps one weight less at each pruning (a
+    strict threshold), and its last pruning is one interval early, since their range excludes its end.
 
     With an allocation other than ``global`` each layer follows the curve to its own final sparsity. Deviations: weights
     are pruned after the step that ends an interval; STR's code selects anew in each forward pass, so a weight could

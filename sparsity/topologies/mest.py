@@ -45,7 +45,10 @@ class MEST(MaskUpdates):
     Deviations: where layer densities differ, a layer's p is scaled by its density, so that it mutates the same fraction
     of its active weights; with ``uniform``, which is the authors', that is p itself. Full layers mutate nothing. There
     is no update before the first step, and masks start random, whereas the code starts from the largest initial
-    weights.
+    weights. The momentum of a weight that drops restarts; in theirs it runs on, and a weight that comes back has what
+    is left of it (with 6 steps between updates weights end 3 to 7 % apart; with the published 5 epochs nothing is left
+    but for what comes back at once). At its last stage their code removes weights that are exactly zero, such as those
+    that grew behind a dead unit, and so ends below its density (796 weights of 819); here they stay.
     """
 
     title = "MEST"

@@ -11,10 +11,11 @@ from sparsity.dynamic import (
     GradientSum,
     MaskUpdates,
     UpdateOptions,
-    cosine_fraction,
+    annealed_fraction,
     drawn,
     grow_largest,
     keep_largest,
+    rounded,
 )
 from sparsity.masks import MaskSet
 from sparsity.options import OptionError, option
@@ -48,8 +49,12 @@ class RiGL(MaskUpdates):
     Variants of later code. ``average: 8``: growth reads the mean gradient of the last 8 backward passes, that of the
     update included (calgaryml/condensed-sparsity at batch 512 and ΔT = 800, where the first update follows ΔT passes,
     ``at_start: false``); fewer if there were fewer. ``also_step``: the weight step of that iteration is done, with
-    the old masks, and the update follows it with the gradients of that step, first after ΔT steps (Liu et al., "Do We
-    Actually Need Dense Over-Parameterization?", ICML 2021, arXiv 2102.02887, whose f ends at 0.005 instead of 0).
+    the old masks, and the update follows it with the gradients of that step, first after ΔT steps. Liu et al. ("Do We
+    Actually Need Dense Over-Parameterization?", ICML 2021, arXiv 2102.02887) is ``also_step: true, drop_fraction: 0.5,
+    final_drop_fraction: 0.005, rounding: ceil, end: 1.0``; their code also updates once more after the last step if
+    that is a multiple of ΔT.
+    Under Adam they clear no moments of what grows, so that a weight inherits those of dense gradients; here all moments
+    restart (290 of 5,696 mask entries after 11 updates).
     """
 
     title = "RiGL"
@@ -61,6 +66,13 @@ class RiGL(MaskUpdates):
 
         drop_fraction: float = option(
             0.3, "fraction of a layer's active weights replaced at the first update (a)", gt=0, le=1
+        )
+        final_drop_fraction: float = option(0.0, "that fraction at `end`", ge=0, le=1, neutral=0.0)
+        rounding: str = option(
+            "floor",
+            "how the number of weights replaced in a layer is rounded",
+            choices=("floor", "ceil"),
+            neutral="floor",
         )
         end: float = option(0.75, "fraction of training after which the mask is fixed (T_end)", gt=0, le=1)
         average: int = option(1, "backward passes whose mean gradient decides where to grow", ge=1, neutral=1)
@@ -106,12 +118,15 @@ class RiGL(MaskUpdates):
 
     def update(self, ctx: Context, step: int) -> None:
         """Drop and grow in every layer."""
-        fraction = cosine_fraction(self.options.drop_fraction, step, int(self.options.end * ctx.total_steps))
+        options = self.options
+        end = int(options.end * ctx.total_steps)
+        fraction = annealed_fraction(options.drop_fraction, options.final_drop_fraction, step, end)
         updated = {}
         for name, active in ctx.masks.num_active().items():
             gradient = self._gradient[name] if name in self._gradient else ctx.grad(name)
+            replaced = rounded(options.rounding)(fraction * active)
             updated[name] = drop_and_grow(
-                ctx.weight(name), gradient, ctx.masks[name], active, fraction, drawn(ctx, name)
+                ctx.weight(name), gradient, ctx.masks[name], active, replaced, drawn(ctx, name)
             )
         self._gradient.clear()
         ctx.set_masks(MaskSet(updated), "update")
@@ -122,14 +137,14 @@ def drop_and_grow(
     grad: Tensor,
     mask: Tensor,
     active: int,
-    fraction: float,
+    replaced: int,
     draw: Callable[[int], Tensor] | None = None,
 ) -> Tensor:
     """Compute the new mask of one layer.
 
     ::
 
-        theta   .5  -.1   .3   0    0    0        mask  1 1 1 0 0 0,  fraction 1/3, so k = 1
+        theta   .5  -.1   .3   0    0    0        mask  1 1 1 0 0 0,  k = 1 replaced
         |grad|   -   .4    -   .2   .9   .1
         keep    .5        .3                      -.1 is the smallest of the active and drops
         grow                       new            .9 is the largest outside the kept set (-.1's own .4 competes)
@@ -139,9 +154,8 @@ def drop_and_grow(
         grad: Dense gradient, same shape.
         mask: Current mask, same shape.
         active: Number of True in the mask.
-        fraction: Fraction of the active weights to replace, in [0, 1].
+        replaced: Number of active weights to replace (k).
         draw: Decides where fewer gradients than that are not zero.
     """
-    replaced = int(fraction * active)
     kept = keep_largest(theta.abs(), mask, active - replaced)
     return grow_largest(grad.abs(), kept, replaced, draw)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sparsity.dynamic import MaskUpdates, UpdateOptions, cosine_fraction, grow_largest, keep_largest, random_scores
+from sparsity.dynamic import (
+    MaskUpdates,
+    UpdateOptions,
+    annealed_fraction,
+    grow_largest,
+    keep_largest,
+    random_scores,
+    rounded,
+)
 from sparsity.masks import MaskSet
 from sparsity.options import option
 from sparsity.registry import register_topology
@@ -29,6 +38,11 @@ class SET(MaskUpdates):
     the fraction f of the positive weights that is smallest drops, and the same fraction of the negative ones. It gives
     new weights random values; here they are zero. Draws are pure functions of seed, step and layer, on the CPU, so all
     ranks and devices grow the same.
+
+    Liu et al. (In-Time Over-Parameterization, ICML 2021, arXiv 2102.02887) is ``also_step: true, drop_fraction: 0.5,
+    final_drop_fraction: 0.005, rounding: ceil, end: 1.0``, which is their code with ``--death magnitude``; its initial
+    masks are Bernoulli and its counts drift. Their ``--death SET`` is another method: it keeps the f n / 2 most
+    negative weights, where SET drops the f n / 2 negative ones nearest to zero.
     """
 
     title = "SET"
@@ -40,6 +54,13 @@ class SET(MaskUpdates):
 
         drop_fraction: float = option(
             0.3, "fraction of a layer's active weights replaced at the first update", gt=0, le=1
+        )
+        final_drop_fraction: float = option(0.0, "that fraction at `end`", ge=0, le=1, neutral=0.0)
+        rounding: str = option(
+            "floor",
+            "how the number of weights replaced in a layer is rounded",
+            choices=("floor", "ceil"),
+            neutral="floor",
         )
         drop_schedule: str = option("cosine", "how that fraction changes until `end`", choices=("cosine", "constant"))
         end: float = option(0.75, "fraction of training after which the mask is fixed", gt=0, le=1)
@@ -68,23 +89,26 @@ class SET(MaskUpdates):
 
     def update(self, ctx: Context, step: int) -> None:
         """Drop and grow in every layer."""
-        fraction = self.options.drop_fraction
-        if self.options.drop_schedule == "cosine":
-            fraction = cosine_fraction(fraction, step, int(self.options.end * ctx.total_steps))
+        options = self.options
+        fraction = options.drop_fraction
+        if options.drop_schedule == "cosine":
+            end = int(options.end * ctx.total_steps)
+            fraction = annealed_fraction(fraction, options.final_drop_fraction, step, end)
+        count = rounded(options.rounding)
         updated = {}
         for name, active in ctx.masks.num_active().items():
             theta, mask = ctx.weight(name), ctx.masks[name]
-            if self.options.drop == "signs":
-                kept = keep_of_each_sign(theta, mask, fraction)
+            if options.drop == "signs":
+                kept = keep_of_each_sign(theta, mask, fraction, count)
                 replaced = active - int(kept.sum())
             else:
-                replaced = int(fraction * active)
+                replaced = count(fraction * active)
                 kept = keep_largest(theta.abs(), mask, active - replaced)
             updated[name] = grow_largest(random_scores(ctx, name), kept, replaced)
         ctx.set_masks(MaskSet(updated), "update")
 
 
-def keep_of_each_sign(theta: Tensor, mask: Tensor, fraction: float) -> Tensor:
+def keep_of_each_sign(theta: Tensor, mask: Tensor, fraction: float, count: Callable[[float], int] = int) -> Tensor:
     """Drop the `fraction` nearest to zero among the positive and among the negative weights; return the others.
 
     Active weights of exactly zero, which have not moved since they grew, count as positive.
@@ -92,5 +116,5 @@ def keep_of_each_sign(theta: Tensor, mask: Tensor, fraction: float) -> Tensor:
     kept = torch.zeros_like(mask)
     for side in (mask & (theta >= 0), mask & (theta < 0)):
         number = int(side.sum())
-        kept |= keep_largest(theta.abs(), side, number - int(fraction * number))
+        kept |= keep_largest(theta.abs(), side, number - count(fraction * number))
     return kept

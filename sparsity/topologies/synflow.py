@@ -52,7 +52,9 @@ class SynFlow(ScoredAtStart):
         network = scores.linearise(ctx.plain_copy())
         weights = {target.name: target.weight for target in targets(network)}
         size = sum(weights[name].numel() for name in ctx.prunable)
-        density = self.options.inner_active(ctx.shapes, ctx.sparsity) / size
+        all_of_them = len(ctx.prunable) == len(ctx.shapes)
+        # the target itself, not its rounded count, by which rounds on the way would keep a weight or two more
+        density = 1 - ctx.sparsity if all_of_them else self.options.inner_active(ctx.shapes, ctx.sparsity) / size
         active = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
         for done in range(self.options.rounds):
             found = scores.synflow(network, probe.input_shape)

@@ -74,6 +74,7 @@ def test_the_recipes_of_acdc_and_str(name, decay, smoothing, init, amp):
     assert (spec.optimizer.momentum, spec.optimizer.nesterov, spec.optimizer.weight_decay_on) == (0.875, False, "all")
     assert spec.optimizer.weight_decay == pytest.approx(decay, rel=1e-8)
     assert (spec.loss.label_smoothing, spec.runtime.amp) == (smoothing, amp)
+    assert not spec.data.drop_last
     assert [at(spec, epoch) for epoch in (0, 0.9, 4, 5, 52.5)] == pytest.approx(
         [0.0512, 0.0512, 0.256, 0.256, 0.128 * (1 + math.cos(math.pi * 47 / 95))]
     )
@@ -89,6 +90,7 @@ def test_the_recipes_of_spred():
             "all",
         )
         assert (spec.representation.name, spec.topology.name, spec.topology.sparsity) == ("spred", "dense", 0.9)
+        assert not spec.data.drop_last
     assert (scratch.schedule.epochs, tuned.schedule.epochs) == (100, 50)
     assert [at(scratch, epoch) for epoch in (0, 4, 5)] == pytest.approx([0.0512, 0.256, 0.256])
     assert [at(tuned, e) for e in (0, 14, 15, 30, 45)] == pytest.approx([2.56e-3, 2.56e-3, 2.56e-4, 2.56e-5, 2.56e-6])
@@ -118,6 +120,17 @@ def test_the_recipes_of_itop_and_granet():
         options = spec.topology.options
         assert (options.update_every, options.drop_fraction, options.allocation) == (4000, 0.5, "erk")
     assert (options.initial_sparsity, options.ramp_start, options.ramp_end) == (0.5, 0.0, 0.3)
+
+
+def test_the_recipe_of_itop_has_the_authors_fractions():
+    options = resolve(load("recipes/rigl_itop_resnet50")).topology.options
+    assert (options.final_drop_fraction, options.rounding, options.also_step, options.end) == (0.005, "ceil", True, 1.0)
+
+
+def test_the_recipe_of_gmp_prunes_once_an_epoch():
+    spec = resolve(load("recipes/gmp_resnet50"))
+    assert not spec.data.drop_last
+    assert spec.topology.options.update_every == math.ceil(1_281_167 / spec.data.batch_size)
 
 
 PAPER = sorted((ROOT / "configs" / "paper").glob("*.yaml"))

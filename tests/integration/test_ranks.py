@@ -16,7 +16,7 @@ import pytest
 import torch
 from processes import wait_for
 from ranks import Ended, die_at, freeze_at, on_ranks, stop_at, train_on
-from small_runs import assert_close, assert_same_run, events, records, result, tiny_spec, train
+from small_runs import assert_close, assert_same_run, events, records, result, tiny_spec, train, train_in_pieces
 from torch import nn
 
 from experiments.config.identity import identity_with_data
@@ -81,6 +81,23 @@ def test_micro_batches_are_one_batch(tmp_path: Path) -> None:
     for folder in ("four", "both"):
         assert_close(tmp_path / folder, tmp_path / "one")
     assert result(tmp_path / "four")["train_loss"] == pytest.approx(result(tmp_path / "one")["train_loss"], rel=1e-10)
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_a_smaller_last_batch_counts_each_image_once(tmp_path: Path) -> None:
+    """16 images of 160 in batches of 48: six and five to three ranks, or to three micro-batches."""
+    options = [*SMALL, "data.batch_size=48", "data.drop_last=false", *METHODS["rigl"]]
+    spec = tiny_spec(tmp_path, *options)
+    assert train(spec, tmp_path / "one")["steps"] == 8
+    train(tiny_spec(tmp_path, *options, "runtime.accumulate=3"), tmp_path / "parts")
+    assert [one.error for one in train_on(spec, tmp_path / "ranks", 3)] == [None] * 3
+    train_in_pieces(spec, tmp_path / "pieces", (3, 4))  # before and after the small batch
+    assert_same_run(tmp_path / "pieces", tmp_path / "one")
+    for folder in ("parts", "ranks"):
+        assert_close(tmp_path / folder, tmp_path / "one")
+        assert result(tmp_path / folder)["train_loss"] == pytest.approx(
+            result(tmp_path / "one")["train_loss"], rel=1e-10
+        )
 
 
 def test_ranks_read_one_training_accuracy(tmp_path: Path) -> None:

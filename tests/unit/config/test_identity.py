@@ -42,10 +42,11 @@ def test_identity_is_the_hash_of_the_canonical_json():
     del content["data"]["root"], content["data"]["workers"], content["runtime"]["rank_timeout"]
     # keys that came after the first release, at what the code did before
     del content["data"]["image_size"], content["model"]["options"], content["model"]["init"], content["loss"]
-    del content["model"]["weights"]
+    del content["model"]["weights"], content["model"]["recalibrate"], content["data"]["drop_last"]
     del content["optimizer"]["sam"], content["optimizer"]["ema_decay"], content["optimizer"]["sparse_opt"]
-    for key in ("dense", "rebudget", "unit", "batch_reference", "average", "also_step", "at_start"):
+    for key in ("dense", "rebudget", "unit", "batch_reference", "average", "also_step", "at_start", "rounding"):
         del content["topology"][key]
+    del content["topology"]["final_drop_fraction"]
     for key in ("per", "milestones", "gamma"):
         del content["schedule"][key]
     for key in ("accumulate", "compile", "sync_batch_norm", "deterministic", "tf32"):

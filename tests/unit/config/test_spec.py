@@ -77,12 +77,13 @@ def test_defaults():
             "root": None,
             "image_size": None,
             "batch_size": 128,
+            "drop_last": True,
             "validation": 1000,
             "train_limit": None,
             "evaluate_on": "test",
             "workers": 4,
         },
-        "model": {"name": "resnet8", "options": {}, "init": "default", "weights": None},
+        "model": {"name": "resnet8", "options": {}, "init": "default", "weights": None, "recalibrate": 0},
         "topology": {"name": "dense", "sparsity": 0.0},
         "representation": {"name": "plain"},
         "optimizer": {
@@ -299,7 +300,7 @@ def test_malformed_overrides(override: str, message: str):
         ("data.root=5", "data.root: 5 is not text; put it in quotes"),
         ("data.root=''", "data.root: is empty text; write null for none"),
         ("data.name=fashion", "data.name: 'fashion' is not a data set; allowed: cifar10, cifar100, fashion_mnist, imagenet, synthetic; did you mean 'fashion_mnist'?"),
-        ("data={name: synthetic}", "data: root, image_size, batch_size, validation, train_limit, evaluate_on, workers are missing; a mapping in an override replaces all of data, write data.KEY to set one key"),
+        ("data={name: synthetic}", "data: root, image_size, batch_size, drop_last, validation, train_limit, evaluate_on, workers are missing; a mapping in an override replaces all of data, write data.KEY to set one key"),
         ("data=null", "data: null is not a mapping"),
         ("model.name=resnet80", "model.name: 'resnet80' is not a model; allowed: resnet8, resnet8_gn, mlp_bn, mlp_bn_small, resnet20, resnet18_cifar, torchvision:NAME, timm:NAME; did you mean 'resnet8'?"),
         ("model.name='timm:'", "model.name: 'timm:' is not a model"),
@@ -368,8 +369,8 @@ def test_keys_that_go_together():
     assert build("runtime.sync_batch_norm=true").runtime.sync_batch_norm
     # the files of a data set are not looked for until a run needs them
     spec = build(
-        "data={name: imagenet, root: null, image_size: null, batch_size: 512, validation: 0, train_limit: null, evaluate_on: test, workers: 8}",
-        "model={name: 'torchvision:resnet50', options: {zero_init_residual: true}, init: default, weights: null}",
+        "data={name: imagenet, root: null, image_size: null, batch_size: 512, drop_last: true, validation: 0, train_limit: null, evaluate_on: test, workers: 8}",
+        "model={name: 'torchvision:resnet50', options: {zero_init_residual: true}, init: default, weights: null, recalibrate: 0}",
     )
     assert spec.model.options == {"zero_init_residual": True}
 
@@ -401,7 +402,7 @@ def test_a_resolved_method_has_all_its_options():
         "topology.name=rigl", "topology.sparsity=0.9", "topology.drop_fraction=1", "representation.name=sign_in"
     )
     dumped = spec.model_dump()
-    times = ["update_every", "unit", "batch_reference", "drop_fraction", "end"]
+    times = ["update_every", "unit", "batch_reference", "drop_fraction", "final_drop_fraction", "rounding", "end"]
     later = ["average", "also_step", "at_start"]
     assert list(dumped["topology"]) == ["name", "sparsity", "dense", "rebudget", "allocation", *times, *later]
     assert spec.topology.options.drop_fraction == 1.0

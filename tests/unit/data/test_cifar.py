@@ -34,6 +34,7 @@ class Spec:
     root: str | None = None
     image_size: int | None = None
     batch_size: int = 20
+    drop_last: bool = True
     validation: int = 10
     train_limit: int | None = None
     evaluate_on: str = "test"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+import math
 import struct
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from hypothesis import strategies as st
 
 from experiments import data
 from experiments.data import Arrays, fashion_mnist, synthetic
-from experiments.data.bundle import DataBundle, split
-from experiments.data.sampler import SeekableSampler
+from experiments.data.bundle import DataBundle, check_divisible, split
+from experiments.data.sampler import SeekableSampler, Shard
 from experiments.errors import UserError
 from experiments.seeding import derived_seed
 
@@ -34,6 +35,7 @@ class Spec:
     root: str | None = None
     image_size: int | None = None
     batch_size: int = 32
+    drop_last: bool = True
     validation: int = 100
     train_limit: int | None = None
     evaluate_on: str = "test"
@@ -299,6 +301,22 @@ def test_impossible_data_is_refused(spec: Spec, words: list[str]):
         assert word in said(error)
 
 
+def test_a_last_batch_too_small_to_share_is_refused():
+    check_divisible(48, 16, 2, 4)
+    with pytest.raises(UserError, match="16 images, too few for 3 ranks × 3 micro-batches with two each") as error:
+        check_divisible(48, 16, 3, 3)
+    assert error.value.where == "data.drop_last"
+
+
+def test_an_epoch_keeps_its_last_batch_by_option():
+    bundle = build(Spec(batch_size=32, drop_last=False))
+    assert [len(labels) for _, labels in bundle.batches(0)] == [32] * 9 + [12]
+    outline = data.outline(Spec(batch_size=32, drop_last=False))
+    assert (outline.steps_per_epoch, outline.last_batch, outline.rarest) == (10, 12, 30)
+    outline = data.outline(Spec(batch_size=32))
+    assert (outline.steps_per_epoch, outline.last_batch, outline.rarest) == (9, 32, 18)
+
+
 # --- the bundle
 
 
@@ -384,17 +402,28 @@ def test_hash_needs_no_torch():
     seed=st.integers(0, 2**63),
     epoch=st.integers(0, 10**6),
     where=st.floats(0, 1),
+    drop_last=st.booleans(),
+    ranks=st.integers(1, 4),
 )
-def test_seeking_equals_iterating(size: int, batch_size: int, seed: int, epoch: int, where: float):
-    sampler = SeekableSampler(size, min(batch_size, size), seed)
+def test_seeking_equals_iterating(
+    size: int, batch_size: int, seed: int, epoch: int, where: float, drop_last: bool, ranks: int
+):
+    sampler = SeekableSampler(size, min(batch_size, size), seed, drop_last=drop_last)
     whole = list(sampler.batches(epoch))
-    assert len(whole) == sampler.steps_per_epoch == size // sampler.batch_size
+    full = size // sampler.batch_size
+    assert len(whole) == sampler.steps_per_epoch == (full if drop_last else math.ceil(size / sampler.batch_size))
     drawn = torch.cat(whole).tolist()
-    assert len(set(drawn)) == len(drawn) == sampler.steps_per_epoch * sampler.batch_size
+    assert len(set(drawn)) == len(drawn) == (full * sampler.batch_size if drop_last else size)
     assert set(drawn) <= set(range(size))
+    assert len(whole[-1]) == sampler.last_batch
+    assert all(len(one) == sampler.batch_size for one in whole[:-1])
     start = round(where * len(whole))
     torch.rand(3)  # the global generator plays no part
-    rest = list(SeekableSampler(size, sampler.batch_size, seed).batches(epoch, start))
+    rest = list(SeekableSampler(size, sampler.batch_size, seed, drop_last=drop_last).batches(epoch, start))
+    if sampler.batch_size % ranks == 0:
+        shards = [Shard(rank, ranks) for rank in range(ranks)]
+        shares = [list(SeekableSampler(size, sampler.batch_size, seed, s, drop_last).batches(epoch)) for s in shards]
+        assert all(torch.equal(torch.cat(parts), one) for *parts, one in zip(*shares, whole, strict=True))
     assert len(rest) == len(whole) - start
     assert all(torch.equal(a, b) for a, b in zip(rest, whole[start:], strict=True))
 

@@ -43,6 +43,7 @@ class Spec:
     name: str = "imagenet"
     image_size: int | None = 32
     batch_size: int = 12
+    drop_last: bool = True
     validation: int = 12
     train_limit: int | None = None
     evaluate_on: str = "test"

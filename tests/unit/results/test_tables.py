@@ -354,6 +354,13 @@ def test_rows_that_share_budgets_differently_are_in_the_caption(tmp_path):
     assert "Layers' densities" not in caption_of(tmp_path)
 
 
+def test_batch_statistics_computed_anew_are_in_the_caption(tmp_path):
+    for seed in range(3):
+        edit(sweep(tmp_path) if seed == 0 else tmp_path, "RiGL", seed=seed, recalibrated=1000)
+    text = "Batch statistics computed anew on the final network, over training batches: RiGL (1,000 batches)."
+    assert text in caption_of(tmp_path)
+
+
 def test_a_last_cut_that_left_nothing_is_a_warning(tmp_path):
     edit(sweep(tmp_path), "RiGL", seed=2, accuracy=0.135, accuracy_before_cut=0.865)
     assert (

@@ -246,6 +246,15 @@ def test_weights_under_masks_that_are_not_theirs_are_said(caplog: pytest.LogCapt
     assert "attach first and load the network" in said
 
 
+def test_zeros_of_a_soft_threshold_are_no_sparse_start(caplog: pytest.LogCaptureFixture):
+    model = mlp()
+    representation = sparsity.represent(model, "str", initial_threshold=-2.0)
+    assert any((theta == 0).any() for _, theta in representation.weights())
+    optimizer = torch.optim.SGD(representation.param_groups(), lr=0.1)
+    sparsity.attach("dense", model, optimizer, sparsity=0.9, total_steps=10)
+    assert not caplog.records
+
+
 def test_the_same_mask_on_sparse_weights_says_nothing(caplog: pytest.LogCaptureFixture):
     model = mlp()
     first = attached(model, total_steps=2)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import sparsity
 from sparsity import MaskSet
+from sparsity.dynamic import rounded
 from sparsity.options import Infeasible
 from sparsity.topologies.rigl import drop_and_grow
 
@@ -27,42 +28,39 @@ def bits(*values: int) -> Tensor:
 
 
 def test_drop_and_grow_by_hand():
-    # theta   .5  -.1   .3    0    0    0     mask 1 1 1 0 0 0, k = int(.34 * 3) = 1
+    # theta   .5  -.1   .3    0    0    0     mask 1 1 1 0 0 0, k = 1
     # |grad|   7   .4    8   .2   .9   .1
     # keep     x          x                   -.1 is the smallest and drops
     # grow                          x         .9 beats -.1's own .4; the kept 7 and 8 do not compete
-    mask = drop_and_grow(row(0.5, -0.1, 0.3, 0, 0, 0), row(7, 0.4, -8, 0.2, -0.9, 0.1), bits(1, 1, 1, 0, 0, 0), 3, 0.34)
+    mask = drop_and_grow(row(0.5, -0.1, 0.3, 0, 0, 0), row(7, 0.4, -8, 0.2, -0.9, 0.1), bits(1, 1, 1, 0, 0, 0), 3, 1)
     assert mask.tolist() == [[True, False, True, False, True, False]]
 
 
 def test_a_just_dropped_weight_may_grow_again():
     # -.1 drops, and its own gradient .95 is the largest outside the kept set
-    mask = drop_and_grow(row(0.5, -0.1, 0.3, 0, 0), row(0, 0.95, 0, 0.2, 0.9), bits(1, 1, 1, 0, 0), 3, 0.34)
+    mask = drop_and_grow(row(0.5, -0.1, 0.3, 0, 0), row(0, 0.95, 0, 0.2, 0.9), bits(1, 1, 1, 0, 0), 3, 1)
     assert mask.tolist() == [[True, True, True, False, False]]
 
 
 def test_an_active_weight_of_exactly_zero_is_kept_before_an_inactive_one():
     # active: .5 and two zeros at 1 and 4; one of three drops: of the tied zeros the higher index, never into position 0
-    mask = drop_and_grow(row(0, 0, 0.5, 0, 0), row(0, 0, 0, 1, 0), bits(0, 1, 1, 0, 1), 3, 0.34)
+    mask = drop_and_grow(row(0, 0, 0.5, 0, 0), row(0, 0, 0, 1, 0), bits(0, 1, 1, 0, 1), 3, 1)
     assert mask.tolist() == [[False, True, True, True, False]]
 
 
 def test_ties_go_to_the_lowest_index():
-    mask = drop_and_grow(row(1, 1, 1, 1, 0, 0, 0, 0), row(*[0.5] * 8), bits(1, 1, 1, 1, 0, 0, 0, 0), 4, 0.5)
+    mask = drop_and_grow(row(1, 1, 1, 1, 0, 0, 0, 0), row(*[0.5] * 8), bits(1, 1, 1, 1, 0, 0, 0, 0), 4, 2)
     # keep 0 and 1; grow the two lowest of the six tied others, which are the ones just dropped
     assert mask.tolist() == [[True, True, True, True, False, False, False, False]]
 
 
 def test_a_dense_layer_stays_dense():
-    assert drop_and_grow(row(1, 2, 3), row(1, 2, 3), bits(1, 1, 1), 3, 1.0).all()
+    assert drop_and_grow(row(1, 2, 3), row(1, 2, 3), bits(1, 1, 1), 3, 3).all()
 
 
-def test_the_number_to_replace_is_rounded_down():
-    theta, grad, mask = row(1, 2, 3, 0, 0, 0), row(0, 0, 0, 1, 1, 1), bits(1, 1, 1, 0, 0, 0)
-    assert torch.equal(drop_and_grow(theta, grad, mask, 3, 0.33), mask)  # .99 of a weight is none
-    assert drop_and_grow(theta, grad, mask, 3, 0.67).tolist() == [
-        [False, False, True, True, True, False]
-    ]  # 2.01 are two
+def test_the_number_to_replace_is_rounded_as_the_option_says():
+    assert [rounded("floor")(number) for number in (0.99, 2.0, 2.01)] == [0, 2, 2]
+    assert [rounded("ceil")(number) for number in (0.99, 2.0, 2.01)] == [1, 2, 3]
 
 
 # ---- RiGL: in training ----------------------------------------------------------------------------------------------
