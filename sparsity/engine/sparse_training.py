@@ -31,6 +31,7 @@ from . import moments, starts
 from .course import Course
 from .passes import Passes, check_call, needs_closure
 from .promises import SOON, Promises
+from .scaling import unscale
 from .settings import RunSettings
 
 log = logging.getLogger(__name__)
@@ -118,8 +119,7 @@ class SparseTraining(Course):
             passes = Passes(closure, self._finish_gradients, device)
         finite = True
         if scaler is not None:
-            self._unscale(scaler)
-            finite = self._all_finite()
+            finite = unscale(scaler, self.optimizer)
         self._dense_grad_read = False
         self._promises.after_backward(self._step)
         with self._selecting():
@@ -142,13 +142,6 @@ class SparseTraining(Course):
             self._end_epoch(metrics)
         self.levels.remember(self._step)
         return None if passes is None else passes.loss
-
-    def _unscale(self, scaler: torch.amp.GradScaler) -> None:
-        try:
-            scaler.unscale_(self.optimizer)
-        except RuntimeError as error:  # the caller has done so, to clip or to look at gradients
-            if "already been called" not in str(error):
-                raise
 
     def _end_epoch(self, metrics: Callable[[], Mapping[str, float]] | None) -> None:
         densities = self.densities()
@@ -216,10 +209,6 @@ class SparseTraining(Course):
         self.levels.rewind()
         self.zero_pruned()
         moments.clear(self.optimizer)
-
-    def _all_finite(self) -> bool:
-        grads = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        return bool(torch.stack([torch.isfinite(grad).all() for grad in grads]).all()) if grads else True
 
     # ---- the end and the checkpoint ---------------------------------------------------------------------------------
 
