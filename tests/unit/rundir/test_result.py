@@ -35,6 +35,7 @@ GOOD: dict[str, Any] = {
     "layers": {"a": {"size": 300, "nonzero": 90}, "b": {"size": 100, "nonzero": 10}},
     "events": {"update": 7},
     "empty_layers": [],
+    "recalibrated": 100,
     "levels": 1,
     "epochs": 4,
     "steps": 40,
