@@ -151,6 +151,7 @@ def table(folder: Path) -> tuple[object, ...]:
     return ("sweep", write_config(folder / "t.yaml", sweep=sweep), "--out", folder / "runs", "--jobs", 1)
 
 
+@pytest.mark.robust
 def test_two_sweeps_of_one_folder_share_the_work_and_both_end_well(tmp_path: Path) -> None:
     with Command(tmp_path, *table(tmp_path)) as one, Command(tmp_path, *table(tmp_path)) as two:
         codes = [command.process.wait(200) for command in (one, two)]
@@ -189,9 +190,15 @@ def test_a_sweep_waits_for_a_run_of_another_process_and_takes_it_over_if_that_on
     assert (attempts.newest(folder) or {})["attempt"] == 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("kind", ["sweep", "run"])
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        pytest.param("sweep", signal.SIGTERM, marks=pytest.mark.robust),
+        pytest.param("sweep", signal.SIGHUP, marks=pytest.mark.robust),
+        pytest.param("run", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("run", signal.SIGHUP, marks=pytest.mark.robust),
+    ],
+)
 def test_signals_save_and_end_like_ctrl_c(ham: Ham, tmp_path: Path, number: signal.Signals, kind: str) -> None:
     sweep = {"sweep": {"rows": {"A": {}}, "seeds": [0]}} if kind == "sweep" else {}
     config = write_config(tmp_path / "t.yaml", **LONG | {"schedule__epochs": 4000}, **sweep)
