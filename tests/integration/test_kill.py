@@ -91,6 +91,7 @@ def lines_of_logs(runs: Path) -> Counter[str]:
     )
 
 
+@pytest.mark.robust
 def test_six_kills_change_nothing(ham: Ham, undisturbed: Path, tmp_path: Path) -> None:
     draw = random.Random(20)
     config, runs = sweep_config(tmp_path), tmp_path / "runs/small"
@@ -140,6 +141,7 @@ def test_six_kills_change_nothing(ham: Ham, undisturbed: Path, tmp_path: Path) -
             assert contents(runs / folder.name)["weights.pt"] == contents(folder)["weights.pt"]
 
 
+@pytest.mark.robust
 def test_ctrl_c_leaves_a_sweep_that_goes_on(ham: Ham, undisturbed: Path, tmp_path: Path) -> None:
     config, runs = sweep_config(tmp_path), tmp_path / "runs/small"
     arguments = ("sweep", config, "--out", tmp_path / "runs", "--jobs", 2)

@@ -36,7 +36,7 @@ def spec(photos: Path, workers: int) -> Spec:
     return resolve(load("recipes/rigl_resnet50", overrides))
 
 
-@pytest.mark.slow
+@pytest.mark.robust
 def test_pieces_read_by_workers_equal_the_whole(photos: Path, tmp_path: Path) -> None:
     train(spec(photos, workers=0), tmp_path / "whole")
     # after the first step of the second epoch
