@@ -26,14 +26,14 @@ def _number(path: Path) -> int | None:
 
 def paced(self: training.Training, *batch: object) -> None:
     gate = self.folder.parent.parent / "gates" / self.folder.name
-    if _number(gate / "crash") == self.step:
+    if _number(gate / "crash") == self.progress.step:
         os._exit(9)
-    if _number(gate / "hold") == self.step:
-        (gate / f"reached-{self.step}-{self.world.rank}").touch()
+    if _number(gate / "hold") == self.progress.step:
+        (gate / f"reached-{self.progress.step}-{self.world.rank}").touch()
         until = time.monotonic() + 150
-        while _number(gate / "hold") == self.step and time.monotonic() < until:
+        while _number(gate / "hold") == self.progress.step and time.monotonic() < until:
             time.sleep(0.02)
-    while _number(gate / "idle") == self.step and not self.stop():
+    while _number(gate / "idle") == self.progress.step and not self._stop():
         time.sleep(0.02)
     time.sleep(SECONDS_A_STEP)
     _step(self, *batch)  # pyright: ignore[reportArgumentType]
