@@ -12,6 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 
+_OURS = ("ham", "sparsity", "experiments", "results", "slurm")
+
+
 @cache
 def digest(module: ModuleType) -> str:
     """Hash a module's source and, of all that it imports, what lies in its own folder, or in its package if installed.
@@ -50,7 +53,12 @@ def _root(module: ModuleType) -> Path | None:
 
 
 def _followed(root: Path, name: str, of: str) -> bool:
-    """Return whether an imported module counts: all beside the user's file, but in site-packages its own package."""
+    """Return whether an imported module counts: all beside the user's file, but in site-packages its own package.
+
+    The suite's packages never do, also where a snapshot of them lies beside the user's file.
+    """
+    if name.partition(".")[0] in _OURS:
+        return False
     installed = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib", "stdlib")}
     return root not in installed or name.partition(".")[0] == of.partition(".")[0]
 

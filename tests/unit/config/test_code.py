@@ -71,6 +71,16 @@ def test_the_place_does_not_count(folder: Path, tmp_path_factory: pytest.TempPat
     assert digest(moved) == before
 
 
+def test_a_snapshot_of_the_suite_beside_it_does_not_count(folder: Path) -> None:
+    """A job on Slurm imports the module from a folder that holds the suite too."""
+    (folder / "mine_late.py").write_text("from experiments.errors import UserError\nimport sparsity.masks\n")
+    before = digest(folder)
+    for name in ("experiments/__init__.py", "experiments/errors.py", "sparsity/__init__.py", "sparsity/masks.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("")
+    assert digest(folder) == before
+
+
 @pytest.mark.parametrize("name", ["mine_pkg", "mine_pkg.deep", "mine_pkg.deep.thing"])
 def test_packages_and_modules_in_them(folder: Path, name: str) -> None:
     before = digest(folder, name)
