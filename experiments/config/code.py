@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-
 _OURS = ("ham", "sparsity", "experiments", "results", "slurm")
 
 
