@@ -87,11 +87,14 @@ def silent_for(folder: Path, owner: Mapping[str, Any]) -> float:
 def touched(folder: Path, owner: Mapping[str, Any]) -> float | None:
     """Return when the file of a claim was last touched, or None if it is gone."""
     try:
-        # opened, since network file systems ask their server only then
-        with path(folder, owner["attempt"]).open("rb") as file:
-            return os.fstat(file.fileno()).st_mtime
+        # opened, since network file systems ask their server only then; a pipe in its place is not waited for
+        descriptor = os.open(path(folder, owner["attempt"]), os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
+    try:
+        return os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
 
 
 def _now(folder: Path) -> float:

@@ -22,7 +22,7 @@ from commands import command
 from damage import DAMAGES
 from small_runs import result, tiny_spec, train, train_until
 
-from experiments.config.identity import identity
+from experiments.config.identity import identity_with_data
 from experiments.errors import SuiteError
 from experiments.run import runner
 from results.table.formats import render
@@ -127,13 +127,13 @@ def test_an_unfinished_run_comes_to_its_end(templates: Path, tmp_path: Path, chu
         what = f"seed {seed}: {damaged(home / 'run', draw)}"
         with listening() as words, in_time():
             try:
-                runner.run(spec, home / "run", identity(spec))
+                runner.run(spec, home / "run", identity_with_data(spec), patient=False)
             except SuiteError as error:
                 words.append(str(error))
                 if str(home) not in str(error):
                     pytest.fail(f"{what}: {error} names no file")
                 clear(home / "run")
-                runner.run(spec, home / "run", identity(spec))
+                runner.run(spec, home / "run", identity_with_data(spec), patient=False)
         found = result(home / "run")
         assert [found[name] for name in NUMBERS] == [whole[name] for name in NUMBERS], what
         silent += not words
