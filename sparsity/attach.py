@@ -113,6 +113,11 @@ def attach(
         )
     moments.check_supported(optimizer)
     found = of(model)
+    if found is not None and found.model is not unwrapped(model):
+        raise ValueError(
+            f"only a part of the network is represented, a {type(found.model).__name__}: call represent() on the "
+            "network that is attached, or attach to that part"
+        )
     if found is not None and found.attached:
         raise ValueError("a topology is attached to this network already: call its finalize() first")
     reason = registry.refusal(topology, found.name if found else "plain")  # before the network is touched
@@ -166,10 +171,15 @@ def prepare(
 
     The weights' shapes alone count, so the network may stand on the meta device. For arguments and errors see `attach`.
     """
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity is the share of zeros, in [0, 1): got {sparsity}")
-    if total_steps < 1 or (steps_per_epoch is not None and steps_per_epoch < 1):
-        raise ValueError("total_steps and steps_per_epoch must be at least 1")
+    if isinstance(sparsity, str) or not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity is the share of zeros, in [0, 1): got {sparsity!r}")
+    for name, number in (
+        ("total_steps", total_steps),
+        ("steps_per_epoch", steps_per_epoch),
+        ("batch_size", batch_size),
+    ):
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise ValueError(f"{name} must be a whole number, at least 1: got {number!r}")
     cls = registry.topology(topology)
     reason = registry.refusal(topology, representation.name)
     if reason is not None:

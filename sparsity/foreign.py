@@ -33,7 +33,7 @@ def refuse_foreign(layers: Iterable[tuple[str, nn.Module, str]]) -> None:
     Raises:
         ValueError: naming the first such layer and the way out.
     """
-    judged: dict[Any, bool | None] = {}
+    untried: set[type] = set()
     for name, module, tensor in layers:
         if parametrize.is_parametrized(module, tensor):
             made_by = [part for part in module.parametrizations[tensor] if not hasattr(part, "representation")]  # pyright: ignore
@@ -52,16 +52,15 @@ def refuse_foreign(layers: Iterable[tuple[str, nn.Module, str]]) -> None:
         elif isinstance(module._parameters[tensor], nn.parameter.UninitializedParameter):
             raise ValueError(f"{name} has no shape yet: run one batch through the network first (lazy layers)")
         elif tensor == "weight" and not _is_torchs(module):
-            kind = (type(module), module.__dict__.get("forward"))
-            if kind not in judged:
-                judged[kind] = _keeps_zeros(module)
-                if judged[kind] is None:
-                    log.warning(
-                        "%s: the forward pass of %s could not be tried alone, so nobody knows whether it multiplies by "
-                        "its weight as masked; look at it",
-                        *(name, type(module).__name__),
-                    )
-            if judged[kind] is False:
+            keeps = _keeps_zeros(module)
+            if keeps is None and type(module) not in untried:
+                untried.add(type(module))
+                log.warning(
+                    "%s: the forward pass of %s could not be tried alone, so nobody knows whether it multiplies by "
+                    "its weight as masked; look at it",
+                    *(name, type(module).__name__),
+                )
+            if keeps is False:
                 raise ValueError(
                     f"{name}: the forward pass of {type(module).__name__} multiplies by another tensor, which is not "
                     "zero where the weight is (standardised, normalised, decomposed?), so its masks would mean "
@@ -81,20 +80,26 @@ def _is_torchs(module: nn.Module) -> bool:
 def _keeps_zeros(module: nn.Module) -> bool | None:
     """Try a copy of a layer: is what it multiplies by zero wherever its weight is? None if that cannot be found."""
     try:
-        layer = copy.deepcopy(module).to_empty(device="cpu").eval()
-        generator = torch.Generator().manual_seed(0)
-        for tensor in layer.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-            else:
-                tensor.zero_()
-        weight: Tensor = layer.weight  # pyright: ignore
-        pruned = (torch.arange(weight.numel()) % 2 == 0).view(weight.shape)
-        weight.masked_fill_(pruned, 0.0)
-        with _Products(weight.shape) as seen:
-            layer(_some_input(layer).to(weight.dtype))
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            tried = [_tried(module, training=training) for training in (False, True)]
     except Exception:  # whatever a layer raises that needs other arguments
         return None
+    return None if None in tried else all(tried)
+
+
+def _tried(module: nn.Module, *, training: bool) -> bool | None:
+    layer = copy.deepcopy(module).to_empty(device="cpu").train(training)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in layer.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+        else:
+            tensor.zero_()
+    weight: Tensor = layer.weight  # pyright: ignore
+    pruned = (torch.arange(weight.numel()) % 2 == 0).view(weight.shape)
+    weight.masked_fill_(pruned, 0.0)
+    with _Products(weight.shape) as seen:
+        layer(_some_input(layer).to(weight.dtype))
     if not seen.operands:
         return None
     return all(any(not bool(way[pruned].any()) for way in operand) for operand in seen.operands)

@@ -36,6 +36,11 @@ class UnknownMethodError(ValueError):
 
 def _register(table: dict, kind: str, name: str) -> Callable[[C], C]:
     def add(cls: C) -> C:
+        base = Topology if kind == "topology" else Representation
+        if not name or not (isinstance(cls, type) and issubclass(cls, base)):
+            raise TypeError(f"{kind} {name!r} must be a named subclass of sparsity.{base.__name__}: {cls!r}")
+        if not cls.__module__.startswith(f"{__package__}."):
+            _import_builtin()  # so that a clash is the newcomer's
         known = table.get(name)
         # the same class again is a module imported twice (a reload), not a clash
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):

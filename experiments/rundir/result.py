@@ -107,6 +107,8 @@ def check(result: Mapping[str, Any], *, identity: str | None = None, seed: int |
     if seed is not None and stated.seed != seed:
         raise Unreadable(f"belongs to seed {stated.seed}, and this is the folder of seed {seed}")
     given = {key: value for key, value in result.items() if key != CHECKSUM}
+    if CHECKSUM not in result and FILES in result:
+        raise Unreadable("was changed after it was written: it has lost its checksum")
     if CHECKSUM in result and result[CHECKSUM] != _digest(given):
         raise Unreadable("was changed after it was written: its checksum is that of another content")
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -10,7 +13,9 @@ from sparsity.options import TrainingError
 from sparsity.representation import Representation
 from sparsity.roles import CallOrder
 
-SOON = 10  # steps after which every prunable weight must have had a gradient
+log = logging.getLogger(__name__)
+
+SOON = 10  # steps after which every prunable weight should have had a gradient
 
 
 class Promises:
@@ -20,7 +25,8 @@ class Promises:
         representation: The represented network.
         optimizer: Its optimizer.
         total_steps: Steps of the whole run.
-        by: Step by which every prunable weight must have had a gradient.
+        soon: Step by which every prunable weight should have had a gradient: what has none is told.
+        by: Step by which it must have had one.
         roles: Roles of layers that the topology treats apart: first, last.
     """
 
@@ -30,26 +36,47 @@ class Promises:
         optimizer: Optimizer,
         total_steps: int,
         *,
+        soon: int,
         by: int,
         roles: Collection[str],
     ):
         self._representation = representation
         self._optimizer = optimizer
         self._total = total_steps
-        self._by = by
+        self._soon, self._by = soon, by
+        self._own_step = False  # whether the optimizer steps because the training does
+        self._others = 0
+        optimizer.register_step_pre_hook(self._note_step)
         self._unreached = set(representation.slots)
         self._begun = False
         self._order: CallOrder | None = None
         if roles and representation.ends is None:
             self._order = CallOrder([slot.target for slot in representation.slots.values()], roles)
 
+    @contextmanager
+    def own_step(self) -> Iterator[None]:
+        """Within it, a step of the optimizer is that of the training."""
+        self._own_step = True
+        try:
+            yield
+        finally:
+            self._own_step = False
+
+    def _note_step(self, *_: Any) -> None:
+        self._others += not self._own_step
+
     def before_step(self, step: int) -> None:
         """Refuse a step after the last one, and check the layers before the first one.
 
         Raises:
-            TrainingError: with both numbers of steps, or the name of a layer.
+            TrainingError: with both numbers of steps, or the name of a layer; if the optimizer has stepped by itself.
             ValueError: if another layer is first or last than was assumed.
         """
+        if self._others:
+            raise TrainingError(
+                f"the optimizer has stepped by itself {self._others} times since attach() or the last step: step() of "
+                "the sparse training replaces optimizer.step() and, as step(scaler=scaler), scaler.step(optimizer)"
+            )
         if step >= self._total:
             raise TrainingError(
                 f"step {step + 1} is one more than total_steps = {self._total}, after which every schedule has ended: "
@@ -74,13 +101,22 @@ class Promises:
             parameters = slots[name].parameters
             if any(p.grad is not None for p in parameters) or not any(p.requires_grad for p in parameters):
                 self._unreached.discard(name)
-        # where no parameter at all has a gradient, masks are tried without data
-        if self._unreached and step + 1 >= self._by and len(self._unreached) < len(slots):
-            raise TrainingError(
-                f"no gradient has reached {_few(sorted(self._unreached))} in {step + 1} steps: the forward pass does "
-                "not use it, so its masks would mean nothing; remove the layer, or freeze its weight "
-                "(requires_grad = False) before attach"
+        if not self._unreached or step + 1 not in (self._soon, self._by):
+            return
+        if len(self._unreached) == len(slots):
+            log.warning(
+                "no prunable weight has had a gradient in %d steps: is loss.backward() called, and on this network?",
+                step + 1,
             )
+            return
+        text = f"no gradient has reached {_few(sorted(self._unreached))} in {step + 1} steps"
+        if step + 1 < self._by:
+            log.warning("%s: does the forward pass use it?", text)
+            return
+        raise TrainingError(
+            f"{text}: the forward pass does not use it, so its masks would mean nothing; remove the layer, or freeze "
+            "its weight (requires_grad = False) before attach"
+        )
 
     def check_layers(self) -> None:
         """Check that the layers are still in the network and their tensors in the optimizer.

@@ -34,5 +34,10 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        bound = self.clip_grad_norm
+        if bound is not None and not (isinstance(bound, (int, float)) and 0 < bound < float("inf")):
+            raise ValueError(f"clip_grad_norm must be a number above 0, or None: got {bound!r}")
+        if not isinstance(self.seed, int):
+            raise ValueError(f"seed must be a whole number: got {self.seed!r}")
         if self.sparse_opt is not None and self.sparse_opt not in AVERAGES:
             raise ValueError(f"sparse_opt={self.sparse_opt!r} is not one of {', '.join(AVERAGES)}")

@@ -66,7 +66,8 @@ class SparseTraining(Course):
             representation,
             optimizer,
             self.total_steps,
-            by=min(SOON, self.steps_per_epoch, self.total_steps),
+            soon=min(SOON, self.steps_per_epoch, self.total_steps),
+            by=min(self.steps_per_epoch, self.total_steps),
             roles=topology.roles if self.sparsity > 0 else (),
         )
         before = starts.pattern(representation)
@@ -176,12 +177,13 @@ class SparseTraining(Course):
         if finite:
             self.representation.before_step(self)
         self._finish_gradients()
-        if scaler is not None:
-            scaler.step(self.optimizer)
-        elif needs_closure(self.optimizer):
-            self.optimizer.step(passes)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        else:
-            self.optimizer.step()
+        with self._promises.own_step():
+            if scaler is not None:
+                scaler.step(self.optimizer)
+            elif needs_closure(self.optimizer):
+                self.optimizer.step(passes)  # pyright: ignore[reportCallIssue, reportArgumentType]
+            else:
+                self.optimizer.step()
         self.zero_pruned()
 
     def _finish_gradients(self) -> None:
@@ -249,7 +251,19 @@ class SparseTraining(Course):
             self.representation.fold()
             self._final = {name: int((theta != 0).sum()) for name, theta in self.representation.weights()}
         self.tell_emptied(self._final)
+        self._tell_events()
         return dict(self._final)
+
+    def _tell_events(self) -> None:
+        """Say what was promised and has not happened, and weights that are no numbers."""
+        for kind, due in self.expected_events().items():
+            seen = self.event_counts.get(kind, 0)
+            if seen < due:
+                skipped = f"; {self.skipped} steps were skipped" if self.skipped else ""
+                log.warning("%d %s events were due, %d happened%s", due, kind, seen, skipped)
+        broken = [name for name, theta in self.representation.weights() if not bool(torch.isfinite(theta).all())]
+        if broken:
+            log.warning("the weights of %s hold NaN or infinity: the training has diverged", ", ".join(broken[:3]))
 
     def _check_count(self, early: str) -> None:
         expected = self.expected_active()
@@ -259,9 +273,15 @@ class SparseTraining(Course):
             reason = f": {early}" if early else ""
             raise TrainingError(f"{method.name} kept {active} weights where its rule says {expected}{reason}")
 
+    @property
+    def _kind(self) -> dict[str, Any]:
+        names = {"topology": self.topology.name, "representation": self.representation.name}
+        return {**names, "sparsity": self.sparsity, "total_steps": self.total_steps}
+
     def state_dict(self) -> dict[str, Any]:
         """Return all state except that of the model and of the optimizer."""
         return {
+            "of": self._kind,
             "step": self._step,
             "masks": self.masks.state_dict(),
             "topology": self.topology.state_dict(),
@@ -279,9 +299,18 @@ class SparseTraining(Course):
         If the network was loaded before `attach`, whose first masks pruned it, its weights are put back.
 
         Raises:
-            ValueError: if the masks belong to other layers.
-            TrainingError: if the optimizer was loaded before `attach`, too.
+            ValueError: if it is no such state, or that of another method, sparsity, length or network.
+            TrainingError: if the optimizer was loaded before `attach`, too, or after `finalize`.
         """
+        if self._final is not None:
+            raise TrainingError("finalize() has ended this training: call attach() for another one")
+        if not (isinstance(state, Mapping) and {"of", "step", "masks"} <= set(state) and type(state["step"]) is int):
+            raise ValueError("this is no state of a sparse training: it lacks 'of', 'step' or 'masks'")
+        for key, own in self._kind.items():
+            if state["of"].get(key) != own:
+                raise ValueError(
+                    f"this state is of another training: its {key} is {state['of'].get(key)!r}, not {own!r}"
+                )
         device = self.weight(next(iter(self.masks))).device  # the network may have been moved since `attach`
         masks = MaskSet.from_state_dict(state["masks"], device)
         if {n: tuple(m.shape) for n, m in masks.items()} != dict(self.shapes):

@@ -106,9 +106,8 @@ def tell(training: Course, before: dict[str, Tensor]) -> None:
         counted = sum(mask.numel() for mask in training.masks.values())
         total = counted + sum(representation.uncounted.values())
         shares = [f"{name} ({100 * size / total:.2g} %)" for name, size in representation.uncounted.items()]
-        log.warning(
-            "not pruned and not counted: %s%s of all matrices", ", ".join(shares[:5]), " …" if len(shares) > 5 else ""
-        )
+        more = f" and {len(shares) - 5} more, {100 * (1 - counted / total):.2g} % in all," if len(shares) > 5 else ""
+        log.warning("not pruned and not counted: %s%s of all matrices", ", ".join(shares[:5]), more)
     if before:
         size = sum(active.numel() for active in before.values())
         held = sum(int(active.sum()) for active in before.values())

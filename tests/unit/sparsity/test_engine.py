@@ -498,7 +498,7 @@ def test_refuses_a_sparsity_out_of_range(share: float):
 
 @pytest.mark.parametrize("given", [{"total_steps": 0}, {"steps_per_epoch": 0}])
 def test_refuses_a_run_without_steps(given: dict[str, int]):
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="must be a whole number, at least 1"):
         attach(**given)
 
 

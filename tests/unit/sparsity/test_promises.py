@@ -126,7 +126,7 @@ def test_finalize_works_without_gradients():
 # ---- layers ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_layer_that_gets_no_gradient_is_an_error_by_the_tenth_step():
+def test_a_layer_that_gets_no_gradient_is_told_soon_and_an_error_after_an_epoch(caplog: pytest.LogCaptureFixture):
     class Unused(nn.Module):
         def __init__(self):
             super().__init__()
@@ -135,10 +135,110 @@ def test_a_layer_that_gets_no_gradient_is_an_error_by_the_tenth_step():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.used(x)
 
-    sparse = attached(Unused(), total_steps=50)
+    sparse = attached(Unused(), total_steps=50, steps_per_epoch=15)
     train(sparse, 9)
-    with pytest.raises(sparsity.TrainingError, match=r"no gradient has reached left_out\.weight in 10 steps"):
+    assert not caplog.records
+    train(sparse, 1)
+    assert "no gradient has reached left_out.weight in 10 steps" in caplog.text
+    train(sparse, 4)
+    with pytest.raises(sparsity.TrainingError, match=r"no gradient has reached left_out\.weight in 15 steps"):
         train(sparse, 1)
+
+
+def test_a_loop_without_backward_is_told(caplog: pytest.LogCaptureFixture):
+    sparse = attached(mlp(), "gmp", total_steps=30, update_every=5)
+    for _ in range(12):
+        sparse.step()
+    said = [r.getMessage() for r in caplog.records if "is loss.backward() called" in r.getMessage()]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_optimizer_that_steps_by_itself_is_refused(scaled: bool):
+    sparse = attached(mlp(), "rigl", update_every=5)
+    train(sparse, 2)
+    scaler = torch.amp.GradScaler("cpu")
+    loss = nn.functional.cross_entropy(sparse.representation.model(torch.randn(8, 20)), torch.arange(8) % 5)
+    if scaled:
+        scaler.scale(loss).backward()
+        scaler.step(sparse.optimizer)
+    else:
+        loss.backward()
+        sparse.optimizer.step()
+    with pytest.raises(sparsity.TrainingError, match="stepped by itself 1 times .* replaces optimizer.step"):
+        sparse.step()
+
+
+def test_events_that_skipped_steps_took_along_are_told(caplog: pytest.LogCaptureFixture):
+    model = mlp()
+    sparse = attached(model, "rigl", total_steps=10, update_every=2)
+    for step in range(10):
+        sparse.optimizer.zero_grad()
+        factor = 1.0 if step < 3 else torch.inf
+        scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+        loss = nn.functional.cross_entropy(model(torch.randn(8, 20)), torch.arange(8) % 5)
+        scaler.scale(factor * loss).backward()
+        sparse.step(scaler=scaler)
+    sparse.finalize()
+    assert re.search(r"4 update events were due, 2 happened; 7 steps were skipped", caplog.text)
+
+
+def test_a_diverged_network_is_told_at_the_end(caplog: pytest.LogCaptureFixture):
+    model = mlp()
+    sparse = attached(model, total_steps=2)
+    train(sparse, 2)
+    with torch.no_grad():
+        model[2].weight[sparse.masks["2.weight"]] = torch.nan
+    sparse.finalize()
+    assert "the weights of 2.weight hold NaN or infinity" in caplog.text
+
+
+def test_a_state_of_another_training_is_refused():
+    def made(topology: str = "rigl", **options) -> sparsity.SparseTraining:
+        return attached(mlp(), topology, **{"update_every": 5, **options})
+
+    state = made().state_dict()
+    for other, key in (
+        (made("set"), "topology"),
+        (made(sparsity=0.5), "sparsity"),
+        (made(total_steps=40), "total_steps"),
+    ):
+        before = other.masks
+        with pytest.raises(ValueError, match=f"this state is of another training: its {key} is"):
+            other.load_state_dict(state)
+        assert other.masks == before
+    for wrong in ({}, [], {**state, "step": "3"}):
+        with pytest.raises(ValueError, match="no state of a sparse training"):
+            made().load_state_dict(wrong)
+    made().load_state_dict(state)
+
+
+def test_a_representation_of_a_part_is_refused():
+    model = nn.Sequential(mlp(), nn.Linear(5, 100))
+    sparsity.represent(model[0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="only a part of the network is represented, a Sequential"):
+        sparsity.attach("random", model, optimizer, sparsity=0.5, total_steps=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"clip_grad_norm": -1.0}, "clip_grad_norm must be a number above 0"),
+        ({"clip_grad_norm": 0.0}, "clip_grad_norm must be"),
+        ({"clip_grad_norm": float("nan")}, "clip_grad_norm must be"),
+        ({"total_steps": 10.5}, "total_steps must be a whole number"),
+        ({"total_steps": "10"}, "total_steps must be"),
+        ({"total_steps": 0}, "total_steps must be"),
+        ({"steps_per_epoch": 2.5}, "steps_per_epoch must be"),
+        ({"batch_size": "a"}, "batch_size must be"),
+        ({"seed": "x"}, "seed must be"),
+        ({"sparsity": "0.9"}, "sparsity is the share of zeros"),
+    ],
+)
+def test_settings_of_wrong_type_or_range_are_named(given: dict, words: str):
+    with pytest.raises(ValueError, match=words):
+        attached(mlp(), **given)
 
 
 def test_a_layer_that_was_replaced_is_named():

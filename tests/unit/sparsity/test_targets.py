@@ -323,6 +323,31 @@ def test_a_forward_pass_of_ones_own_is_looked_at(caplog: pytest.LogCaptureFixtur
     assert "0.weight: the forward pass of Second could not be tried alone" in caplog.text
 
 
+def test_each_layer_of_a_class_is_looked_at_in_both_modes():
+    class Flag(nn.Linear):
+        def __init__(self, *sizes: int, when: str):
+            super().__init__(*sizes)
+            self.when = when
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            centred = self.when == "always" or (self.when == "training" and self.training)
+            weight = self.weight - self.weight.mean(1, keepdim=True) if centred else self.weight
+            return nn.functional.linear(input, weight, self.bias)
+
+    targets(nn.Sequential(Flag(4, 4, when="never"), Flag(4, 4, when="never")))
+    for when in ("always", "training"):
+        with pytest.raises(ValueError, match=r"1\.weight: the forward pass of Flag"):
+            targets(nn.Sequential(Flag(4, 4, when="never"), Flag(4, 4, when=when)))
+
+
+def test_layers_made_on_the_meta_device_are_looked_at(caplog: pytest.LogCaptureFixture):
+    with torch.device("meta"):
+        targets(nn.Sequential(Conv2dSame(3, 4, 3)))
+        with pytest.raises(ValueError, match="multiplies by another"):
+            targets(nn.Sequential(ScaledStdConv2d(4, 8, 3)))
+    assert not caplog.records
+
+
 def test_a_layer_without_a_shape_is_refused():
     with pytest.raises(ValueError, match=r"0\.weight has no shape yet"):
         targets(nn.Sequential(nn.LazyLinear(3)))
