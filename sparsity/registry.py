@@ -47,7 +47,7 @@ def _register(table: dict, kind: str, name: str) -> Callable[[C], C]:
             raise ValueError(f"{kind} {name!r} is registered already, by {known.__module__}.{known.__qualname__}")
         cls.name = name
         table[name] = cls
-        return cls
+        return cls  # pyright: ignore[reportReturnType]
 
     return add
 
