@@ -248,7 +248,7 @@ def test_twenty_kills_at_random_moments(cluster: Cluster, table: Any) -> None:
         "acdc": {"topology": {"name": "acdc", "allocation": "erk", "sparsity": 0.9}, "optimizer.ham": {"alpha": 5.0}},
         "acdc-sign-in": ACDC,
         "rigl": RIGL,
-        "rigl-product": {"topology": {"name": "rigl", "sparsity": 0.9}, "representation.name": "product"},
+        "rigl-product": {"topology": RIGL["topology"], "representation.name": "product"},
         "str": STR,
         "adamw": {**RANDOM, "optimizer.name": "adamw", "optimizer.lr": 0.01},
     }
