@@ -158,8 +158,9 @@ class Representation(Stateful):
     def install(self, model: nn.Module, seed: int = 0) -> None:
         """Replace each prunable weight of `model` by the trained tensors; a plain weight stays as it is."""
         self.initial = torch.Generator().manual_seed(seed)
-        self.uncounted = uncounted(model)
-        for target in targets(model):
+        found = targets(model)
+        self.uncounted = uncounted(model, found)
+        for target in found:
             installed = parametrize.is_parametrized(target.module, target.tensor)  # by another part of it
             if type(self).materialise is not Representation.materialise and not installed:
                 parametrize.register_parametrization(target.module, target.tensor, Parametrization(self))

@@ -8,7 +8,7 @@ weights. `uncounted` lists the matrices that are left, such as embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,20 +108,24 @@ def targets(model: nn.Module) -> list[Target]:
     return found
 
 
-def uncounted(model: nn.Module) -> dict[str, int]:
+def uncounted(model: nn.Module, found: Sequence[Target]) -> dict[str, int]:
     """List the matrices that are neither pruned nor counted: embeddings, position tables, frozen weights and the like.
 
     Call it with a plain network. A tensor with one extent above 1, such as a layer scale, is no matrix.
 
+    Args:
+        model: The network.
+        found: Its targets.
+
     Returns:
         Number of entries by name, in the order of the parameters; frozen ones have ``" (frozen)"`` after their name.
     """
-    counted = {id(target.parameter) for target in targets(model)}
-    found = {}
+    counted = {id(target.parameter) for target in found}
+    left = {}
     for name, parameter in unwrapped(model).named_parameters():
         if id(parameter) not in counted and sum(extent > 1 for extent in parameter.shape) >= 2:
-            found[plain_name(name) + ("" if parameter.requires_grad else " (frozen)")] = parameter.numel()
-    return found
+            left[plain_name(name) + ("" if parameter.requires_grad else " (frozen)")] = parameter.numel()
+    return left
 
 
 def _candidates(model: nn.Module) -> Iterator[Target]:

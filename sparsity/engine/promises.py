@@ -46,12 +46,16 @@ class Promises:
         self._soon, self._by = soon, by
         self._own_step = False  # whether the optimizer steps because the training does
         self._others = 0
-        optimizer.register_step_pre_hook(self._note_step)
+        self._hook = optimizer.register_step_pre_hook(self._note_step)
         self._unreached = set(representation.slots)
         self._begun = False
         self._order: CallOrder | None = None
         if roles and representation.ends is None:
             self._order = CallOrder([slot.target for slot in representation.slots.values()], roles)
+
+    def end(self) -> None:
+        """Let go of the optimizer, which may step by itself after the training."""
+        self._hook.remove()
 
     @contextmanager
     def own_step(self) -> Iterator[None]:

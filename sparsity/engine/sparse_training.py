@@ -248,15 +248,16 @@ class SparseTraining(Course):
             self.cost.advance(self._step, self.densities())
             self._check_count(early)
         finally:
+            self._promises.end()
             self.representation.fold()
             self._final = {name: int((theta != 0).sum()) for name, theta in self.representation.weights()}
         self.tell_emptied(self._final)
-        self._tell_events()
+        self._tell_end(early)
         return dict(self._final)
 
-    def _tell_events(self) -> None:
-        """Say what was promised and has not happened, and weights that are no numbers."""
-        for kind, due in self.expected_events().items():
+    def _tell_end(self, early: str) -> None:
+        """Say what was due in a whole training and has not happened, and which weights are no numbers."""
+        for kind, due in () if early else self.expected_events().items():
             seen = self.event_counts.get(kind, 0)
             if seen < due:
                 skipped = f"; {self.skipped} steps were skipped" if self.skipped else ""
@@ -306,6 +307,8 @@ class SparseTraining(Course):
             raise TrainingError("finalize() has ended this training: call attach() for another one")
         if not (isinstance(state, Mapping) and {"of", "step", "masks"} <= set(state) and type(state["step"]) is int):
             raise ValueError("this is no state of a sparse training: it lacks 'of', 'step' or 'masks'")
+        if not 0 <= state["step"] <= self.total_steps:
+            raise ValueError(f"this state is after step {state['step']}, which is not one of {self.total_steps}")
         for key, own in self._kind.items():
             if state["of"].get(key) != own:
                 raise ValueError(

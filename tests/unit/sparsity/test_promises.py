@@ -169,6 +169,17 @@ def test_an_optimizer_that_steps_by_itself_is_refused(scaled: bool):
         sparse.step()
 
 
+def test_an_optimizer_is_free_after_the_training():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for _ in range(2):
+        sparse = sparsity.attach("random", model, optimizer, sparsity=0.8, total_steps=2)
+        train(sparse, 2)
+        sparse.finalize()
+        optimizer.step()
+    assert not optimizer._optimizer_step_pre_hooks
+
+
 def test_events_that_skipped_steps_took_along_are_told(caplog: pytest.LogCaptureFixture):
     model = mlp()
     sparse = attached(model, "rigl", total_steps=10, update_every=2)
@@ -207,6 +218,9 @@ def test_a_state_of_another_training_is_refused():
         with pytest.raises(ValueError, match=f"this state is of another training: its {key} is"):
             other.load_state_dict(state)
         assert other.masks == before
+    for step in (-5, 21):
+        with pytest.raises(ValueError, match=f"after step {step}, which is not one of 20"):
+            made().load_state_dict({**state, "step": step})
     for wrong in ({}, [], {**state, "step": "3"}):
         with pytest.raises(ValueError, match="no state of a sparse training"):
             made().load_state_dict(wrong)

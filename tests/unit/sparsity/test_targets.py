@@ -199,7 +199,7 @@ def test_matrices_outside_the_count_are_named_once(caplog: pytest.LogCaptureFixt
             self.frozen.weight.requires_grad_(False)
 
     model = Tokens()
-    assert uncounted(model) == {"position": 48, "words.weight": 84, "frozen.weight (frozen)": 144}
+    assert uncounted(model, targets(model)) == {"position": 48, "words.weight": 84, "frozen.weight (frozen)": 144}
     attached(model, sparsity=0.5)
     (said,) = [record.getMessage() for record in caplog.records]
     # 4 * 144 + 60 are counted
