@@ -18,7 +18,7 @@ from experiments.config.resolve import from_mapping
 from experiments.config.sweep import Cell, Sweep
 from experiments.config.yaml_text import shown
 from experiments.errors import Busy, UserError
-from experiments.rundir import attempts, names
+from experiments.rundir import attempts, names, waiting
 from experiments.rundir.files import write_json
 from experiments.rundir.reading import Unreadable, read_object, typed
 from results.runs.kinds import KeptRuns
@@ -83,6 +83,8 @@ def alone(folder: Path) -> Iterator[None]:
                 raise
             time.sleep(0.1)
     with attempts.held(claim):
+        for _ in waiting.for_earlier(claim):
+            pass
         yield
 
 

@@ -42,7 +42,7 @@ def run_here(
 
 
 def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, group: str, **hooks: Any) -> dict[str, Any]:
-    return runner.run(from_mapping(mapping), folder, identity, group=group, patient=False, **hooks)
+    return runner.run(from_mapping(mapping), folder, identity, group=group, patience=None, **hooks)
 
 
 def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from experiments.config.schema import Spec
 from experiments.config.yaml_text import dump
 from experiments.errors import ClaimLost, Interrupted, LostRank, RunFailure, SuiteError, UserError, way_out, words_of
 from experiments.ranks.distributed import ALONE, World, lost_ranks_named
-from experiments.rundir import attempts, names, outcome
+from experiments.rundir import attempts, names, outcome, waiting
 from experiments.rundir.attempts import Attempt
 from experiments.rundir.checkpoint import found
 from experiments.rundir.environment import code, environment
@@ -37,7 +38,7 @@ def run(
     progress: OnStep = lambda done, total: None,
     stop: Stop = lambda: False,
     world: World = ALONE,
-    patient: bool = True,
+    patience: float | None = 0.0,
 ) -> dict[str, Any]:
     """Carry one run out, or resume it, or return its result if it has one.
 
@@ -49,7 +50,8 @@ def run(
         progress: Called after every step.
         stop: Asked after every step; True saves a checkpoint and ends the run resumable.
         world: The ranks, all of which call this.
-        patient: Whether to wait for a claim that may be that of a dead process, see `attempts.wait_for_sign`.
+        patience: Seconds to wait for a living process that holds the directory; None does not even wait to see whether
+            it lives, see `waiting.for_holder`.
 
     Returns:
         The content of `result.json`.
@@ -62,7 +64,7 @@ def run(
         ClaimLost: if the directory was removed, or another process has taken it over.
         Interrupted: if `stop` said so.
     """
-    with _claimed(spec, identity, folder, world, stop if patient else None) as held:
+    with _claimed(spec, identity, folder, world, stop, patience) as held:
         if isinstance(held, Finished):
             return held.result
         log_path = folder / names.log_of(world.rank)
@@ -70,8 +72,8 @@ def run(
             try:
                 with lost_ranks_named(world):
                     if world.is_main:
-                        write_text(folder / names.SPEC, dump(spec.model_dump()))
-                        write_json(folder / names.ENVIRONMENT, environment())
+                        write_text(folder / names.SPEC, dump(spec.model_dump()), held.check)
+                        write_json(folder / names.ENVIRONMENT, environment(), held.check)
                     return carry_out(Training(spec, held, identity, group or identity, progress, stop, world))
             except (Interrupted, ClaimLost):
                 raise
@@ -97,22 +99,53 @@ class Finished:
 
 
 @contextmanager
-def _claimed(spec: Spec, identity: str, folder: Path, world: World, stop: Stop | None) -> Iterator[Attempt | Finished]:
+def _claimed(
+    spec: Spec, identity: str, folder: Path, world: World, stop: Stop, patience: float | None
+) -> Iterator[Attempt | Finished]:
     """Claim the directory on rank 0 and tell all ranks the outcome, also an error; a finished run needs no claim."""
-    held: Attempt | Finished | SuiteError | None = None
-    if world.is_main:
-        try:
-            held = _finished(spec, identity, folder) or _claim(spec, identity, folder, world, stop)
-        except SuiteError as error:
-            held = error
-        except OSError as error:
-            held = _failure(error, folder / names.LOG)
-    held = world.broadcast(held)
-    if isinstance(held, SuiteError):
-        raise held
-    assert held is not None
-    with attempts.held(held) if world.is_main and isinstance(held, Attempt) else nullcontext():
+    with ExitStack() as until_the_end:
+        own = _take(spec, identity, folder, world, stop, patience, until_the_end) if world.is_main else repeat(None)
+        # while rank 0 waits it says so every second, since ranks give up on one that says nothing
+        held = next(held for one in own if (held := world.broadcast(one)) is not None)
+        if isinstance(held, SuiteError):
+            raise held
         yield held
+
+
+Outcome = Attempt | Finished | SuiteError
+
+
+def _take(
+    spec: Spec,
+    identity: str,
+    folder: Path,
+    world: World,
+    stop: Stop,
+    patience: float | None,
+    until_the_end: ExitStack,
+) -> Iterator[Outcome | None]:
+    """Claim the directory, or find the run finished; None as long as others may still write it."""
+    try:
+        held = _finished(spec, identity, folder)
+        if held is None:
+            _check_place(folder)
+            if patience is not None:
+                yield from waiting.for_holder(folder, stop, patience)
+            before = attempts.codes(folder)
+            claim = attempts.claim(folder, world.size, identity=identity, seed=spec.seed, code=code())
+            until_the_end.enter_context(attempts.held(claim))
+            with logging_to(folder / names.LOG):
+                yield from waiting.for_earlier(claim, stop)
+            remove_leftovers(folder)  # first: what an earlier process has not yet given a name never gets one
+            held = _finished(spec, identity, folder)  # another process may have finished it a moment ago
+            if held is None:
+                _begin(folder, before)
+                held = claim
+        yield held
+    except SuiteError as error:
+        yield error
+    except OSError as error:
+        yield _failure(error, folder / names.LOG)
 
 
 def _finished(spec: Spec, identity: str, folder: Path) -> Finished | None:
@@ -120,34 +153,23 @@ def _finished(spec: Spec, identity: str, folder: Path) -> Finished | None:
     return Finished(result) if result is not None else None
 
 
-def _claim(spec: Spec, identity: str, folder: Path, world: World, stop: Stop | None) -> Attempt | Finished:
+def _check_place(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names.FILES:
         check_regular(folder / name)
     for name in (names.ATTEMPTS, names.CHECKPOINTS):
         if (folder / name).exists() and not (folder / name).is_dir():
             raise UserError("is a file where a run keeps a folder; remove it", str(folder / name))
-    if stop is not None:
-        waited = False
-        for words in attempts.wait_for_sign(folder, stop):
-            log.warning("%s: waiting, since %s", folder, words)
-            waited = True
-        if waited and stop():
-            raise Interrupted("stopped while it waited; the same command goes on", where=str(folder))
-    before = attempts.codes(folder)
-    attempt = attempts.claim(folder, world.size, identity=identity, seed=spec.seed, code=code())
-    done = _finished(spec, identity, folder)  # another process may have finished it a moment ago
-    if done is not None:
-        attempt.end("done")
-        return done
+
+
+def _begin(folder: Path, before: list[str]) -> None:
+    """Remove the failure of an earlier attempt, and say if the code is another than its."""
     (folder / names.FAILURE).unlink(missing_ok=True)
-    remove_leftovers(folder)
     if found(folder) and before and before[-1] != code():
         log.warning(
             "%s: this run goes on under another version of the suite (%s after %s); its table says so",
             *(folder, code(), before[-1]),
         )
-    return attempt
 
 
 def _failure(error: BaseException, log_path: Path) -> RunFailure:

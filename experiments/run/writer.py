@@ -31,7 +31,7 @@ class RunWriter:
         if not is_main:
             return
         self._attempt = attempt
-        self._metrics = JsonLines(attempt.folder / names.METRICS, good)
+        self._metrics = JsonLines(attempt.folder / names.METRICS, good, attempt.check)
         self._ledger = Ledger(attempt)
         self._mirror = WandbMirror(spec, identity, attempt.folder, group)
         self._last: str | None = None
@@ -69,7 +69,6 @@ class RunWriter:
     def close_metrics(self) -> None:
         """Close the metrics, whole, before a result rests on them; only who holds the run may do so."""
         if self._is_main:
-            self._attempt.check()
             self._metrics.seal()
 
     def saved(self, checkpoint: Saved) -> None:

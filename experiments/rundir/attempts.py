@@ -2,8 +2,8 @@
 
 A claim is a file that is created exclusively, which every file system can do, while locks and hard links fail on some.
 Claims are never removed, so two processes can never both replace a dead one: the next number either exists or does
-not. While its process works, a claim's file is touched every `BEAT` seconds. docs/architecture.md, "One writer", has
-the whole protocol.
+not. While its process works, a claim's file is touched every `BEAT` seconds. `waiting` lets the former holder come to
+its end before the next one begins. docs/architecture.md, "One writer", has the whole protocol.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Attempt:
     number: int
     owner: dict[str, Any]
     _file: int = field(default=-1, repr=False)
+    _gone: list[str] = field(default_factory=list, repr=False, compare=False)  # what a beat has found
 
     @property
     def job(self) -> str | None:
@@ -58,7 +59,7 @@ class Attempt:
         last = newest(self.folder)
         if last is None or last["attempt"] < self.number:
             return "the folder of this run has been removed or moved away"
-        if last["attempt"] == self.number and last.get("token") == self.owner["token"]:
+        if last["attempt"] == self.number and last.get("token") in (self.owner["token"], None):  # None: unreadable now
             return None
         return f"process {last.get('pid')} on {last.get('host')} has taken this run over"
 
@@ -72,13 +73,30 @@ class Attempt:
         if reason is not None:
             raise ClaimLost(f"{reason}; this process ends and writes nothing more", where=str(self.folder))
 
-    def beat(self) -> None:
-        """Touch the claim's own file, also where another file has its name by now."""
+    def check_last_beat(self) -> None:
+        """Do the same if the last beat has found the claim lost; cheap enough for every step."""
+        if self._gone:
+            self.check()
+
+    def beat(self) -> bool:
+        """Touch the claim's file as long as the claim holds, and return whether it does."""
         with suppress(OSError):  # the next one may succeed
-            os.utime(self._file)
+            self._gone.extend(filter(None, [self.lost()]))
+            if not self._gone:
+                os.utime(self._file)
+        return not self._gone
+
+    def begin(self) -> None:
+        """Record that the work begins only now, after a wait."""
+        self.owner["time"] = time.time()
+        path = holder.path(self.folder, self.number)
+        write_json(path, self.owner, self.check)
+        new = os.open(path, os.O_WRONLY)
+        os.dup2(new, self._file)
+        os.close(new)
 
     def end(self, reason: str) -> None:
-        """Record that this attempt has ended, with its reason: ``done``, ``stopped``, ``failed`` or ``crashed``.
+        """Record that this attempt has ended, with its reason, see `ending`.
 
         If the disk is too full even for this record, others learn of the end when the process no longer exists.
         """
@@ -86,7 +104,8 @@ class Attempt:
         for _ in range(2):
             with suppress(OSError):
                 path = holder.path(self.folder, self.number)
-                if (read_json(path) or {}).get("token") == self.owner["token"]:
+                found = read_json(path) or {}
+                if found.get("token") == self.owner["token"] and "ended" not in found:
                     write_json(path, {**self.owner, "ended": time.time(), "reason": reason})
                 return
 
@@ -97,8 +116,8 @@ def held(attempt: Attempt) -> Iterator[None]:
     over = threading.Event()
 
     def keep() -> None:
-        while not over.wait(BEAT):
-            attempt.beat()
+        while not over.wait(BEAT) and attempt.beat():
+            pass
 
     thread = threading.Thread(target=keep, name="claim", daemon=True)
     thread.start()
@@ -118,8 +137,8 @@ def ending(say: Callable[[str], None]) -> Iterator[None]:
     """Report how a block ended.
 
     Args:
-        say: Called with ``done``, ``stopped`` (at a checkpoint), ``failed``, or ``crashed`` (together with another
-            rank).
+        say: Called with ``done``, ``stopped`` (at a checkpoint), ``failed``, ``lost`` (the claim), or ``crashed``
+            (together with another rank).
     """
     reason = "crashed"
     try:
@@ -129,6 +148,9 @@ def ending(say: Callable[[str], None]) -> Iterator[None]:
         reason = "stopped"
         raise
     except LostRank:
+        raise
+    except ClaimLost:
+        reason = "lost"
         raise
     except Exception:
         reason = "failed"
@@ -146,7 +168,8 @@ def claim(folder: Path, ranks: int = 1, **about: Any) -> Attempt:
         about: What else its record says.
 
     Raises:
-        Busy: if the last attempt may still be alive.
+        Busy: if the last attempt may still be alive. One that the scheduler has given up does not count, though it may
+            live: `waiting.for_earlier` comes before anything is read or written.
     """
     (folder / names.ATTEMPTS).mkdir(exist_ok=True)
     while True:
@@ -173,38 +196,21 @@ def claim(folder: Path, ranks: int = 1, **about: Any) -> Attempt:
         return attempt
 
 
-def wait_for_sign(folder: Path, stop: Callable[[], bool]) -> Iterator[str]:
-    """Wait as long as nothing but a missing sign of life can tell whether the last attempt is over.
-
-    Args:
-        folder: The run directory.
-        stop: Asked every second; true ends the waiting.
-
-    Yields:
-        Once, when the waiting begins: why, in words.
-    """
-    first = newest(folder)
-    if first is None or holder.judge(first) is not None or not alive(folder, first):
-        return
-    beaten = holder.touched(folder, first)
-    yield holder.words(folder, first)
-    while not stop() and holder.touched(folder, first) == beaten and alive(folder, first):
-        time.sleep(1)
-
-
 def newest(folder: Path) -> dict[str, Any] | None:
-    """Return the record of the last attempt, or None if there was none.
-
-    From a damaged file only the attempt's number is known.
-    """
+    """Return the record of the last attempt, or None if there was none."""
     try:
         numbers = [int(file[:-5]) for file in os.listdir(folder / names.ATTEMPTS) if file[:-5].isdigit()]
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not numbers:
         return None
-    content = read_json(holder.path(folder, max(numbers)))
-    return {**(content if isinstance(content, dict) else {}), "attempt": max(numbers)}
+    return record(folder, max(numbers))
+
+
+def record(folder: Path, number: int) -> dict[str, Any]:
+    """Return the record of an attempt; from a damaged file only the number is known."""
+    content = read_json(holder.path(folder, number))
+    return {**(content if isinstance(content, dict) else {}), "attempt": number}
 
 
 def codes(folder: Path) -> list[str]:
@@ -215,11 +221,9 @@ def codes(folder: Path) -> list[str]:
 
 
 def alive(folder: Path, owner: dict[str, Any]) -> bool:
-    """Return whether an attempt may still be writing.
+    """Return whether an attempt holds its run.
 
-    Its process is asked for where it can be: on the same boot of the same machine, in the same pid namespace. Its
-    Slurm job is asked for elsewhere. Where neither answers, the attempt is over if it gave no sign of life for `LEASE`
-    seconds.
+    Where neither its process nor the scheduler can tell, it is over if it gave no sign of life for `LEASE` seconds.
     """
     verdict = holder.judge(owner)
     return verdict if verdict is not None else holder.silent_for(folder, owner) < holder.LEASE

@@ -82,6 +82,7 @@ class Checkpoints:
         with atomic(path, check) as file:
             file.write(data)
         new = Saved(step, digest, path)
+        check()  # who slept meanwhile must not remove those of its successor
         others = [saved for saved in found(self._folder.parent) if saved != new]
         # a checkpoint ahead of the new one belongs to a later state that was found damaged
         for saved in [s for s in others if s.step > step] + [s for s in others if s.step <= step][self._keep - 1 :]:

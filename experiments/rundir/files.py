@@ -87,9 +87,9 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with atomic(path) as file:
+def write_text(path: Path, text: str, check: Callable[[], None] = lambda: None) -> None:
+    """Write a text file atomically, see `atomic`."""
+    with atomic(path, check) as file:
         file.write(text.encode())
 
 
@@ -125,19 +125,23 @@ class JsonLines:
         path: The file.
         good: What a checkpoint counts on. A file that does not begin with it is damaged, is said to be, and is written
             anew; what a killed process wrote beyond it is cut off.
+        check: Called before anything is written; an error from it keeps what is there.
     """
 
-    def __init__(self, path: Path, good: bytes = b""):
+    def __init__(self, path: Path, good: bytes = b"", check: Callable[[], None] = lambda: None):
         check_regular(path)
-        self._path, self._content = path, bytearray(good)
+        self._path, self._content, self._check = path, bytearray(good), check
         self._tell_damage()
-        with atomic(path) as file:  # a new file: an earlier writer that still lives has the old one, which nobody reads
+        with atomic(
+            path, check
+        ) as file:  # a new file: an earlier writer that still lives has the old one, which nobody reads
             file.write(good)
         self._file = path.open("ab")
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""
         line = (json.dumps(finite(record)) + "\n").encode()
+        self._check()
         self._file.write(line)
         self._file.flush()
         self._content += line
@@ -159,8 +163,9 @@ class JsonLines:
     def seal(self) -> None:
         """Close the file, whole: what was damaged meanwhile is written anew."""
         self._file.close()
+        self._check()
         if self._tell_damage():
-            with atomic(self._path) as file:
+            with atomic(self._path, self._check) as file:
                 file.write(self._content)
 
     def _tell_damage(self) -> bool:

@@ -17,25 +17,37 @@ from slurm.scheduler.environment import this_start
 from . import names, process
 
 LEASE = 90.0
-"""Seconds without a sign of life after which a claim is over if its process and its job cannot be asked for.
+"""Seconds without a sign of life after which a claim is over, if its process or its job does not tell.
 
 Longer than a beat and the time for which clients of network file systems trust what they have read (60 s).
 """
 
 
 def judge(owner: Mapping[str, Any]) -> bool | None:
-    """Return whether the holder of a claim is alive, by its process or its Slurm job; None if neither can tell."""
+    """Return whether a claim still holds, by its process or its Slurm job; None if neither can tell.
+
+    A claim of a start that the scheduler has given up holds no longer, but the process may live: see `over`.
+    """
     if "ended" in owner:
         return False
-    seen = process_of(owner)
-    if seen is not None or fault(owner) is not None:
-        return seen
-    job, start = owner.get("job_id"), this_start()
-    if job is None:
+    if fault(owner) is not None:
         return None
-    if job == start.id:  # a job starts again only when the scheduler has given up its former nodes
-        return owner["restarts"] == start.restarts
-    return queue.is_running(job, owner["restarts"])
+    seen, job, start = process_of(owner), owner.get("job_id"), this_start()
+    if seen is False or job is None:
+        return seen
+    running = owner["restarts"] == start.restarts if job == start.id else queue.is_running(job, owner["restarts"])
+    return running if running is not None else seen
+
+
+def over(folder: Path, owner: Mapping[str, Any]) -> bool:
+    """Return whether the holder of a claim that no longer holds can write nothing more.
+
+    It has recorded its end, or its process is seen dead, or it was silent for `LEASE` seconds. The scheduler is not
+    asked: a node that it has given up may live, and so may the task of a killed slurmstepd.
+    """
+    if "ended" in owner or process_of(owner) is False or touched(folder, owner) is None:
+        return True
+    return silent_for(folder, owner) >= LEASE
 
 
 def process_of(owner: Mapping[str, Any]) -> bool | None:
@@ -111,17 +123,21 @@ def _now(folder: Path) -> float:
 
 def words(folder: Path, owner: Mapping[str, Any]) -> str:
     """Say who holds a run directory, since when, and when it would be taken over."""
-    wrong = fault(owner)
-    if wrong is not None:
-        who = f"{path(folder, owner['attempt'])} does not say who writes this run ({wrong})"
-    else:
-        job = f" (job {owner['job']})" if owner["job"] else ""
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_seconds(owner.get("time"))))
-        who = f"process {owner['pid']} on {owner['host']}{job} is writing this run since {since}"
+    who = writer(folder, owner)
     if judge(owner):
         return f"{who}; wait for it or stop it"
     silent = silent_for(folder, owner)
     return f"{who}; its last sign of life is {silent:.0f} s old, and after {LEASE:g} s the run is taken over"
+
+
+def writer(folder: Path, owner: Mapping[str, Any]) -> str:
+    """Say who writes a run, and since when."""
+    wrong = fault(owner)
+    if wrong is not None:
+        return f"{path(folder, owner['attempt'])} does not say who writes this run ({wrong})"
+    job = f" (job {owner['job']})" if owner["job"] else ""
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(_seconds(owner.get("time"))))
+    return f"process {owner['pid']} on {owner['host']}{job} is writing this run since {since}"
 
 
 def _seconds(value: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from experiments.errors import ClaimLost
 
 from . import names
 from .attempts import Attempt
+from .files import atomic
 from .reading import Unreadable, parse_json, read_regular, typed
 
 log = logging.getLogger(__name__)
@@ -75,12 +77,14 @@ class Ledger:
     def __init__(self, attempt: Attempt):
         self.attempt = attempt
         self._path = attempt.folder / names.LEDGER
+        self._file: int | None = None
         self._heartbeat: int | None = None
         self._named = False
 
     def start(self, step: int, checkpoint: str | None) -> None:
         """Record the first step, after recording earlier attempts that died as ``lost``."""
         records = read(self.attempt.folder)
+        self._renew()
         ended = {record["attempt"] for record in records if record["event"] in ("end", "lost")}
         beat = last_beat(self.attempt.folder)
         for record in records:
@@ -109,7 +113,7 @@ class Ledger:
             ClaimLost: if it is no longer this attempt's.
         """
         self.attempt.check()
-        self.close()
+        self._heartbeat = _close(self._heartbeat)
         path = self.attempt.folder / names.HEARTBEAT
         path.unlink(missing_ok=True)
         self._heartbeat = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
@@ -119,10 +123,11 @@ class Ledger:
         """Record that a step is done; the page cache keeps the record even if the process is killed.
 
         Raises:
-            ClaimLost: if the heartbeat is no longer that of this attempt, and so the run is not either.
+            ClaimLost: if this attempt has lost the run, as the claim's last beat or the heartbeat's file tells.
         """
         if self._heartbeat is None:
             return
+        self.attempt.check_last_beat()
         if self._named and _is_gone(self._heartbeat):
             self._open()
         text = f"{self.attempt.number} {step} {total} {time.time():.2f}"
@@ -130,25 +135,42 @@ class Ledger:
             os.pwrite(self._heartbeat, text.ljust(_WIDTH - 1).encode() + b"\n", 0)
 
     def close(self) -> None:
-        """Close the heartbeat."""
-        if self._heartbeat is not None:
-            os.close(self._heartbeat)
-            self._heartbeat = None
+        """Close the files."""
+        self._heartbeat, self._file = _close(self._heartbeat), _close(self._file)
 
     def _note(self, event: str, **content: Any) -> None:
         self._append({"attempt": self.attempt.number, "event": event, **content})
 
+    def _renew(self) -> None:
+        """Begin a new file with all that the old one holds, so that what an earlier writer adds reaches nobody.
+
+        Raises:
+            ClaimLost: if the run is no longer this attempt's.
+        """
+        self._file = _close(self._file)
+        with suppress(FileNotFoundError, Unreadable):
+            before = read_regular(self._path)
+            with atomic(self._path, self.attempt.check) as file:
+                file.write(before)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+
     def _append(self, record: dict[str, Any]) -> None:
-        self.attempt.check()
+        if self._file is None or _is_gone(self._file):
+            self._renew()
+        assert self._file is not None
         line = json.dumps({**record, "time": time.time()}).encode() + b"\n"
-        with self._path.open("a+b") as file:
-            if file.tell() > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read() != b"\n":  # a writer was killed in the middle of a line, or the disk was full
-                    line = b"\n" + line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        size = os.fstat(self._file).st_size
+        if size > 0 and os.pread(self._file, 1, size - 1) != b"\n":  # of a killed writer, or for want of space
+            line = b"\n" + line
+        self.attempt.check()
+        if os.write(self._file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        os.fsync(self._file)
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def _is_gone(descriptor: int) -> bool:

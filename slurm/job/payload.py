@@ -12,19 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import Busy, Interrupted, LostRank, RunFailure, SuiteError
-from experiments.rundir import attempts, ledger, names, outcome
+from experiments.errors import Interrupted, LostRank, RunFailure, SuiteError
+from experiments.rundir import attempts, holder, ledger, names, outcome
 from experiments.rundir.files import read_json
 from slurm.scheduler.environment import this_start
 
 from .codes import CRASHED, RUNNING, VERDICT
 from .crashes import in_vain, last_words
+from .shell import StandIn
 from .signals import Signals
 
 if TYPE_CHECKING:
     from experiments.config.schema import Spec
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 180.0
+"""Seconds that a job waits for a living process that holds its run, before it ends with an error: twice a lease."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,26 @@ class JobPayload:
         _tell(is_main, RUNNING)
         signals = Signals(interrupt=len(self.runs) > 1)
         signals.install()
+        shell = StandIn(signals) if is_main else None
         try:
             code = self._carry_out(signals, is_main)
         except Exception:
             log.exception("this attempt has crashed")
             code = CRASHED
-        _tell(is_main, code)
+        if not self._given_up():
+            _tell(is_main, code)
+        if shell is not None:
+            shell.finish()
         if not is_main:
             code = signals.let_main_end(code)
         raise SystemExit(code)
+
+    def _given_up(self) -> bool:
+        """Return whether a later start of this job has begun, whose verdict this one must not touch."""
+        start = this_start()
+        newest = (attempts.newest(Path(run.folder)) for run in self.runs)
+        sound = [one for one in newest if one is not None and holder.fault(one) is None]
+        return any(one.get("job_id") == start.id and one["restarts"] > start.restarts for one in sound)
 
     def _carry_out(self, signals: Signals, is_main: bool) -> int:
         runs = [run for run in self.runs if not is_main or self._worth_trying(run)]
@@ -124,9 +139,8 @@ class JobPayload:
                 distributed.joined(folder, runtime.device, runtime.rank_timeout) as world,
             ):
                 met = True
-                runner.run(spec, folder, run.identity, group=run.group, stop=signals.received, world=world)
-        except Busy as error:
-            log.info("nothing to do: %s", error)
+                hooks = {"stop": signals.received, "world": world, "patience": PATIENCE}
+                runner.run(spec, folder, run.identity, group=run.group, **hooks)
         except Interrupted as error:
             log.info("%s", error)
             return signals.code
@@ -150,12 +164,13 @@ class JobPayload:
             return signals.code
         for name, one in outcomes.items():
             log.info("%s: %s", name, one.error or "done")
-        failed = [Path(name) for name, one in outcomes.items() if one.error and not one.interrupted]
+        busy = [name for name, one in outcomes.items() if one.busy]
+        failed = [Path(name) for name, one in outcomes.items() if one.error and not (one.interrupted or one.busy)]
         if any(not (folder / names.FAILURE).exists() for folder in failed):
             return CRASHED
         if any(one.interrupted for one in outcomes.values()):
             return signals.code
-        return 1 if failed or len(runs) < len(self.runs) else 0
+        return 1 if failed or busy or len(runs) < len(self.runs) else 0
 
 
 def prepared(run: JobRun, gpu: bool, staged_root: str | None) -> Spec:
@@ -190,10 +205,8 @@ def _packed(run: JobRun, gpu: bool, staged_root: str | None, **hooks: Any) -> No
     """Execute one of several runs of a job, in a worker process of its own."""
     from experiments.run import runner
 
-    try:
-        runner.run(prepared(run, gpu, staged_root), Path(run.folder), run.identity, group=run.group, **hooks)
-    except Busy as error:
-        log.info("nothing to do: %s", error)
+    spec = prepared(run, gpu, staged_root)
+    runner.run(spec, Path(run.folder), run.identity, group=run.group, patience=PATIENCE, **hooks)
 
 
 def _tell(is_main: bool, verdict: int | str) -> None:

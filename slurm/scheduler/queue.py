@@ -103,7 +103,7 @@ def history(
 
 
 def is_running(job: str, restarts: int) -> bool | None:
-    """Return whether a start of a job is still running, or None if the scheduler does not answer.
+    """Return whether a start of a job is still running, or None if the scheduler does not answer or not know the job.
 
     Args:
         job: The scheduler's internal number of the job, ``SLURM_JOB_ID`` (not "1234_5").
@@ -112,7 +112,8 @@ def is_running(job: str, restarts: int) -> bool | None:
     answer = queue([job])
     if answer.problem is not None:
         return None
-    return any(one.raw == job and one.running and one.restarts == restarts for one in answer.jobs.values())
+    found = [one for one in answer.jobs.values() if one.raw == job]
+    return any(one.running and one.restarts == restarts for one in found) if found else None
 
 
 def cancel(ids: Iterable[str], patience: float = PATIENCE) -> str | None:

@@ -127,13 +127,13 @@ def test_an_unfinished_run_comes_to_its_end(templates: Path, tmp_path: Path, chu
         what = f"seed {seed}: {damaged(home / 'run', draw)}"
         with listening() as words, in_time():
             try:
-                runner.run(spec, home / "run", identity_with_data(spec), patient=False)
+                runner.run(spec, home / "run", identity_with_data(spec), patience=None)
             except SuiteError as error:
                 words.append(str(error))
                 if str(home) not in str(error):
                     pytest.fail(f"{what}: {error} names no file")
                 clear(home / "run")
-                runner.run(spec, home / "run", identity_with_data(spec), patient=False)
+                runner.run(spec, home / "run", identity_with_data(spec), patience=None)
         found = result(home / "run")
         assert [found[name] for name in NUMBERS] == [whole[name] for name in NUMBERS], what
         silent += not words

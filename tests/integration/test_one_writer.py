@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,11 +18,20 @@ from pathlib import Path
 import pytest
 from commands import Ham
 from processes import HAM, Command, wait_for
-from small_runs import contents, result, resumptions, tiny_spec, train, train_until, write_config
+from small_runs import (
+    assert_same_run,
+    contents,
+    result,
+    resumptions,
+    tiny_spec,
+    train,
+    train_until,
+    write_config,
+)
 
 from experiments.errors import ClaimLost
 from experiments.launch import local
-from experiments.rundir import attempts, holder, process
+from experiments.rundir import attempts, holder, process, waiting
 
 
 def at_step(number: int, act: Callable[[], object]) -> Callable[[int, int], None]:
@@ -78,6 +88,72 @@ def test_a_run_that_was_taken_over_ends_at_once_and_leaves_it_alone(tmp_path: Pa
     assert kept == left
     assert result(folder) == result(whole)
     assert json.loads(kept["attempts/0002.json"])["reason"] == "done"
+
+
+# ---- a start that the scheduler has given up, and that lives ---------------------------------------------------------
+
+ORPHAN = """
+import sys, time
+from pathlib import Path
+from small_runs import tiny_spec, train
+from experiments.rundir import attempts
+
+attempts.BEAT = 0.1
+folder = Path(sys.argv[1])
+
+def hold(done, total):
+    if done == 8:
+        (folder / "held").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+
+train(tiny_spec(folder, "checkpoint.every_steps=5"), folder / "run", progress=hold)
+"""
+
+
+@pytest.mark.skipif(process.home() is None, reason="needs /proc")
+@pytest.mark.parametrize("asleep", [False, True])
+def test_a_restarted_job_and_the_living_process_of_its_former_start(
+    tmp_path: Path, asleep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second start tells the first one and waits for its end, or for the end of its signs of life."""
+    spec, folder, whole = tiny_spec(tmp_path, "checkpoint.every_steps=5"), tmp_path / "run", tmp_path / "whole"
+    train(spec, whole)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": paths, "SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "0"}
+    orphan = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, tmp_path], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for((tmp_path / "held").exists, "step 8")
+        monkeypatch.setenv("SLURM_JOB_ID", "5")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        if asleep:
+            monkeypatch.setattr(holder, "LEASE", 1.0)
+            orphan.send_signal(signal.SIGSTOP)
+            train(spec, folder)
+            left = contents(folder)
+            orphan.send_signal(signal.SIGCONT)
+            (tmp_path / "go").touch()
+        else:
+            sleep = waiting.time.sleep
+            monkeypatch.setattr(waiting.time, "sleep", lambda seconds: (tmp_path / "go").touch() or sleep(seconds))
+            train(spec, folder)
+            left = contents(folder)
+        said = orphan.communicate(timeout=60)[1]
+    finally:
+        orphan.kill()
+    assert f"process {os.getpid()} on " in said
+    assert "has taken this run over; this process ends and writes nothing more" in said
+    assert contents(folder) == left
+    assert_same_run(folder, whole)
+    steps = [json.loads(line) for line in left["ledger.jsonl"].splitlines()]
+    told = [(one["attempt"], one["event"], one["step"]) for one in steps]
+    assert told[:4] == [(1, "start", 0), (1, "checkpoint", 5), (1, "checkpoint", 6), (1, "lost", 8)]
+    assert {attempt for attempt, _, _ in told[4:]} == {2}
+    first, second = (json.loads(left[f"attempts/000{number}.json"]) for number in (1, 2))
+    assert first["reason"] == "lost"
+    assert first["ended"] <= second["time"]
 
 
 # ---- containers: namespaces of their own for process numbers and host names ------------------------------------------

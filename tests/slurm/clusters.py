@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,27 @@ class Cluster:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.states(sweep)}\n{logs(sweep)}") from None
 
+    @contextmanager
+    def machine(self, node: int) -> Iterator[int]:
+        """Give a node a host name and a process table of its own for a block; yields the number of its slurmd."""
+        os.kill(self.daemon(node), signal.SIGKILL)
+        start = f"hostname n{node}host; slurmd -f {self.env['SLURM_CONF']} -N n{node}; exec sleep 1000"
+        space = ("unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", start)
+        env = {**self.env, "PATH": os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])}
+        before = set(numbers("slurmd"))
+        with subprocess.Popen(space, env=env) as machine:
+            wait_for(lambda: self.ask("sinfo", "-h", "-n", f"n{node}", "-t", "idle,mix", "-o", "%N"), f"n{node}")
+            (daemon,) = set(numbers("slurmd")) - before
+            pid_file = self.folder / f"run/slurmd-n{node}.pid"  # its number there is another one here
+            pid_file.write_text(f"{daemon}\n")
+            yield daemon
+            pid_file.unlink(missing_ok=True)
+            machine.kill()
+
+    def daemon(self, node: int) -> int:
+        """Number of a node's slurmd."""
+        return int((self.folder / f"run/slurmd-n{node}.pid").read_text())
+
     def reset(self) -> None:
         """End all jobs, and bring controller and nodes back."""
         self.control("start-ctld")
@@ -131,6 +153,27 @@ class Cluster:
             self.control("start-node", node.removeprefix("n"))
         if self.ask("sinfo", "-h", "-t", "drain,drng,down", "-o", "%N").strip():
             self.ask("scontrol", "update", "nodename=ALL", "state=resume")
+
+
+def numbers(name: str, *, job: str | None = None) -> list[int]:
+    """Numbers of the processes of a name, and of a job by the scheduler's internal number."""
+    mark = f"SLURM_JOB_ID={job}\0".encode() if job else b""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (place / "comm").read_text().strip() == name and mark in (place / "environ").read_bytes():
+                found.append(int(place.name))
+    return found
+
+
+def stepd(job: str) -> list[int]:
+    """Numbers of the slurmstepd of a job's first step."""
+    found = []
+    for number in numbers("slurmstepd"):
+        with suppress(OSError):
+            if f"[{job}.0]" in Path(f"/proc/{number}/cmdline").read_text():
+                found.append(number)
+    return found
 
 
 def need(*commands: str) -> None:

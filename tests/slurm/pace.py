@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 from experiments.run import training
+from experiments.rundir import attempts
 
 SECONDS_A_STEP = float(os.environ.get("HAM_TEST_PACE", "0"))
+attempts.BEAT = float(os.environ.get("HAM_TEST_BEAT", attempts.BEAT))
 _step = training.Training._train_step
 
 

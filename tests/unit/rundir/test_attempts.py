@@ -16,11 +16,12 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
+from claims import owned_by, untouched
 
 from experiments.errors import Busy, ClaimLost, Interrupted, LostRank, RunFailure
 from experiments.rundir import attempts as module
 from experiments.rundir import holder, process
-from experiments.rundir.attempts import alive, claim, ending, held, newest, wait_for_sign
+from experiments.rundir.attempts import alive, claim, ending, held, newest
 
 
 @pytest.fixture
@@ -36,25 +37,6 @@ def neighbour() -> Iterator[subprocess.Popen]:
 def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("SLURM")]:
         monkeypatch.delenv(name)
-
-
-def untouched(folder: Path) -> None:
-    """Nobody has touched the newest claim for longer than a lease."""
-    path = max((folder / "attempts").glob("*.json"))
-    os.utime(path, (path.stat().st_mtime - holder.LEASE - 1,) * 2)
-
-
-def started(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-
-
-def owned_by(folder: Path, process_id: int, **changes: Any) -> Path:
-    """A first attempt of another process."""
-    owner = {"attempt": 1, "pid": process_id, "home": process.home(), "host": "h", "job": None}
-    (folder / "attempts").mkdir(exist_ok=True)
-    path = folder / "attempts/0001.json"
-    path.write_text(json.dumps(owner | {"started": started(process_id), "job_id": None, "restarts": 0} | changes))
-    return path
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -139,21 +121,6 @@ def test_the_clock_is_that_of_the_file_system(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "attempts/0001.json"
     os.utime(path, (8e9, 8e9))  # a clock that went wrong keeps no claim for ever
     assert claim(tmp_path).number == 2
-
-
-def test_waiting_for_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends with a sign, with the end of the lease, or when asked to; nobody waits for what can be seen."""
-    path = owned_by(tmp_path, os.getpid(), home=None)
-    acts: list[Any] = [lambda: os.utime(path), lambda: untouched(tmp_path)]
-    monkeypatch.setattr(module.time, "sleep", lambda _: acts.pop(0)())
-    assert ["is writing this run" in words for words in wait_for_sign(tmp_path, lambda: False)] == [True]
-    assert len(acts) == 1
-    assert len(list(wait_for_sign(tmp_path, lambda: False))) == 1
-    assert acts == []
-    os.utime(path)
-    assert len(list(wait_for_sign(tmp_path, lambda: True))) == 1
-    owned_by(tmp_path, os.getpid())
-    assert list(wait_for_sign(tmp_path, lambda: False)) == []
 
 
 def test_who_was_taken_over_is_told_and_writes_nothing_more(tmp_path: Path) -> None:
@@ -268,15 +235,39 @@ def test_a_scheduler_that_does_not_answer_keeps_no_claim(tmp_path: Path, monkeyp
     assert claim(tmp_path).number == 2
 
 
-def test_a_restart_of_the_same_job_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slurm starts a job again only when it has given up its former nodes."""
+@pytest.mark.parametrize("place", [{}, {"home": None}])
+def test_a_restart_of_the_same_job_claims_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: dict[str, Any]
+) -> None:
+    """Also if the process of the former start lives: it must learn that the run is no longer its own."""
     monkeypatch.setenv("SLURM_JOB_ID", "5")
-    owned_by(tmp_path, os.getpid(), home=None, job="5", job_id="5", restarts=0)
+    owned_by(tmp_path, os.getpid(), **place, job="5", job_id="5", restarts=0)
     with pytest.raises(Busy):
         claim(tmp_path)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     attempt = claim(tmp_path)
     assert (attempt.number, attempt.job, attempt.owner["restarts"]) == (2, "5", 1)
+
+
+def test_a_beat_finds_that_the_claim_is_lost_and_is_the_last(tmp_path: Path) -> None:
+    attempt = claim(tmp_path)
+    assert attempt.beat()
+    attempt.check_last_beat()
+    path = tmp_path / "attempts/0001.json"
+    (tmp_path / "attempts/0002.json").write_text(json.dumps(attempt.owner | {"attempt": 2, "token": "t"}))
+    untouched(tmp_path, path)
+    attempt.check_last_beat()  # no beat yet
+    assert not attempt.beat()
+    assert holder.silent_for(tmp_path, attempt.owner) > holder.LEASE
+    with pytest.raises(ClaimLost, match="has taken this run over"):
+        attempt.check_last_beat()
+
+
+def test_a_claim_that_cannot_be_read_for_a_moment_is_not_lost(tmp_path: Path) -> None:
+    attempt = claim(tmp_path)
+    (tmp_path / "attempts/0001.json").write_text("{")
+    attempt.check()
+    assert attempt.beat()
 
 
 def test_a_task_of_an_array_goes_by_the_schedulers_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.errors import SuiteError, UserError
+from experiments.errors import ClaimLost, SuiteError, UserError
 from experiments.rundir import files
 from experiments.rundir.files import JsonLines, atomic, remove_leftovers, write_json, write_text
 
@@ -138,6 +138,22 @@ def test_a_log_grows_and_is_cut_back_to_what_is_known_good(tmp_path: Path) -> No
     log.write({"step": 4})
     log.close()
     assert path.read_text() == '{"step": 1}\n{"step": 4}\n'
+
+
+def test_who_has_lost_the_run_writes_nothing_into_a_log(tmp_path: Path) -> None:
+    """Not when it opens, not when it adds, not when it closes: also where the file is still its own."""
+
+    def lost() -> None:
+        raise ClaimLost("gone")
+
+    checks = [lambda: None]
+    log = JsonLines(tmp_path / "m.jsonl", check=lambda: checks[0]())
+    log.write({"step": 1})
+    checks[:] = [lost]
+    for write in (lambda: log.write({"step": 2}), log.seal, lambda: JsonLines(tmp_path / "m.jsonl", check=lost)):
+        with pytest.raises(ClaimLost):
+            write()
+    assert (tmp_path / "m.jsonl").read_text() == '{"step": 1}\n'
 
 
 def test_a_writer_that_was_replaced_writes_into_no_log(tmp_path: Path) -> None:

@@ -51,6 +51,31 @@ def test_a_heartbeat_notices_who_has_taken_over_and_a_folder_that_is_gone(tmp_pa
     tmp_path.mkdir()
 
 
+def test_what_an_earlier_writer_adds_reaches_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been stopped at the last moment, between its look at the claim and its write."""
+    first = begun(tmp_path, 0)
+    monkeypatch.setattr(type(first.attempt), "check", lambda self: None)
+    died(first)
+    first = Ledger(first.attempt)
+    first.start(0, None)
+    second = begun(tmp_path, 3)
+    before = contents(tmp_path)
+    first.checkpoint(5, "aa")
+    first.end(5, "stopped", "aa")
+    assert contents(tmp_path) == before
+    second.checkpoint(6, "bb")
+    assert read(tmp_path)[-1]["step"] == 6
+    (tmp_path / "ledger.jsonl").unlink()
+    second.checkpoint(7, "cc")  # somebody has removed the file alone: it is made anew
+    assert [record["step"] for record in read(tmp_path)] == [7]
+    first.close()
+    second.close()
+
+
+def contents(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / "ledger.jsonl").read_bytes(), (folder / "heartbeat").read_bytes()
+
+
 def essence(folder: Path) -> list[dict[str, Any]]:
     extra = ("time", "node", "job", "ranks")
     return [{key: value for key, value in record.items() if key not in extra} for record in read(folder)]

@@ -16,10 +16,11 @@ import pytest
 from slurm_plans import cells
 
 from experiments.config.identity import identity, identity_with_data
-from experiments.errors import LostRank, RunFailure
+from experiments.errors import Busy, LostRank, RunFailure
 from experiments.launch.pool import Task, TaskResult
 from experiments.rundir import process
 from experiments.rundir.files import write_json
+from slurm.job import payload
 from slurm.job.crashes import in_vain
 from slurm.job.payload import JobPayload, JobRun, prepared
 from slurm.script import command
@@ -98,14 +99,50 @@ def test_a_finished_run_ends_with_zero_and_says_so(run: JobRun, tmp_path: Path) 
     assert Path(run.folder, "result.json").stat().st_mtime_ns == written
 
 
-def test_a_run_that_somebody_holds_is_left_alone(run: JobRun) -> None:
+def somebody(run: JobRun, **changes: Any) -> None:
     folder = Path(run.folder, "attempts")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     mine = {"attempt": 1, "pid": os.getpid(), "home": process.home(), "host": "h", "job": None, "restarts": 0}
-    (folder / "0001.json").write_text(json.dumps(mine))
-    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 0
+    (folder / "0001.json").write_text(json.dumps(mine | changes))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_run_that_somebody_holds_is_waited_for_and_never_counts_as_done(
+    run: JobRun, packed: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    somebody(run)
+    monkeypatch.setattr("slurm.job.payload.PATIENCE", 0.0)
+    if packed:
+        busy = {run.folder: TaskResult(error="held", busy=True)}
+        monkeypatch.setattr("experiments.launch.pool.run_all", lambda *_: busy)
+        assert ended(JobPayload((run, run), max_restarts=3, gpu=False)) == 1
+        with pytest.raises(Busy):
+            payload._packed(run, False, None)
+    else:
+        assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 2
+        assert f"process {os.getpid()} on h is writing this run" in caplog.text
     assert not Path(run.folder, "result.json").exists()
     assert not Path(run.folder, "failure.json").exists()
+
+
+def test_a_run_that_becomes_free_meanwhile_is_carried_out(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    somebody(run)
+    monkeypatch.setattr("experiments.rundir.waiting.time.sleep", lambda _: somebody(run, ended=1.0))
+    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 0
+    assert Path(run.folder, "result.json").exists()
+
+
+def test_a_start_that_was_given_up_leaves_the_verdict_of_the_next_alone(
+    run: JobRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def taken_over(*_: Any, **__: Any) -> None:
+        somebody(run, job_id="9", restarts=1)
+        (tmp_path / "verdict").write_text("running\n")
+        raise LostRank("rank 1 is gone")
+
+    monkeypatch.setattr("experiments.run.runner.run", taken_over)
+    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 70
+    assert (tmp_path / "verdict").read_text() == "running\n"
 
 
 @pytest.mark.parametrize(

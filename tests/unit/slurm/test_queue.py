@@ -135,7 +135,7 @@ def test_tasks_of_arrays():
 def test_jobs_long_over_are_no_problem(commands):
     commands("squeue", "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1")
     assert queue.queue(["7"]) == queue.Answer()
-    assert not queue.is_running("7", 0)
+    assert queue.is_running("7", 0) is None
 
 
 def test_no_scheduler(commands):
@@ -184,7 +184,7 @@ def test_slurm_without_a_configuration_is_not_waited_for(commands):
 def test_a_start_of_a_job(commands):
     commands("squeue", f"cat {RECORDED}/squeue-22.05.txt")
     assert queue.is_running("55625867", 1)
-    assert not queue.is_running("55625867", 0)
+    assert queue.is_running("55625867", 0) is False
     assert queue.is_running("55625874", 0)
-    assert not queue.is_running("55625873", 0)
+    assert queue.is_running("55625873", 0) is False
     assert not queue.is_running(ARRAY, 0)
