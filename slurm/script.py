@@ -11,6 +11,8 @@ from .profile import Profile
 # srun's exit code is the worst of its tasks', including tasks that srun kills because another has ended. Therefore the
 # code of rank 0 decides, and srun's only if rank 0 did not end by itself. A job that still counts as running, or has
 # reached its time limit, is requeued; one that the scheduler has ended (cancelled, or requeued by someone else) is not.
+# Nor is one that has been started again since: this shell may live on a node that the scheduler has given up. For the
+# same reason each start has a verdict of its own.
 # The plain job number of an array's last task is that of the array, and requeueing it would requeue all tasks.
 _END = """\
 ham_end() {
@@ -27,7 +29,12 @@ ham_end() {
   ham_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}
   for ham_try in %(tries)s; do
     command -v scontrol > /dev/null || break
-    case "$(scontrol show job --oneliner "$ham_job")" in
+    ham_shown=$(scontrol show job --oneliner "$ham_job")
+    case "$ham_shown" in
+      *" Restarts=${SLURM_RESTART_COUNT:-0} "*) ;;
+      *" Restarts="*) exit "$ham_code" ;;
+    esac
+    case "$ham_shown" in
       *JobState=RUNNING* | *Reason=TimeLimit*) scontrol requeue "$ham_job" && exit 0 ;;
       *JobState=*) exit 0 ;;
     esac
@@ -49,7 +56,7 @@ def setup(profile: Profile, snapshot: Path, folder: Path, sweep: Path) -> list[s
         sweep: Folder of the sweep.
     """
     lines = [
-        f'export {VERDICT}={shlex.quote(str(folder))}/"$SLURM_JOB_ID.verdict"',
+        f'export {VERDICT}={shlex.quote(str(folder))}/"$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.verdict"',
         f'rm -f "${VERDICT}"',
         _END % {"tries": "1 2 3 4" if profile.requeue else "", "sweep": shlex.quote(str(sweep))},
         "trap : TERM USR1 USR2  # srun has them too, and this shell waits for it",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import Interrupted, LostRank, RunFailure, SuiteError
-from experiments.rundir import attempts, holder, ledger, names, outcome
+from experiments.rundir import attempts, ledger, names, outcome
 from experiments.rundir.files import read_json
 from slurm.scheduler.environment import this_start
 
@@ -82,20 +82,12 @@ class JobPayload:
         except Exception:
             log.exception("this attempt has crashed")
             code = CRASHED
-        if not self._given_up():
-            _tell(is_main, code)
+        _tell(is_main, code)
         if shell is not None:
             shell.finish()
         if not is_main:
             code = signals.let_main_end(code)
         raise SystemExit(code)
-
-    def _given_up(self) -> bool:
-        """Return whether a later start of this job has begun, whose verdict this one must not touch."""
-        start = this_start()
-        newest = (attempts.newest(Path(run.folder)) for run in self.runs)
-        sound = [one for one in newest if one is not None and holder.fault(one) is None]
-        return any(one.get("job_id") == start.id and one["restarts"] > start.restarts for one in sound)
 
     def _carry_out(self, signals: Signals, is_main: bool) -> int:
         runs = [run for run in self.runs if not is_main or self._worth_trying(run)]

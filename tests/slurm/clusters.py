@@ -127,7 +127,7 @@ class Cluster:
     def machine(self, node: int) -> Iterator[int]:
         """Give a node a host name and a process table of its own for a block; yields the number of its slurmd."""
         os.kill(self.daemon(node), signal.SIGKILL)
-        start = f"hostname n{node}host; slurmd -f {self.env['SLURM_CONF']} -N n{node}; exec sleep 1000"
+        start = f"hostname n{node}; slurmd -f {self.env['SLURM_CONF']} -N n{node}; exec sleep 1000"
         space = ("unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", start)
         env = {**self.env, "PATH": os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])}
         before = set(numbers("slurmd"))

@@ -61,7 +61,7 @@ def test_a_process_that_slurm_has_given_up_and_that_lives(cluster: Cluster, tabl
         cluster.ask("scontrol", "update", "nodename=n0", "state=resume")
         takes_over_only_when_released(made, "node")
         assert [attempt["node"] for attempt in attempts(made.run("node"))] == ["n1", "n0"]
-        assert attempts(made.run("node"))[0]["host"] == "n1host"
+        assert attempts(made.run("node"))[0]["host"] == "n1"
         cluster.wait_until_done(made.sweep)
     made.assert_equal()
     for row in ("stepd", "node"):

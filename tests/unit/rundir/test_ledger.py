@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from experiments.errors import ClaimLost
-from experiments.rundir.attempts import claim
+from experiments.rundir.attempts import Attempt, claim
 from experiments.rundir.ledger import Ledger, last_beat, read
 
 
@@ -53,14 +53,21 @@ def test_a_heartbeat_notices_who_has_taken_over_and_a_folder_that_is_gone(tmp_pa
 
 def test_what_an_earlier_writer_adds_reaches_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have been stopped at the last moment, between its look at the claim and its write."""
-    first = begun(tmp_path, 0)
-    monkeypatch.setattr(type(first.attempt), "check", lambda self: None)
-    died(first)
-    first = Ledger(first.attempt)
-    first.start(0, None)
-    second = begun(tmp_path, 3)
-    before = contents(tmp_path)
+    first, later = begun(tmp_path, 0), []
+    look = type(first.attempt).check
+
+    def stopped_after_its_look(attempt: Attempt) -> None:
+        look(attempt)
+        if attempt is first.attempt and not later:
+            path = tmp_path / "attempts/0001.json"
+            path.write_text(json.dumps(attempt.owner | {"started": "0"}))  # as if dead: it is not seen while stopped
+            later.append(begun(tmp_path, 3))
+            later.append(contents(tmp_path))
+
+    monkeypatch.setattr(type(first.attempt), "check", stopped_after_its_look)
     first.checkpoint(5, "aa")
+    second, before = later
+    assert contents(tmp_path) == before
     first.end(5, "stopped", "aa")
     assert contents(tmp_path) == before
     second.checkpoint(6, "bb")

@@ -132,19 +132,6 @@ def test_a_run_that_becomes_free_meanwhile_is_carried_out(run: JobRun, monkeypat
     assert Path(run.folder, "result.json").exists()
 
 
-def test_a_start_that_was_given_up_leaves_the_verdict_of_the_next_alone(
-    run: JobRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def taken_over(*_: Any, **__: Any) -> None:
-        somebody(run, job_id="9", restarts=1)
-        (tmp_path / "verdict").write_text("running\n")
-        raise LostRank("rank 1 is gone")
-
-    monkeypatch.setattr("experiments.run.runner.run", taken_over)
-    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 70
-    assert (tmp_path / "verdict").read_text() == "running\n"
-
-
 @pytest.mark.parametrize(
     ("error", "code"),
     [(RunFailure("the loss is not a number"), 1), (LostRank("rank 1 is gone"), 70), (ZeroDivisionError(), 70)],

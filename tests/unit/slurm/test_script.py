@@ -15,6 +15,8 @@ from slurm.script import setup
 
 RUNNING = "JobId=12 JobState=RUNNING Reason=None Dependency=(null)"
 CANCELLED = "JobId=12 JobState=COMPLETING Reason=None Dependency=(null)"
+MINE = f"{RUNNING} Requeue=1 Restarts=2 BatchFlag=1"
+LATER = f"{RUNNING} Requeue=1 Restarts=3 BatchFlag=1"
 LIMIT = "JobId=12 JobState=COMPLETING Reason=TimeLimit Dependency=(null)"
 
 
@@ -35,7 +37,7 @@ def end(node: Path, verdict: str | None, code: int, *, array: bool = True, **key
     (node.parent / "submission").mkdir(exist_ok=True)
     tell = "" if verdict is None else f'echo {verdict} > "$HAM_VERDICT"'
     script = "\n".join([*lines, tell, f"(exit {code})"])
-    env = {"PATH": str(node), "SLURM_JOB_ID": "13", "SLURM_JOB_NUM_NODES": "1"}
+    env = {"PATH": str(node), "SLURM_JOB_ID": "13", "SLURM_RESTART_COUNT": "2", "SLURM_JOB_NUM_NODES": "1"}
     if array:
         env |= {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "4"}
     done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=200, check=False)
@@ -66,6 +68,8 @@ def scontrol(node: Path, says: str, requeue: int = 0) -> None:
         ("76", 76, CANCELLED, 0, False),
         ("76", 76, LIMIT, 0, True),
         ("70", 70, RUNNING, 0, True),
+        ("70", 70, MINE, 0, True),
+        ("70", 70, LATER, 70, False),  # this shell lives on a node that was given up
         ("running", 137, RUNNING, 0, True),  # rank 0 was killed
         ("running", 137, CANCELLED, 0, False),
         ("running", 1, RUNNING, 1, False),

@@ -1,4 +1,4 @@
-export HAM_VERDICT=/shared/runs/table/submissions/ab12cd34/"$SLURM_JOB_ID.verdict"
+export HAM_VERDICT=/shared/runs/table/submissions/ab12cd34/"$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}.verdict"
 rm -f "$HAM_VERDICT"
 ham_end() {
   ham_code=$?
@@ -14,7 +14,12 @@ ham_end() {
   ham_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}
   for ham_try in 1 2 3 4; do
     command -v scontrol > /dev/null || break
-    case "$(scontrol show job --oneliner "$ham_job")" in
+    ham_shown=$(scontrol show job --oneliner "$ham_job")
+    case "$ham_shown" in
+      *" Restarts=${SLURM_RESTART_COUNT:-0} "*) ;;
+      *" Restarts="*) exit "$ham_code" ;;
+    esac
+    case "$ham_shown" in
       *JobState=RUNNING* | *Reason=TimeLimit*) scontrol requeue "$ham_job" && exit 0 ;;
       *JobState=*) exit 0 ;;
     esac
