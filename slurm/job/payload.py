@@ -18,7 +18,7 @@ from experiments.rundir.files import read_json
 from slurm.scheduler.environment import this_start
 
 from .codes import CRASHED, RUNNING, VERDICT
-from .crashes import in_vain, last_words
+from .crashes import Limits, crashed_starts, words
 from .signals import Signals
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ class JobPayload:
 
     Attributes:
         runs: One run, or several that share the only rank of this job.
-        max_restarts: Number of consecutive attempts without progress after which a run counts as failed.
+        limits: How often in a row the job may start without bringing a run forward until the run counts as failed.
         gpu: Whether each rank has a GPU.
         staged_root: Staged folder that replaces ``data.root``, may contain variables; None keeps ``data.root``.
     """
 
     runs: tuple[JobRun, ...]
-    max_restarts: int
+    limits: Limits
     gpu: bool
     staged_root: str | None = None
 
@@ -100,11 +100,10 @@ class JobPayload:
         owners = [owner for path in sorted((folder / names.ATTEMPTS).glob("*.json")) if (owner := _owner(path))]
         if owners and attempts.alive(folder, owners[-1]):
             return True
-        count = in_vain(owners, ledger.read(folder), start.name, start.restarts)
-        if count < self.max_restarts:
+        reached = self.limits.reached(owners, ledger.read(folder), start, crashed_starts())
+        if reached is None:
             return True
-        text = f"{count} attempts of job {start.name} in a row ended without progress"
-        text = f"{text}; the last lines: {last_words(folder)}"
+        text = f"{reached}; the last lines: {words(folder)}"
         log.error("%s: %s", folder, text)
         folder.mkdir(parents=True, exist_ok=True)  # none of them may have come so far
         outcome.write_failure(folder, RunFailure(text))
