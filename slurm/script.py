@@ -49,6 +49,12 @@ ham_made_good() {
   ham_said=$(tail -n 3 /dev/stderr)
   case "${ham_said,,}" in %(silent)s) ham_code=70 ;; *) return 1 ;; esac
 }
+ham_state() {
+  case "$(scontrol show job --oneliner "$ham_job")" in
+    *JobState=RUNNING* | *Reason=TimeLimit*) echo ours ;;
+    *JobState=*) echo gone ;;
+  esac
+}
 ham_charge() {
   case "$ham_code" in 75 | 76) return 0 ;; esac
   echo "${SLURM_RESTART_COUNT:-0}" >> "$HAM_CRASHES" || return 1
@@ -58,11 +64,13 @@ ham_charge() {
 ham_end() {
   ham_code=$?
   trap - EXIT
+  ham_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}
   ham_verdict=
   read -r ham_verdict ham_died ham_starts 2> /dev/null < "$HAM_VERDICT"
   case "${ham_verdict:=starting}" in
     starting)
       if ! ham_made_good; then
+        [ "$(ham_state 2> /dev/null)" != gone ] || exit 0
         echo "ham: the task did not start (exit code $ham_code)" >&2
         rm -f "$HAM_VERDICT" "$HAM_CRASHES"
         [ "$ham_code" -ne 0 ] || exit 1
@@ -73,12 +81,11 @@ ham_end() {
   esac
   [ "$ham_verdict" = starting ] || rm -f "$HAM_VERDICT"
   case "$ham_code" in 0 | 1 | 2) rm -f "$HAM_CRASHES"; exit "$ham_code" ;; esac
-  ham_job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}
   for ham_try in %(tries)s; do
     command -v scontrol > /dev/null || break
-    case "$(scontrol show job --oneliner "$ham_job")" in
-      *JobState=RUNNING* | *Reason=TimeLimit*) ham_charge || break; scontrol requeue "$ham_job" && exit 0 ;;
-      *JobState=*) exit 0 ;;
+    case "$(ham_state)" in
+      ours) ham_charge || break; scontrol requeue "$ham_job" && exit 0 ;;
+      gone) exit 0 ;;
     esac
     sleep 5
   done

@@ -19,6 +19,7 @@ from slurm.scheduler.environment import this_start
 
 from .codes import CRASHED, RUNNING, VERDICT
 from .crashes import Limits, crashed_starts, words
+from .orphans import watch
 from .signals import Signals
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class JobPayload:
         _tell(is_main, RUNNING)
         signals = Signals(interrupt=len(self.runs) > 1)
         signals.install()
+        if is_main:
+            watch(signals, this_start())
         try:
             code = self._carry_out(signals, is_main)
         except Exception:

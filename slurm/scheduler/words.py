@@ -10,12 +10,12 @@ _TAIL = 1 << 14
 _STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # what Slurm, and the batch script, say once a task has ended or a job is being ended
 _FOLLOWS = re.compile(
-    r"ham: "
-    r"|(srun|slurmstepd)[\w-]*: (error: |info: )*("
-    r"_step_signal|Terminating |Force Terminat|forcing job termination|Job step aborted|Complete StepId"
-    r"|\*\*\* .* (CANCELLED|FAILED|KILLED|ABORTED) AT |Timed out waiting for job step|got SIGCONT|interrupt "
-    r"|.*: tasks? [\d,-]+: (Killed|Terminated|Exited with exit code)"
-    r"|Job step creation temporarily disabled|Job \d+ step creation|Step created for)"
+    r"ham: |Terminated$"
+    r"|(srun|slurmstepd)[\w-]*: .*("
+    r"_step_signal|Terminating StepId|Force Terminated|forcing job termination|Job step aborted|Complete StepId"
+    r"|\*\*\* .* (CANCELLED|FAILED|KILLED|ABORTED)\b|Timed out waiting for job step|got SIGCONT|interrupt \("
+    r"|tasks? [\d,-]+: (Killed|Terminated|Exited with exit code)"
+    r"|step creation (temporarily|still) disabled|Step created for|Job is pending execution|Check SLURM_JOB_ID)"
 )
 
 

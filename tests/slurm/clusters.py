@@ -43,7 +43,7 @@ PROFILE: dict[str, Any] = {"hours": 0.25, "cpus_per_rank": 1, "mem_per_rank_gb":
 
 # what shells and notebooks inside a job have, and what sites set; none of it may reach a job or a command of Slurm's
 DIRT: dict[str, str] = {
-    **{"SLURM_JOB_ID": "7", "SLURM_JOBID": "7", "SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "3"},
+    **{"SLURM_JOB_ID": "7", "SLURM_JOBID": "7", "SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "33"},
     **{"SLURM_RESTART_COUNT": "2", "SLURM_NTASKS": "3", "SLURM_NNODES": "3", "SLURM_NTASKS_PER_NODE": "3"},
     **{
         "SLURM_MEM_PER_CPU": "200",
@@ -55,7 +55,7 @@ DIRT: dict[str, str] = {
     **{
         "SLURMD_NODENAME": "elsewhere1",
         "SLURM_JOB_NUM_NODES": "3",
-        "SLURM_GTIDS": "0",
+        "SLURM_GTIDS": "5",
         "SLURM_LAUNCH_NODE_IPADDR": "::1",
     },
     **{"SBATCH_EXPORT": "NONE", "SBATCH_TIMELIMIT": "1", "SBATCH_NO_REQUEUE": "1", "SBATCH_PARTITION": "urgent"},

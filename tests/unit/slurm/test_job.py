@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slurm_plans import cells
+from slurm_plans import calls, cells, install
 
 from experiments.config.identity import identity, identity_with_data
 from experiments.errors import LostRank, RunFailure
@@ -21,6 +21,7 @@ from experiments.launch.pool import Task, TaskResult
 from experiments.rundir import process
 from experiments.rundir.files import write_json
 from slurm.job.crashes import Limits
+from slurm.job.orphans import put_back
 from slurm.job.payload import JobPayload, JobRun, prepared
 from slurm.scheduler.environment import JobStart
 from slurm.script import command
@@ -97,8 +98,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobRun:
 
 @pytest.fixture(autouse=True)
 def own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The handlers of a job stay out of the test process."""
+    """The handlers and threads of a job stay out of the test process."""
     monkeypatch.setattr("slurm.job.signals.Signals.install", lambda self: None)
+    monkeypatch.setattr("slurm.job.payload.watch", lambda *_: None)
 
 
 def ended(job: JobPayload) -> int:
@@ -196,6 +198,34 @@ def test_a_restarted_job_leaves_out_what_has_failed_and_goes_on_with_the_others(
     monkeypatch.setattr("experiments.launch.pool.run_all", done)
     assert ended(JobPayload((run, other), LIMITS, gpu=False)) == 1  # not all have a result
     assert started == [run.folder]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "again"),
+    [
+        ("COMPLETING", "JobLaunchFailure", True),
+        ("COMPLETING", "RaisedSignal:9(Killed)", True),
+        ("OUT_OF_MEMORY", "OutOfMemory", True),
+        ("RUNNING", "None", False),  # preempted, with time to end: the batch script requeues
+        ("COMPLETING", "None", False),  # cancelled
+        ("COMPLETING", "TimeLimit", False),
+        ("PENDING", "BeginTime", False),  # requeued by somebody
+    ],
+)
+def test_a_task_requeues_its_job_if_the_batch_script_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, reason: str, again: bool
+) -> None:
+    fake = install(
+        tmp_path / "bin", monkeypatch, scontrol=f"echo 'JobId=9 JobState={state} Reason={reason} Restarts=0'"
+    )
+    put_back(JobStart(id="9", name="8_1"))
+    assert ("requeue 8_1" in calls(fake, "scontrol")) == again
+
+
+def test_outside_a_job_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = install(tmp_path / "bin", monkeypatch, scontrol="")
+    put_back(JobStart())
+    assert calls(fake, "scontrol") == []
 
 
 def test_staged_data_takes_the_place_of_the_root(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,13 @@ def test_what_the_scheduler_ends_before_python_begins_goes_on(node: Path) -> Non
     assert "this job was started 9 times in a row before Python could begin; max_requeues allows no more" in said
 
 
+def test_a_start_that_the_scheduler_ended_during_setup_says_nothing_and_keeps_the_count(node: Path) -> None:
+    """The killed line of `setup` is followed by an srun that is refused."""
+    scontrol(node, "JobId=12 JobState=PENDING Reason=BeginTime")
+    assert end(node, None, 1) == (0, "\n")
+    assert left(node, "verdict") == ["starting", "0", "1"]
+
+
 def test_the_first_word_of_python_ends_the_count(node: Path) -> None:
     scontrol(node, RUNNING)
     told = [None, None, "75", None, None]
