@@ -16,7 +16,7 @@ from experiments.config.sweep import Cell
 from experiments.errors import UserError
 
 from .profile import Profile
-from .script import command, setup
+from .script import EVERYTHING, command, setup
 
 RunsOfJob = tuple[Cell, ...]
 """The runs of one job."""
@@ -169,7 +169,7 @@ def _parameters(name: str, jobs: int, resources: Resources, profile: Profile, pl
 
 
 def _srun_args(profile: Profile) -> list[str]:
-    arguments = ["--kill-on-bad-exit=1"]
+    arguments = [EVERYTHING, "--kill-on-bad-exit=1"]
     if profile.cpus_per_rank is not None:
         arguments.append(f"--cpus-per-task={profile.cpus_per_rank}")  # since 22.05, srun does not inherit it
     return arguments + profile.srun_args

@@ -47,7 +47,8 @@ class Profile(Section):
         python: Command that starts Python in the job; None is the interpreter that submits.
         staging: Staging of data, or None.
         requeue: Whether a job that was stopped or that crashed requeues itself.
-        max_restarts: Number of consecutive attempts without progress after which a run counts as failed.
+        max_restarts: Number of crashes in a row without a new checkpoint after which a run counts as failed.
+        max_requeues: The same for starts of its job, however they ended.
         max_running: Jobs of an array that may run at the same time.
         runs_per_job: Runs that share the rank of one job; a run of several ranks always has a job of its own.
         sbatch: Further parameters of sbatch by their long names, such as ``{mail-type: FAIL}``.
@@ -72,6 +73,7 @@ class Profile(Section):
     staging: StagingSpec | None
     requeue: bool
     max_restarts: Positive
+    max_requeues: Positive
     max_running: Positive | None
     runs_per_job: Positive
     sbatch: dict[Text, bool | int | float | str]

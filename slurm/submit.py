@@ -22,10 +22,12 @@ from results.progress.states import UNDER_WAY
 from results.progress.status import status
 
 from . import profile, records, script, snapshot
+from .job.crashes import Limits
 from .job.payload import JobPayload, JobRun
 from .plan import ArrayPlan, Place, RunsOfJob, plan
 from .plan import script as batch_script
 from .scheduler import cluster, queue
+from .scheduler.environment import cleaned
 
 PATIENCE = 60.0
 """Seconds to wait for the scheduler's answer before a submission is given up."""
@@ -211,10 +213,10 @@ def _call(array: ArrayPlan, place: Place, chosen: profile.Profile) -> str:
     executor = submitit.SlurmExecutor(place.folder, python=script.command(place.python))
     executor.update_parameters(**array.parameters)
     staged_root = chosen.staging.root if chosen.staging else None
-    with redirect_stderr(io.StringIO()), executor.batch():  # submitit also prints the text of the error
+    limits = Limits(chosen.max_restarts, chosen.max_requeues)
+    with cleaned(), redirect_stderr(io.StringIO()), executor.batch():  # submitit also prints the text of the error
         jobs = [
-            executor.submit(JobPayload(_runs(task, place), chosen.max_restarts, array.gpus > 0, staged_root))
-            for task in array.tasks
+            executor.submit(JobPayload(_runs(task, place), limits, array.gpus > 0, staged_root)) for task in array.tasks
         ]
     return jobs[0].job_id.partition("_")[0]
 

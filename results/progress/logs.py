@@ -10,9 +10,8 @@ from pathlib import Path
 
 from experiments.rundir import names
 from results.runs.submissions import ArrayTask
+from slurm.scheduler.words import plain
 
-_TAIL = 1 << 13
-_STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _JOB_LOG = re.compile(r"(?P<job>\d+(_\d+)?)_(?P<rank>\d+)_log\.(out|err)")
 
 
@@ -66,23 +65,6 @@ def telling_log(path: Path, tasks: Sequence[ArrayTask], of_job: bool) -> Path | 
     return (job or own) if of_job else (own or job)
 
 
-def last_line(path: Path) -> str | None:
-    """Return the last line of a file that is not blank, without control characters, or None if there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return None
-    return next((text for line in reversed(lines) if (text := clean(line))), None)
-
-
-def clean(line: str) -> str:
-    """Remove control characters and colours from a line, and reduce white space to single spaces."""
-    return " ".join(_STEERING.sub("", line).split())
-
-
 def files_of(path: Path, tasks: Sequence[ArrayTask], rank: int = 0) -> list[Path]:
     """Return the files that `ham logs` prints for a run: its own log, and the output of its newest job that has any.
 
@@ -133,7 +115,7 @@ class Follower:
                 text = b"".join(text.splitlines(keepends=True)[-lines:])
             if path != self._last:
                 self._show(f"==> {near(path)} <==\n")
-            self._show(_STEERING.sub("", text.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")))
+            self._show(plain(text.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")))
             new, self._last = True, path
         return new
 

@@ -16,9 +16,10 @@ from results.runs.store import outcomes, read_plan
 from results.runs.submissions import Submissions, submissions
 from slurm.scheduler import queue
 from slurm.scheduler.parse import Job
+from slurm.scheduler.words import clean, last_words
 
 from .advance import Advance, newest_checkpoint, progress
-from .logs import clean, last_line, telling_log
+from .logs import telling_log
 from .states import STATES, Facts, Known, State, StateVerdict, judge
 
 
@@ -211,7 +212,7 @@ def _explained(path: Path, facts: Facts, verdict: StateVerdict) -> tuple[str | N
         return note, None
     log = telling_log(path, facts.tasks, of_job=verdict.state == "lost")
     if verdict.state == "lost" and job is not None and job.state == "FAILED" and log is not None:
-        note = ": ".join(text for text in (note, last_line(log)) if text)
+        note = ": ".join([*([note] if note else []), *last_words(log)])
     return note, log
 
 

@@ -18,8 +18,8 @@ from experiments.rundir.files import read_json
 from slurm.scheduler.environment import this_start
 
 from .codes import CRASHED, RUNNING, VERDICT
-from .crashes import in_vain, last_words
-from .shell import StandIn
+from .crashes import Limits, crashed_starts, words
+from .orphans import watch
 from .signals import Signals
 
 if TYPE_CHECKING:
@@ -54,13 +54,13 @@ class JobPayload:
 
     Attributes:
         runs: One run, or several that share the only rank of this job.
-        max_restarts: Number of consecutive attempts without progress after which a run counts as failed.
+        limits: How often in a row the job may start without bringing a run forward until the run counts as failed.
         gpu: Whether each rank has a GPU.
         staged_root: Staged folder that replaces ``data.root``, may contain variables; None keeps ``data.root``.
     """
 
     runs: tuple[JobRun, ...]
-    max_restarts: int
+    limits: Limits
     gpu: bool
     staged_root: str | None = None
 
@@ -76,15 +76,15 @@ class JobPayload:
         _tell(is_main, RUNNING)
         signals = Signals(interrupt=len(self.runs) > 1)
         signals.install()
-        shell = StandIn(signals) if is_main else None
+        watcher = watch(signals, this_start()) if is_main else None
         try:
             code = self._carry_out(signals, is_main)
         except Exception:
             log.exception("this attempt has crashed")
             code = CRASHED
         _tell(is_main, code)
-        if shell is not None:
-            shell.finish()
+        if watcher is not None and signals.terminated:
+            watcher.join(20)  # the scheduler is being asked
         if not is_main:
             code = signals.let_main_end(code)
         raise SystemExit(code)
@@ -107,11 +107,10 @@ class JobPayload:
         owners = [owner for path in sorted((folder / names.ATTEMPTS).glob("*.json")) if (owner := _owner(path))]
         if owners and attempts.alive(folder, owners[-1]):
             return True
-        count = in_vain(owners, ledger.read(folder), start.name, start.restarts)
-        if count < self.max_restarts:
+        reached = self.limits.reached(owners, ledger.read(folder), start, crashed_starts())
+        if reached is None:
             return True
-        text = f"{count} attempts of job {start.name} in a row ended without progress"
-        text = f"{text}; the last lines: {last_words(folder)}"
+        text = f"{reached}; the last lines: {words(folder)}"
         log.error("%s: %s", folder, text)
         folder.mkdir(parents=True, exist_ok=True)  # none of them may have come so far
         outcome.write_failure(folder, RunFailure(text))

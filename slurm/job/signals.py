@@ -17,8 +17,8 @@ _GRACE = 20.0
 class Signals:
     """The signals received from the scheduler: a warning (SIGUSR1, SIGUSR2) or the end (SIGTERM).
 
-    The warnings stay blocked, also in worker processes, which the scheduler signals too; a thread waits for them. A
-    warning that arrives before `install` is not lost, since `slurm.script.command` blocks it from the first moment on.
+    The warnings stay blocked, also in worker processes, which the scheduler signals too; a thread waits for them. What
+    arrives before `install` is not lost, since `slurm.script.command` blocks all of them from the first moment on.
 
     Args:
         interrupt: Whether to raise KeyboardInterrupt in the main thread at the first signal.
@@ -36,6 +36,7 @@ class Signals:
             signal.signal(number, lambda received, frame: self._note(received))
         signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)
         threading.Thread(target=self._wait, name="signals", daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def received(self) -> bool:
         """Return whether a signal has been received, so that the run should stop."""

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 
 from experiments.errors import UserError
 
+from .environment import clean
+
 ARRAY_SIZE = 1001
 """Slurm's own default of `MaxArraySize`."""
 
 _PATIENCE = 20.0
-_SILENT = (
+SILENT = (
     "unable to contact slurm controller",
     "unable to establish controller",
     "timed out",
@@ -23,6 +25,7 @@ _SILENT = (
     "zero bytes were transmitted",
     "did not answer",
 )
+"""Parts of messages, in lower case, that mean that the scheduler did not answer."""
 
 
 def require(*names: str) -> None:
@@ -44,7 +47,9 @@ def ask(*command: str, patience: float = _PATIENCE) -> tuple[str, str | None]:
         The output and None; or, if the command failed, its output so far and an error message.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=patience, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=patience, check=False, env=clean()
+        )
     except FileNotFoundError:
         return "", f"there is no {command[0]} on this machine"
     except subprocess.TimeoutExpired:
@@ -64,7 +69,7 @@ def words(text: str) -> str:
 
 def silent(text: str) -> bool:
     """Return whether an error message means that the scheduler did not answer, so that another try may help."""
-    return any(sign in text.lower() for sign in _SILENT)
+    return any(sign in text.lower() for sign in SILENT)
 
 
 def configuration() -> dict[str, str]:

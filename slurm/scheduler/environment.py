@@ -1,10 +1,31 @@
-"""The Slurm job that this process belongs to. No other module reads the ``SLURM_*`` variables about it."""
+"""What the environment says about the Slurm job of this process, and what of it is no business of another job.
+
+No other module reads the ``SLURM_*`` variables about the job of a process.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+LAUNCHED = ("SBATCH_", "SRUN_", "SALLOC_", "SUBMITIT_", "TORCHELASTIC_", "PMI_", "PMIX_", "OMPI_", "PRTE_", "HYDRA_")
+"""Prefixes of the variables by which launchers steer and number the processes that they start."""
+
+NUMBERED = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK"),
+    *("ROLE_WORLD_SIZE", "ROLE_NAME", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    *("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_SIZE"),
+)
+"""Variables of torchrun and of MPI by which a process knows its rank."""
+
+_CLIENT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")  # which cluster, and who asks
+_JOB = ("SLURM_", "SLURMD_", "SLURMSTEPD_")
+_DEFAULTS = ("SQUEUE_", "SACCT_", "SCANCEL_", "SINFO_", "SCONTROL_")  # SQUEUE_STATES, for one, could hide jobs
+_NOTEBOOK = ("JPY_", "MPLBACKEND")
+_GRANTED = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+_GRANTED += ("ZE_AFFINITY_MASK", "TMPDIR")
 
 
 @dataclass(frozen=True)
@@ -46,3 +67,30 @@ def this_start(env: Mapping[str, str] = os.environ) -> JobStart:
         local_rank=int(env.get("SLURM_LOCALID", 0)),
         size=int(env.get("SLURM_STEP_NUM_TASKS", 1)) if "SLURM_PROCID" in env else 1,
     )
+
+
+def clean(env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment in which commands of Slurm are called.
+
+    It lacks what is about the job, the launcher or the notebook that this process belongs to, and the user's own
+    defaults of these commands: they would overrule what the suite asks for, or reach the jobs.
+    """
+    without = (*_JOB, *LAUNCHED, *_DEFAULTS, *_NOTEBOOK)
+    granted = _GRANTED if "SLURM_JOB_ID" in env else ()  # elsewhere they are the user's own choice
+    return {
+        name: value
+        for name, value in env.items()
+        if name in _CLIENT or not (name.startswith(without) or name in NUMBERED or name in granted)
+    }
+
+
+@contextmanager
+def cleaned() -> Iterator[None]:
+    """Give this process a clean environment during a block, for libraries that call commands of Slurm."""
+    before = dict(os.environ)
+    for name in before.keys() - clean(before).keys():
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(before)

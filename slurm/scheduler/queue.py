@@ -5,7 +5,6 @@ A scheduler that is absent or does not answer raises no error: `Answer.problem` 
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import time
@@ -13,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from .environment import clean
 from .parse import HISTORY_FIELDS, QUEUE_FIELDS, Job, fold, parse_history, parse_queue
 
 PATIENCE = 15.0
@@ -129,9 +129,7 @@ def cancel(ids: Iterable[str], patience: float = PATIENCE) -> str | None:
 def _ask(command: list[str], until: float, again: bool = False) -> tuple[str, str | None]:
     """Run a command of Slurm and return its output and None, or an empty text and an error message."""
     said = f"{command[0]} did not answer within {max(0.0, until - time.monotonic()):.0f} s"
-    # the user's own defaults, such as SQUEUE_STATES, could hide jobs
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("SQUEUE_", "SACCT_", "SCANCEL_"))}
-    env["SLURM_TIME_FORMAT"] = "%s"
+    env = {**clean(), "SLURM_TIME_FORMAT": "%s"}
     while True:
         try:
             left = max(0.1, until - time.monotonic())

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from experiments.config.yaml_text import dump
+from slurm.scheduler.environment import clean
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "slurm-cluster.sh"
@@ -40,6 +41,37 @@ TABLE: dict[str, Any] = {
     "seeds": [0, 1],
 }
 PROFILE: dict[str, Any] = {"hours": 0.25, "cpus_per_rank": 1, "mem_per_rank_gb": 1.0}
+
+# what shells and notebooks inside a job have, and what sites set; none of it may reach a job or a command of Slurm's
+DIRT: dict[str, str] = {
+    **{"SLURM_JOB_ID": "7", "SLURM_JOBID": "7", "SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "33"},
+    **{"SLURM_RESTART_COUNT": "2", "SLURM_NTASKS": "3", "SLURM_NNODES": "3", "SLURM_NTASKS_PER_NODE": "3"},
+    **{
+        "SLURM_MEM_PER_CPU": "200",
+        "SLURM_CPUS_PER_TASK": "5",
+        "SLURM_EXPORT_ENV": "NONE",
+        "SLURM_DISTRIBUTION": "cyclic",
+    },
+    **{"SLURM_SUBMIT_DIR": "/nowhere", "SLURM_JOB_NODELIST": "elsewhere[1-3]", "SLURM_TASKS_PER_NODE": "1(x3)"},
+    **{
+        "SLURMD_NODENAME": "elsewhere1",
+        "SLURM_JOB_NUM_NODES": "3",
+        "SLURM_GTIDS": "5",
+        "SLURM_LAUNCH_NODE_IPADDR": "::1",
+    },
+    **{"SBATCH_EXPORT": "NONE", "SBATCH_TIMELIMIT": "1", "SBATCH_NO_REQUEUE": "1", "SBATCH_PARTITION": "urgent"},
+    **{
+        "SBATCH_ARRAY_INX": "0-1",
+        "SBATCH_CONSTRAINT": "nosuch",
+        "SBATCH_MEM_PER_NODE": "1",
+        "SBATCH_HINT": "nomultithread",
+    },
+    **{"SRUN_EXPORT_ENV": "NONE", "SALLOC_PARTITION": "urgent", "SQUEUE_STATES": "SUSPENDED", "SINFO_FORMAT": "%N"},
+    **{"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "2", "MASTER_ADDR": "elsewhere1", "MASTER_PORT": "1"},
+    **{"TORCHELASTIC_RUN_ID": "x", "PMI_RANK": "2", "PMIX_RANK": "2", "OMPI_COMM_WORLD_RANK": "2"},
+    **{"SUBMITIT_EXECUTOR": "local", "SUBMITIT_FOLDER": "/nowhere", "CUDA_VISIBLE_DEVICES": "5", "TMPDIR": "/nowhere"},
+    **{"MPLBACKEND": "module://matplotlib_inline.backend_inline", "JPY_PARENT_PID": "1"},
+}
 
 
 def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
@@ -65,22 +97,27 @@ class Cluster:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def env(self) -> dict[str, str]:
-        """The environment in which commands talk to this cluster, and jobs are submitted."""
-        outer = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH", "PYTEST"))}
+    def _own(self) -> dict[str, str]:
+        """The environment of the cluster's own processes, and of the tests' questions to it."""
+        outer = {name: value for name, value in clean().items() if not name.startswith("PYTEST")}
         return {**outer, "SLURM_CONF": str(self.folder / "etc" / "slurm.conf"), "OMP_NUM_THREADS": "1"}
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment in which `ham` is called: a shell that is full of what belongs to another job."""
+        return {**self._own, **DIRT}
 
     def control(self, *arguments: str) -> None:
         """Call the cluster's script: ``up``, ``down``, ``kill-node 0``, ``stop-ctld``, ..."""
         own = {"SLURM_CLUSTER_DIR": str(self.folder), "SLURM_CLUSTER_PORT": str(self.port), **self.settings}
         called = subprocess.run(
-            [SCRIPT, *arguments], env={**self.env, **own}, capture_output=True, text=True, timeout=90, check=False
+            [SCRIPT, *arguments], env={**self._own, **own}, capture_output=True, text=True, timeout=90, check=False
         )
         assert called.returncode == 0, f"{arguments}: {called.stdout}{called.stderr}"
 
     def ask(self, *command: str) -> str:
         """Output of a command of Slurm's."""
-        called = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=30, check=False)
+        called = subprocess.run(command, env=self._own, capture_output=True, text=True, timeout=30, check=False)
         assert called.returncode == 0, f"{command}: {called.stderr}"
         return called.stdout
 

@@ -8,6 +8,7 @@ and ``crash`` ends its process there.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def _number(path: Path) -> int | None:
 def paced(self: training.Training, *batch: object) -> None:
     gate = self.folder.parent.parent / "gates" / self.folder.name
     if _number(gate / "crash") == self.progress.step:
+        print("the library of this test has given up", file=sys.stderr, flush=True)
         os._exit(9)
     if _number(gate / "hold") == self.progress.step:
         (gate / f"reached-{self.progress.step}-{self.world.rank}").touch()

@@ -133,7 +133,9 @@ def test_a_crash_loop_ends_with_a_reason(cluster: Cluster, table: Any) -> None:
     run = made.run("loop")
     wait_for(lambda: (run / "failure.json").exists(), "the end of the loop", 180)
     failure = json.loads((run / "failure.json").read_text())["error"]
-    assert "without progress" in failure
+    assert "2 attempts of job" in failure
+    assert "in a row crashed without progress; the last lines: " in failure
+    assert failure.endswith("the library of this test has given up")
     assert (made.run("well") / "result.json").exists()
     wait_for(lambda: set(cluster.states(made.sweep).values()) <= {"COMPLETED", "FAILED"}, "the end of the jobs", 30)
     said = cluster.ham("status", made.sweep, folder=made.folder).stdout

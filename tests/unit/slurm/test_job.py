@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slurm_plans import cells
+from slurm_plans import calls, cells, install
 
 from experiments.config.identity import identity, identity_with_data
 from experiments.errors import Busy, LostRank, RunFailure
@@ -21,9 +21,13 @@ from experiments.launch.pool import Task, TaskResult
 from experiments.rundir import process
 from experiments.rundir.files import write_json
 from slurm.job import payload
-from slurm.job.crashes import in_vain
+from slurm.job.crashes import Limits
+from slurm.job.orphans import put_back
 from slurm.job.payload import JobPayload, JobRun, prepared
+from slurm.scheduler.environment import JobStart
 from slurm.script import command
+
+LIMITS = Limits(crashes=3, starts=100)
 
 
 def start(attempt: int, step: int) -> dict[str, Any]:
@@ -38,24 +42,42 @@ def owner(attempt: int, restarts: int, job: str = "7_1") -> dict[str, Any]:
     return {"attempt": attempt, "restarts": restarts, "job": job}
 
 
+BEGUN, SAVED = [start(1, 0)], [start(1, 0), saved(1, 10)]
+TWICE = [*SAVED, start(2, 10)]
+
+
 @pytest.mark.parametrize(
-    ("owners", "records", "restarts", "expected"),
+    ("owners", "records", "restarts", "crashed", "crashes", "starts"),
     [
-        ([], [], 0, 0),
-        ([], [], 2, 2),  # died before Python could leave a trace
-        ([owner(1, 0)], [start(1, 0)], 1, 1),
-        ([owner(1, 0)], [start(1, 0), saved(1, 10)], 1, 0),
-        ([owner(1, 0), owner(2, 1)], [start(1, 0), saved(1, 10), start(2, 10)], 2, 1),
-        ([owner(1, 0), owner(2, 1)], [start(1, 0), saved(1, 10), start(2, 10), saved(2, 20)], 2, 0),
-        ([owner(1, 0), owner(2, 1)], [start(1, 0), saved(1, 10), start(2, 10), saved(2, 10)], 2, 1),
-        ([owner(1, 0), owner(2, 3)], [start(1, 0), saved(1, 10), start(2, 10)], 4, 3),  # two starts left no trace
-        ([owner(1, 5, "6_1"), owner(2, 0)], [start(1, 0), saved(1, 10), start(2, 10)], 1, 1),  # of another job
+        ([], [], 0, [], 0, 0),
+        ([], [], 2, [0, 1], 2, 2),  # died before Python could leave a trace
+        ([], [], 3, [], 0, 3),  # preempted before it could
+        ([owner(1, 0)], BEGUN, 1, [0], 1, 1),
+        ([owner(1, 0)], BEGUN, 1, [], 0, 1),
+        ([owner(1, 0)], SAVED, 1, [0], 0, 0),
+        ([owner(1, 0), owner(2, 1)], TWICE, 2, [0, 1], 1, 1),
+        ([owner(1, 0), owner(2, 1)], [*TWICE, saved(2, 20)], 2, [1], 0, 0),
+        ([owner(1, 0), owner(2, 1)], [*TWICE, saved(2, 10)], 2, [1], 1, 1),
+        ([owner(1, 0), owner(2, 3)], TWICE, 4, [1, 3], 2, 3),  # two starts left no trace, one of them was preempted
+        ([owner(1, 5, "6_1"), owner(2, 0)], TWICE, 1, [0], 1, 1),  # of another job
+        ([owner(1, 0)], BEGUN, 1, [0, 1], 1, 1),  # not this start itself
     ],
 )
-def test_starts_without_a_new_checkpoint_are_counted(
-    owners: list[dict[str, Any]], records: list[dict[str, Any]], restarts: int, expected: int
+def test_crashes_without_a_new_checkpoint_are_counted_apart_from_starts(
+    owners: list[dict[str, Any]],
+    records: list[dict[str, Any]],
+    restarts: int,
+    crashed: list[int],
+    crashes: int,
+    starts: int,
 ) -> None:
-    assert in_vain(owners, records, "7_1", restarts) == expected
+    this = JobStart(id="9", name="7_1", restarts=restarts)
+    found = (owners, records, this, crashed)
+    assert Limits(crashes + 1, starts + 1).reached(*found) is None
+    if crashes:
+        assert "crashed without progress" in (Limits(crashes, 100).reached(*found) or "")
+    if starts:
+        assert "ended without progress" in (Limits(100, starts).reached(*found) or "")
 
 
 @pytest.fixture
@@ -77,8 +99,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobRun:
 
 @pytest.fixture(autouse=True)
 def own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The handlers of a job stay out of the test process."""
+    """The handlers and threads of a job stay out of the test process."""
     monkeypatch.setattr("slurm.job.signals.Signals.install", lambda self: None)
+    monkeypatch.setattr("slurm.job.payload.watch", lambda *_: None)
 
 
 def ended(job: JobPayload) -> int:
@@ -89,7 +112,7 @@ def ended(job: JobPayload) -> int:
 
 
 def test_a_finished_run_ends_with_zero_and_says_so(run: JobRun, tmp_path: Path) -> None:
-    job = JobPayload((run,), max_restarts=3, gpu=False)
+    job = JobPayload((run,), LIMITS, gpu=False)
     assert ended(job) == 0
     result = json.loads(Path(run.folder, "result.json").read_text())
     assert result["status"] == "done"
@@ -115,11 +138,11 @@ def test_a_run_that_somebody_holds_is_waited_for_and_never_counts_as_done(
     if packed:
         busy = {run.folder: TaskResult(error="held", busy=True)}
         monkeypatch.setattr("experiments.launch.pool.run_all", lambda *_: busy)
-        assert ended(JobPayload((run, run), max_restarts=3, gpu=False)) == 1
+        assert ended(JobPayload((run, run), LIMITS, gpu=False)) == 1
         with pytest.raises(Busy):
             payload._packed(run, False, None)
     else:
-        assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 2
+        assert ended(JobPayload((run,), LIMITS, gpu=False)) == 2
         assert f"process {os.getpid()} on h is writing this run" in caplog.text
     assert not Path(run.folder, "result.json").exists()
     assert not Path(run.folder, "failure.json").exists()
@@ -128,7 +151,7 @@ def test_a_run_that_somebody_holds_is_waited_for_and_never_counts_as_done(
 def test_a_run_that_becomes_free_meanwhile_is_carried_out(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:
     somebody(run)
     monkeypatch.setattr("experiments.rundir.waiting.time.sleep", lambda _: somebody(run, ended=1.0))
-    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 0
+    assert ended(JobPayload((run,), LIMITS, gpu=False)) == 0
     assert Path(run.folder, "result.json").exists()
 
 
@@ -143,25 +166,44 @@ def test_failures_are_for_good_and_crashes_are_not(
         raise error
 
     monkeypatch.setattr("experiments.run.runner.run", broken)
-    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == code
+    assert ended(JobPayload((run,), LIMITS, gpu=False)) == code
     assert (tmp_path / "verdict").read_text() == f"{code}\n"
 
 
-def test_a_crash_loop_ends_with_the_reason(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int, crashed: str) -> None:
+    """This is not the first start of the job."""
+    (tmp_path / "crashes").write_text(crashed)
+    monkeypatch.setenv("HAM_CRASHES", str(tmp_path / "crashes"))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+
+
+def test_a_crash_loop_ends_with_the_reason(run: JobRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(run.folder)
     folder.mkdir()
     (folder / "log.txt").write_text("first line\nillegal instruction in libfoo\n")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    restarted(tmp_path, monkeypatch, 3, "0\n1\n2\n2\n")
     monkeypatch.setattr("experiments.run.runner.run", lambda *_, **__: pytest.fail("was started again"))
-    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 1
+    assert ended(JobPayload((run,), LIMITS, gpu=False)) == 1
     failure = json.loads((folder / "failure.json").read_text())
-    assert "3 attempts of job 9 in a row ended without progress" in failure["error"]
+    assert "3 attempts of job 9 in a row crashed without progress" in failure["error"]
     assert "illegal instruction in libfoo" in failure["error"]
 
 
-def test_below_the_limit_a_crashed_run_goes_on(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    assert ended(JobPayload((run,), max_restarts=3, gpu=False)) == 0
+@pytest.mark.parametrize(("restarts", "crashed"), [(2, "0\n1\n"), (50, ""), (50, "7\n")])
+def test_below_the_limit_a_crashed_run_goes_on(
+    run: JobRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int, crashed: str
+) -> None:
+    """Preemptions, requeues and lost nodes are the scheduler's doing."""
+    restarted(tmp_path, monkeypatch, restarts, crashed)
+    assert ended(JobPayload((run,), LIMITS, gpu=False)) == 0
+    assert json.loads(Path(run.folder, "result.json").read_text())["status"] == "done"
+
+
+def test_even_the_schedulers_doing_has_an_end(run: JobRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restarted(tmp_path, monkeypatch, 100, "7\n")
+    assert ended(JobPayload((run,), LIMITS, gpu=False)) == 1
+    failure = json.loads(Path(run.folder, "failure.json").read_text())["error"]
+    assert "100 attempts of job 9 in a row ended without progress, 1 of them crashed" in failure
 
 
 def test_a_restarted_job_leaves_out_what_has_failed_and_goes_on_with_the_others(
@@ -178,8 +220,38 @@ def test_a_restarted_job_leaves_out_what_has_failed_and_goes_on_with_the_others(
         return {task.name: TaskResult() for task in tasks}
 
     monkeypatch.setattr("experiments.launch.pool.run_all", done)
-    assert ended(JobPayload((run, other), max_restarts=3, gpu=False)) == 1  # not all have a result
+    assert ended(JobPayload((run, other), LIMITS, gpu=False)) == 1  # not all have a result
     assert started == [run.folder]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "again"),
+    [
+        ("COMPLETING", "JobLaunchFailure", True),
+        ("COMPLETING", "RaisedSignal:9(Killed)", True),
+        ("OUT_OF_MEMORY", "OutOfMemory", True),
+        ("RUNNING", "None", False),  # preempted, with time to end: the batch script requeues
+        ("COMPLETING", "None", False),  # cancelled
+        ("COMPLETING", "TimeLimit", False),
+        ("PENDING", "BeginTime", False),  # requeued by somebody
+    ],
+)
+def test_a_task_requeues_its_job_if_the_batch_script_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, reason: str, again: bool
+) -> None:
+    fake = install(
+        tmp_path / "bin", monkeypatch, scontrol=f"echo 'JobId=9 JobState={state} Reason={reason} Restarts=0'"
+    )
+    put_back(JobStart(id="9", name="8_1", restarts=1))  # of an earlier start, or a later one
+    assert "requeue 8_1" not in calls(fake, "scontrol")
+    put_back(JobStart(id="9", name="8_1"))
+    assert ("requeue 8_1" in calls(fake, "scontrol")) == again
+
+
+def test_outside_a_job_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = install(tmp_path / "bin", monkeypatch, scontrol="")
+    put_back(JobStart())
+    assert calls(fake, "scontrol") == []
 
 
 def test_staged_data_takes_the_place_of_the_root(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +301,7 @@ print(signals.code)
         ([], signal.SIGUSR2, "installed", ["75"]),
         ([], signal.SIGUSR1, "loaded", ["75"]),
         ([], signal.SIGTERM, "installed", ["76"]),
+        ([], signal.SIGTERM, "loaded", ["76"]),
         (["packed"], signal.SIGUSR2, "installed", ["interrupted", "75"]),
         (["packed"], signal.SIGTERM, "installed", ["interrupted", "76"]),
     ],

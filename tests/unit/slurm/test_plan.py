@@ -70,8 +70,8 @@ def golden(name: str) -> str:
 
 def write_golden(name: str, text: str) -> None:
     if name == "plain":
-        last = "trap ham_end EXIT\n"
-        (GOLDEN / "common.sh").write_text(text[text.index("export HAM_VERDICT") : text.index(last) + len(last)])
+        first, last = "unset ${!", "trap ham_end EXIT\n"
+        (GOLDEN / "common.sh").write_text(text[text.index(first) : text.index(last) + len(last)])
     for word, block in blocks().items():
         text = text.replace(block, word)
     (GOLDEN / f"{name}.sh").write_text(text)

@@ -19,5 +19,5 @@ export PYTHONSAFEPATH=1  # or the folder the job was submitted from would come b
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /shared/runs/table/submissions/ab12cd34/%A_%a_%t_log.out --error /shared/runs/table/submissions/ab12cd34/%A_%a_%t_log.err --kill-on-bad-exit=1 sh -c 'if env --block-signal=USR1,USR2 true 2> /dev/null; then exec env --block-signal=USR1,USR2 "$@"; fi; exec "$@"' sh python -u -m submitit.core._submit /shared/runs/table/submissions/ab12cd34
+srun --unbuffered --output /shared/runs/table/submissions/ab12cd34/%A_%a_%t_log.out --error /shared/runs/table/submissions/ab12cd34/%A_%a_%t_log.err --export=ALL --kill-on-bad-exit=1 sh -c 'if env --block-signal=TERM,USR1,USR2 true 2> /dev/null; then exec env --block-signal=TERM,USR1,USR2 "$@"; fi; exec "$@"' sh python -u -m submitit.core._submit /shared/runs/table/submissions/ab12cd34
 

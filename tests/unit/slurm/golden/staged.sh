@@ -18,9 +18,9 @@ module load cuda
 export NCCL_DEBUG=WARN
 export PYTHONPATH=/shared/runs/.snapshots/0123456789abcdef"${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONSAFEPATH=1  # or the folder the job was submitted from would come before the snapshot
-srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 bash -c 'tar -xf '"'"'/data/it s.tar'"'"' -C $TMPDIR' || { echo "staging failed; the lines above say why" >&2; exit 1; }
+srun --export=ALL --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 bash -c 'tar -xf '"'"'/data/it s.tar'"'"' -C $TMPDIR' || { ham_code=$?; echo "ham: staging failed (exit code $ham_code)" >&2; exit "$ham_code"; }
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /shared/runs/table/submissions/ab12cd34/%A_%a_%t_log.out --error /shared/runs/table/submissions/ab12cd34/%A_%a_%t_log.err --kill-on-bad-exit=1 '--container-image=/images/ham suite.sqsh' sh -c 'if env --block-signal=USR1,USR2 true 2> /dev/null; then exec env --block-signal=USR1,USR2 "$@"; fi; exec "$@"' sh python -u -m submitit.core._submit /shared/runs/table/submissions/ab12cd34
+srun --unbuffered --output /shared/runs/table/submissions/ab12cd34/%A_%a_%t_log.out --error /shared/runs/table/submissions/ab12cd34/%A_%a_%t_log.err --export=ALL --kill-on-bad-exit=1 '--container-image=/images/ham suite.sqsh' sh -c 'if env --block-signal=TERM,USR1,USR2 true 2> /dev/null; then exec env --block-signal=TERM,USR1,USR2 "$@"; fi; exec "$@"' sh python -u -m submitit.core._submit /shared/runs/table/submissions/ab12cd34
 
