@@ -37,9 +37,10 @@ fi"""
 # srun's exit code is the worst of its tasks', including tasks that srun kills because another has ended. Therefore the
 # code of rank 0 decides, and srun's only if rank 0 did not end by itself. A job that still counts as running, or has
 # reached its time limit, is requeued, and charged unless it stopped at a checkpoint; one that the scheduler has ended
-# (cancelled, preempted, or requeued by someone else) is neither, nor is one that has been started again since: this shell may
-# live on a node that the scheduler has given up. For the same reason each start has a verdict of its own. Before Python speaks, a death by a signal (253: out of
-# memory) and a scheduler that did not answer srun are made good; a command that fails or is not found is not.
+# (cancelled, preempted, or requeued by someone else) is neither. Nor is one that has been started again since: this
+# shell may live on a node that the scheduler has given up. For the same reason each start has a verdict of its own.
+# Before Python speaks, a death by a signal (253: out of memory) and a scheduler that did not answer srun are made good;
+# a command that fails or is not found is not.
 # The plain job number of an array's last task is that of the array, and requeueing it would requeue all tasks.
 # Lines that begin with "ham: " say what follows from the lines before, see `scheduler.words`.
 _END = """\
@@ -121,7 +122,8 @@ def setup(profile: Profile, snapshot: Path, folder: Path, sweep: Path) -> list[s
     }
     lines = [
         _CLEAN,
-        f'export {VERDICT}={own}/"$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.verdict" {CRASHES}={own}/"$SLURM_JOB_ID.crashes"',
+        f'export {VERDICT}={own}/"$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.verdict"',
+        f'export {CRASHES}={own}/"$SLURM_JOB_ID.crashes"',
         _BEGIN % {"most": profile.max_requeues},
         _END % end,
         "trap : TERM USR1 USR2  # srun has them too, and this shell waits for it",
