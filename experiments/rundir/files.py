@@ -132,9 +132,7 @@ class JsonLines:
         check_regular(path)
         self._path, self._content, self._check = path, bytearray(good), check
         self._tell_damage()
-        with atomic(
-            path, check
-        ) as file:  # a new file: an earlier writer that still lives has the old one, which nobody reads
+        with atomic(path, check) as file:  # a new one: an earlier writer has the old one, which nobody reads
             file.write(good)
         self._file = path.open("ab")
 

@@ -163,19 +163,22 @@ class Cluster:
     @contextmanager
     def machine(self, node: int) -> Iterator[int]:
         """Give a node a host name and a process table of its own for a block; yields the number of its slurmd."""
+        pid_file = self.folder / f"run/slurmd-n{node}.pid"
         os.kill(self.daemon(node), signal.SIGKILL)
+        pid_file.unlink()
         start = f"hostname n{node}; slurmd -f {self.env['SLURM_CONF']} -N n{node}; exec sleep 1000"
         space = ("unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", start)
         env = {**self.env, "PATH": os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])}
-        before = set(numbers("slurmd"))
-        with subprocess.Popen(space, env=env) as machine:
-            wait_for(lambda: self.ask("sinfo", "-h", "-n", f"n{node}", "-t", "idle,mix", "-o", "%N"), f"n{node}")
-            (daemon,) = set(numbers("slurmd")) - before
-            pid_file = self.folder / f"run/slurmd-n{node}.pid"  # its number there is another one here
-            pid_file.write_text(f"{daemon}\n")
+        machine = subprocess.Popen(space, env=env)
+        try:
+            wait_for(pid_file.exists, f"slurmd of n{node}", 20)
+            (daemon,) = numbers("slurmd", f"{self.env['SLURM_CONF']}\0-N\0n{node}\0")
+            pid_file.write_text(f"{daemon}\n")  # its number there is another one here
             yield daemon
+        finally:
+            machine.kill()  # and with it all processes there
+            machine.wait()
             pid_file.unlink(missing_ok=True)
-            machine.kill()
 
     def daemon(self, node: int) -> int:
         """Number of a node's slurmd."""
@@ -192,25 +195,21 @@ class Cluster:
             self.ask("scontrol", "update", "nodename=ALL", "state=resume")
 
 
-def numbers(name: str, *, job: str | None = None) -> list[int]:
-    """Numbers of the processes of a name, and of a job by the scheduler's internal number."""
+def numbers(name: str, said: str = "", *, job: str | None = None) -> list[int]:
+    """Numbers of the processes of a name that were called with some words, and of a job by its internal number."""
     mark = f"SLURM_JOB_ID={job}\0".encode() if job else b""
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (place / "comm").read_text().strip() == name and mark in (place / "environ").read_bytes():
+            called = said in (place / "cmdline").read_text()
+            if called and (place / "comm").read_text().strip() == name and mark in (place / "environ").read_bytes():
                 found.append(int(place.name))
     return found
 
 
 def stepd(job: str) -> list[int]:
     """Numbers of the slurmstepd of a job's first step."""
-    found = []
-    for number in numbers("slurmstepd"):
-        with suppress(OSError):
-            if f"[{job}.0]" in Path(f"/proc/{number}/cmdline").read_text():
-                found.append(number)
-    return found
+    return numbers("slurmstepd", f"[{job}.0]")
 
 
 def need(*commands: str) -> None:
