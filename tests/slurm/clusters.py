@@ -191,8 +191,8 @@ class Cluster:
         wait_for(lambda: not self.ask("squeue", "-h"), "an empty queue", 60)
         for node in self.ask("sinfo", "-h", "-N", "-o", "%N").split():
             self.control("start-node", node.removeprefix("n"))
-        if self.ask("sinfo", "-h", "-t", "drain,drng,down", "-o", "%N").strip():
-            self.ask("scontrol", "update", "nodename=ALL", "state=resume")
+        for node in set(self.ask("sinfo", "-h", "-N", "-t", "drain,drng,down", "-o", "%N").split()):
+            self.ask("scontrol", "update", f"nodename={node}", "state=resume")
 
 
 def numbers(name: str, said: str = "", *, job: str | None = None) -> list[int]:

@@ -1,9 +1,12 @@
 unset ${!SBATCH_@} ${!SRUN_@} ${!SALLOC_@} ${!SUBMITIT_@} ${!TORCHELASTIC_@} ${!PMI_@} ${!PMIX_@} ${!OMPI_@} ${!PRTE_@} ${!HYDRA_@}
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE ROLE_RANK ROLE_WORLD_SIZE ROLE_NAME NODE_RANK MASTER_ADDR MASTER_PORT MPI_LOCALRANKID MPI_LOCALNRANKS MV2_COMM_WORLD_RANK MV2_COMM_WORLD_LOCAL_RANK MV2_COMM_WORLD_SIZE
 [ -z "${SLURM_MEM_PER_NODE:-}" ] || unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU  # srun takes only one of them
-export HAM_VERDICT=/shared/runs/table/submissions/ab12cd34/"$SLURM_JOB_ID.verdict" HAM_CRASHES=/shared/runs/table/submissions/ab12cd34/"$SLURM_JOB_ID.crashes"
+export HAM_VERDICT=/shared/runs/table/submissions/ab12cd34/"$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}.verdict"
+export HAM_CRASHES=/shared/runs/table/submissions/ab12cd34/"$SLURM_JOB_ID.crashes"
 ham_died=; ham_starts=
-read -r _ ham_died ham_starts 2> /dev/null < "$HAM_VERDICT"
+ham_last=${HAM_VERDICT%.*.verdict}.$((${SLURM_RESTART_COUNT:-0} - 1)).verdict
+read -r _ ham_died ham_starts 2> /dev/null < "$ham_last"
+rm -f "$ham_last"
 ham_starts=$((ham_starts + 1))
 echo "starting ${ham_died:-0} $ham_starts" > "$HAM_VERDICT"
 if [ "$ham_starts" -gt 100 ]; then
@@ -21,7 +24,12 @@ ham_made_good() {
   case "${ham_said,,}" in *"unable to contact slurm controller"* | *"unable to establish controller"* | *"timed out"* | *"connection re"* | *"connect failure"* | *"not connected"* | *"temporarily"* | *"zero bytes were transmitted"* | *"did not answer"*) ham_code=70 ;; *) return 1 ;; esac
 }
 ham_state() {
-  case "$(scontrol show job --oneliner "$ham_job")" in
+  ham_shown=$(scontrol show job --oneliner "$ham_job")
+  case "$ham_shown" in
+    *" Restarts=${SLURM_RESTART_COUNT:-0} "*) ;;
+    *" Restarts="*) echo gone; return ;;
+  esac
+  case "$ham_shown" in
     *JobState=RUNNING* | *Reason=TimeLimit*) echo ours ;;
     *JobState=*) echo gone ;;
   esac
