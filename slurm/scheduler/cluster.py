@@ -11,6 +11,9 @@ from experiments.errors import UserError
 ARRAY_SIZE = 1001
 """Slurm's own default of `MaxArraySize`."""
 
+PATIENCE = 60.0
+"""Seconds that a submission waits for the scheduler's answer before it is given up."""
+
 _PATIENCE = 20.0
 _SILENT = (
     "unable to contact slurm controller",

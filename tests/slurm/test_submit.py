@@ -222,7 +222,7 @@ def test_submitting_twice_runs_nothing_twice(cluster: Cluster, tmp_path: Path) -
     cluster.wait_until_done(sweep)
     assert_each_run_began_once(sweep)
     again = cluster.ham(*command[1:], folder=folder)
-    assert again.stdout.startswith("0 runs in 0 jobs submitted, 4 done before")
+    assert again.stdout.startswith("0 runs in 0 jobs submitted; 4 have a result")
     assert len(records(sweep)) == 1
 
 
@@ -302,5 +302,5 @@ def test_the_doctor_tries_the_cluster_and_writes_a_profile(cluster: Cluster, tmp
         "sweep", "table.yaml", "--cluster", "slurm", "--profile", "first.yaml", "--dry-run", folder=tmp_path
     )
     assert "#SBATCH --partition=main" in listed.stdout
-    assert "4 of 4 runs in 4 jobs (0 done, 0 under way); at most 16 GPU-hours" in listed.stdout
+    assert "4 of 4 runs in 4 jobs (0 have a result, 0 under way); at most 16 GPU-hours" in listed.stdout
     one_message(cluster.ham("doctor", "slurm", "--profile-out", "first.yaml", folder=tmp_path), 2, "is there already")

@@ -70,7 +70,7 @@ def test_an_unknown_name_is_told_the_nearest(folders: Path) -> None:
         ({"staging": {"command": "true"}}, "staging: root is missing"),
         ({"requeue": "yes"}, "requeue: 'yes' is not true or false; write true"),
         ({"max_restarts": 0}, "max_restarts: 0 is out of range: must be >= 1"),
-        ({"sbatch": {"array": "0-3"}}, "sbatch.array: is set by the suite"),
+        ({"sbatch": {"array": "0-3"}}, "sbatch.array: has a key of its own: write max_running"),
         ({"sbatch": {"job_name": "x"}}, "sbatch.job_name: is set by the suite"),
     ],
 )

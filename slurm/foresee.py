@@ -1,0 +1,64 @@
+"""What a job would refuse and its submission can know, so that no run waits in a queue for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.config.grid import at
+from experiments.config.sweep import Cell
+from experiments.errors import UserError
+
+from .plan import resources_of
+from .profile import Profile
+
+_GPUS = ("gres", "gpus-per-socket", "tres-per-task")
+
+
+def check(cells: Sequence[Cell], chosen: Profile, *folders: Path) -> None:
+    """Refuse runs that their jobs could not carry out, and folders that batch scripts cannot name.
+
+    Args:
+        cells: The runs.
+        chosen: The profile.
+        folders: Folders that batch scripts name.
+
+    Raises:
+        UserError: with one line per fault, and how many rows share it.
+    """
+    for folder in folders:
+        _nameable(folder)
+    problems: dict[str, list[str]] = {}
+    for row, cell in {f"row {one.row!r}{at(one.column)}": one for one in cells}.items():
+        try:
+            _on_ranks(cell, chosen)
+        except UserError as error:
+            problems.setdefault(str(error), []).append(row)
+    if problems:
+        shared = {text: f" and {len(rows) - 1} more" if rows[1:] else "" for text, rows in problems.items()}
+        raise UserError("\n".join(f"{rows[0]}{shared[text]}: {text}" for text, rows in problems.items()))
+
+
+def _on_ranks(cell: Cell, chosen: Profile) -> None:
+    ranks, runtime = resources_of(cell, chosen).ranks, cell.spec.runtime
+    gpus = chosen.gpus_per_rank or any(key.replace("_", "-") in _GPUS for key in chosen.sbatch)
+    key = "runtime.device" if runtime.device == "cuda" else "runtime.sync_batch_norm"
+    if not gpus and (runtime.device == "cuda" or runtime.sync_batch_norm):
+        raise UserError("needs a GPU, and the profile asks for none; write gpus_per_rank: 1 there", key)
+    if ranks == 1:
+        return  # what one process refuses was found when the configuration was read
+    from experiments import data
+    from experiments.data.bundle import check_divisible
+
+    batch = cell.spec.data.batch_size
+    check_divisible(batch, batch, ranks, runtime.accumulate)
+    check_divisible(batch, data.outline(cell.spec.data).last_batch, ranks, runtime.accumulate)
+
+
+def _nameable(folder: Path) -> None:
+    for char in str(folder):
+        if char in "'\\%" or not char.isprintable():
+            text = (
+                f"holds {char!r}, which sbatch and its scripts do not take literally; use a folder without it (--out)"
+            )
+            raise UserError(text, repr(str(folder)))
