@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.config.sweep import Cell
@@ -25,18 +25,20 @@ class Look:
         free: Runs without a result on which no process works and for which no job waits.
         under_way: Those that wait or run.
         done: Number of runs that have a result.
+        busy: Number of runs of the whole sweep that wait or run.
         later: Number of free runs that are left for a later call.
     """
 
     free: Sequence[Cell]
     under_way: Sequence[Cell]
     done: int
+    busy: int = 0
     later: int = 0
 
     def limited(self, limit: int | None) -> Look:
-        """Return as many free runs as may be added to those under way, the first ones of the table."""
-        room = len(self.free) if limit is None else max(0, limit - len(self.under_way))
-        return Look(self.free[:room], self.under_way, self.done, max(0, len(self.free) - room))
+        """Return as many free runs as may be added to those of the sweep that wait or run, the first of the table."""
+        room = len(self.free) if limit is None else max(0, limit - self.busy)
+        return replace(self, free=self.free[:room], later=max(0, len(self.free) - room))
 
 
 def look(folder: Path, cells: Sequence[Cell]) -> Look:
@@ -56,7 +58,9 @@ def look(folder: Path, cells: Sequence[Cell]) -> Look:
     states = _states(folder, cells)
     todo = [cell for cell in cells if reuse.finished(cell.spec, cell.identity, folder / cell.path) is None]
     free = [cell for cell in todo if states.get(cell.path) not in UNDER_WAY]
-    return Look(free, [cell for cell in todo if states.get(cell.path) in UNDER_WAY], len(cells) - len(todo))
+    under_way = [cell for cell in todo if states.get(cell.path) in UNDER_WAY]
+    busy = sum(state in UNDER_WAY for state in states.values())
+    return Look(free, under_way, len(cells) - len(todo), busy)
 
 
 def _states(folder: Path, cells: Sequence[Cell]) -> dict[str, str]:

@@ -83,7 +83,7 @@ def _send(array: ArrayPlan, place: Place, chosen: Profile, record: SubmissionRec
 
 def _limit(said: str) -> bool:
     """Return whether a refusal is about the number of submitted jobs, and not about time, size or a partition."""
-    named = re.findall(r"(?:Assoc|QOS)\w*", said)
+    named = re.findall(r"(?:Assoc|QOS)\w+", said)
     return any("Submit" in name for name in named) if named else "job submit limit" in said.lower()
 
 

@@ -22,7 +22,6 @@ from clusters import (
     ledger,
     logs,
     names,
-    need,
     planned,
     prepare,
     records,
@@ -175,14 +174,6 @@ def test_a_refusal_is_one_message_in_the_schedulers_words(
     one_message(called, 2, "profile test: sbatch refused the job: ", says)
     assert list((folder / "runs/table/submissions").iterdir()) == []
     assert cluster.ask("squeue", "-h") == ""
-
-
-def test_a_wrong_account_is_refused(tmp_path: Path) -> None:
-    need("slurmdbd", "mariadbd")
-    with running(ACCOUNTING="slurmdbd") as strict:
-        folder = prepare(tmp_path, {"account": "nobody"})
-        called = strict.ham("sweep", "table.yaml", "--cluster", "slurm", "--profile", "test", folder=folder)
-        one_message(called, 2, "Invalid account or account/partition combination")
 
 
 def test_without_slurm_there_is_one_message(cluster: Cluster, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def calls(folder: Path, name: str) -> list[str]:
 
 
 def scheduler(folder: Path, monkeypatch: pytest.MonkeyPatch, **commands: str) -> Path:
-    """A scheduler that accepts all jobs and has none in its queue, where no script says otherwise; its notes."""
+    """A scheduler that accepts all jobs and has none in its queue, where no script says otherwise."""
     known = {"sbatch": ACCEPTS, "srun": "", "squeue": "", "scancel": "", "scontrol": CONFIG, "sacct": ""}
     return install(folder / "bin", monkeypatch, **{**known, **commands})
 

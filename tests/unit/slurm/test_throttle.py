@@ -147,4 +147,8 @@ def test_a_limit_counts_what_is_under_way(sweep: Sweep, tmp_path: Path, monkeypa
     assert ([array.runs for array in again.arrays], len(again.seen.under_way), again.seen.later) == ([1], 2, 5)
     assert submit.submit(sweep, tmp_path / "runs", "default", limit=1).jobs == []
     assert "0 of 8 runs in 0 jobs" in submit.dry_run(sweep, tmp_path / "runs", "default", limit=2)
-    assert len(calls(fake, "sbatch")) == 2
+    lost = [sweep.cells[0].path, sweep.cells[3].path, sweep.cells[4].path]
+    folder = tmp_path / "runs/table"
+    assert submit.resubmit(folder, lost, limit=2).seen.later == 3  # runs that were not lost count as well
+    assert [array.runs for array in submit.resubmit(folder, lost, limit=4).arrays] == [2]
+    assert len(calls(fake, "sbatch")) == 3
