@@ -9,6 +9,7 @@ from experiments.config.grid import at
 from experiments.config.sweep import Cell
 from experiments.errors import UserError
 
+from .array import ArrayPlan
 from .plan import resources_of
 from .profile import Profile
 
@@ -37,6 +38,39 @@ def check(cells: Sequence[Cell], chosen: Profile, *folders: Path) -> None:
     if problems:
         shared = {text: f" and {len(rows) - 1} more" if rows[1:] else "" for text, rows in problems.items()}
         raise UserError("\n".join(f"{rows[0]}{shared[text]}: {text}" for text, rows in problems.items()))
+
+
+def warned_early(arrays: Sequence[ArrayPlan], chosen: Profile) -> str:
+    """Return a note on jobs that Slurm may warn as they begin, since it looks once a minute; an empty text for none."""
+    shortest = min((array.resources.minutes for array in arrays), default=None)
+    if shortest is None or 60 * (shortest - 1) > chosen.signal_seconds:
+        return ""
+    return (
+        f"note: Slurm may warn a job up to a minute before signal_seconds ({chosen.signal_seconds} s) says, so jobs of "
+        f"{shortest} min may be told to stop as they begin; write more hours"
+    )
+
+
+def unchanged(cells: Sequence[Cell]) -> None:
+    """Refuse runs whose data, initial weights or own modules are not those they were submitted with.
+
+    Args:
+        cells: Runs of earlier submissions.
+
+    Raises:
+        UserError: naming the first such run.
+    """
+    from experiments.config.identity import identity_with_data
+
+    for cell in {cell.identity: cell for cell in cells}.values():
+        weights = cell.spec.model.weights
+        if weights is not None and not Path(weights).exists():
+            continue  # a run that has begun needs them no more
+        if identity_with_data(cell.spec) != cell.identity:
+            own = f", the code of {', '.join(cell.spec.imports)}" if cell.spec.imports else ""
+            text = f"its data ({cell.spec.data.root or cell.spec.data.name}), model.weights{own} or settings"
+            again = "`ham sweep CONFIG --cluster slurm` submits what is there now, as runs of their own"
+            raise UserError(f"{text} are not those it was submitted with; put them back, or {again}", cell.path)
 
 
 def _on_ranks(cell: Cell, chosen: Profile) -> None:

@@ -34,19 +34,22 @@ class Submitted:
         arrays: The submitted arrays.
         jobs: Their job numbers.
         seen: The runs as the submission saw them.
+        note: What the user should know, or an empty text.
     """
 
     arrays: Sequence[ArrayPlan]
     jobs: Sequence[str]
     seen: Look
+    note: str = ""
 
     def __str__(self) -> str:
-        """Return the outcome in one line."""
+        """Return the outcome in one line, and the note in another one."""
         runs, jobs = sum(array.runs for array in self.arrays), sum(len(array.tasks) for array in self.arrays)
         numbers = f" ({', '.join(self.jobs)})" if self.jobs else ""
         text = f"{runs} runs in {jobs} jobs submitted{numbers}; {self.seen.done} have a result, "
         text += f"{len(self.seen.under_way)} were under way"
-        return f"{text}; {self.seen.later} are left for later calls, by --limit" if self.seen.later else text
+        text += f"; {self.seen.later} are left for later calls, by --limit" if self.seen.later else ""
+        return f"{text}\n{self.note}" if self.note else text
 
 
 def submit(
@@ -101,6 +104,7 @@ def resubmit(folder: Path, paths: Collection[str], name: str | None = None, limi
     sweep = Sweep(folder.name, None, None, None, [], {}, list(known.values()))
     wanted = [known[path] for path in paths]
     foresee.check(wanted, chosen, folder, home)
+    foresee.unchanged(wanted)
     with records.alone(folder):
         return _submit(sweep, folder, look(folder, wanted).limited(limit), chosen_name, chosen, home)
 
@@ -123,7 +127,7 @@ def dry_run(sweep: Sweep, runs_root: Path, name: str, limit: int | None = None) 
         f"{len(seen.under_way)} under way{later}); at most {hours:g} GPU-hours: GPUs × time limit × jobs, an upper "
         "bound for runs that one time limit is enough for"
     )
-    return "\n".join([*scripts, total])
+    return "\n".join(filter(None, [*scripts, total, foresee.warned_early(arrays, chosen)]))
 
 
 def _ask_of(array: ArrayPlan) -> str:
@@ -157,7 +161,8 @@ def _submit(sweep: Sweep, folder: Path, seen: Look, name: str, chosen: profile.P
         record.closed()
         raise
     record.closed()
-    done = Submitted(record.sent, list(record.numbers.values()), seen)
+    note = foresee.warned_early(record.sent, chosen)
+    done = Submitted(record.sent, list(record.numbers.values()), seen, "" if problem else note)
     if problem is not None:
         raise _told(problem, done, f"profile {name}")
     return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -80,6 +81,8 @@ def configuration() -> dict[str, str]:
 
 
 def array_size(settings: Mapping[str, str]) -> int:
-    """Return the largest number of jobs per array."""
+    """Return the largest number of jobs per array: ``MaxArraySize``, or less by ``max_array_tasks``."""
     text = settings.get("MaxArraySize", "")
-    return int(text) if text.isdecimal() else ARRAY_SIZE
+    tasks = re.search(r"\bmax_array_tasks=(\d+)", settings.get("SchedulerParameters", ""))
+    size = int(text) if text.isdecimal() else ARRAY_SIZE
+    return min(size, int(tasks[1])) if tasks else size

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from experiments.config.identity import identity_with_data
 from experiments.config.resolve import load, resolve
 from experiments.config.sweep import Cell
 from experiments.config.yaml_text import dump
@@ -37,15 +38,16 @@ ACCEPTS = 'n=$(wc -l < "$(dirname "$0")/sbatch.calls"); echo "Submitted batch jo
 CONFIG = "echo 'MaxArraySize            = 1001'"
 
 
-def cells(folder: Path, count: int, *overrides: str, name: str = "run", row: str = "Row") -> list[Cell]:
-    """Runs of one row with ascending seeds."""
+def cells(
+    folder: Path, count: int, *overrides: str, name: str = "run", row: str = "Row", known: bool = True
+) -> list[Cell]:
+    """Runs of one row with ascending seeds; `known`: whether their data can be read."""
     path = folder / "plan.yaml"
     path.write_text(dump(TINY))
     spec = resolve(load(str(path), overrides))
-    return [
-        Cell(row, {}, seed, spec.model_copy(update={"seed": seed}), "0a1b2c3d", f"{name}-0a1b2c3d-s{seed}")
-        for seed in range(count)
-    ]
+    hashed = identity_with_data(spec) if known else "0a1b2c3d"
+    seeded = [spec.model_copy(update={"seed": seed}) for seed in range(count)]
+    return [Cell(row, {}, one.seed, one, hashed, f"{name}-{hashed[:8]}-s{one.seed}") for one in seeded]
 
 
 def profile_of(folder: Path, **keys: object) -> Profile:

@@ -97,6 +97,17 @@ def test_what_a_job_can_do_is_not(tmp_path: Path) -> None:
     foresee.check(cells(tmp_path, 1, "runtime.device=cuda"), profile_of(tmp_path, sbatch={"gres": "gpu:1"}))
 
 
+@pytest.mark.parametrize(("hours", "told"), [(0.05, True), (0.06, False), (4.0, False)])
+def test_a_warning_at_the_start_is_told(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: float, told: bool
+) -> None:
+    """A time limit of 3 minutes, of 4 and of many, with a warning 120 s before, which may come 60 s earlier."""
+    scheduler(tmp_path, monkeypatch)
+    (tmp_path / "short.yaml").write_text(dump({"hours": hours}))
+    for text in (submit.dry_run(sweep, tmp_path, "short.yaml"), str(submit.submit(sweep, tmp_path, "short.yaml"))):
+        assert ("may be told to stop as they begin" in text) is told
+
+
 def test_a_resubmission_is_looked_at_as_well(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler(tmp_path, monkeypatch)
     submit.submit(sweep, tmp_path / "runs", "default")
@@ -105,13 +116,23 @@ def test_a_resubmission_is_looked_at_as_well(sweep: Sweep, tmp_path: Path, monke
         submit.resubmit(tmp_path / "runs/table", [sweep.cells[0].path], "wide.yaml")
 
 
+def test_a_run_is_not_submitted_again_with_other_code_or_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one,) = cells(tmp_path, 1)
+    foresee.unchanged([one])
+    monkeypatch.setattr("experiments.config.identity.data_hash", lambda name, root: "other")
+    with pytest.raises(UserError, match=r"its data \(synthetic\).* are not those it was submitted with") as caught:
+        foresee.unchanged([one])
+    assert caught.value.where == one.path
+
+
 def test_relative_paths_are_those_of_the_first_submission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)
     fake = scheduler(tmp_path, monkeypatch, sbatch=f'cat "$1" >> {tmp_path}/scripts; echo "Submitted batch job 5"')
     (home / "mine.yaml").write_text(dump({"python": "./env/bin/python", "setup": ["source modules.sh"]}))
-    runs = cells(tmp_path, 1, "data.root=images", "model.weights=start.pt")
+    runs = cells(tmp_path, 1, "data.root=images", "model.weights=start.pt", known=False)
+    monkeypatch.setattr(foresee, "unchanged", lambda cells: None)
     submit.submit(Sweep("table", None, None, None, [], {}, runs), Path("runs"), "mine.yaml")
     (elsewhere := tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(elsewhere)

@@ -16,6 +16,7 @@ from experiments.errors import UserError
 from slurm.array import ArrayPlan
 from slurm.plan import plan, script
 from slurm.profile import Profile
+from slurm.scheduler import cluster
 from slurm.throttle import throttled
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -119,6 +120,19 @@ def test_arrays_are_split_at_the_schedulers_limit(tmp_path: Path) -> None:
     assert [len(array.tasks) for array in arrays] == [10, 10, 5]
     assert [array.name for array in arrays] == [f"ham-table-ab12cd34-{k}" for k in range(3)]
     assert [path for array in arrays for task in paths(array) for path in task] == [f"s{seed}" for seed in range(25)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({}, 1001),
+        ({"MaxArraySize": "50"}, 50),
+        ({"MaxArraySize": "50", "SchedulerParameters": "bf_interval=2,max_array_tasks=20,defer"}, 20),
+        ({"MaxArraySize": "50", "SchedulerParameters": "max_array_tasks=70"}, 50),
+    ],
+)
+def test_the_limit_is_what_the_scheduler_accepts(settings: dict[str, str], size: int) -> None:
+    assert cluster.array_size(settings) == size
 
 
 def test_a_cluster_without_arrays_gets_single_jobs(tmp_path: Path) -> None:
