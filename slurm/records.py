@@ -16,14 +16,15 @@ from typing import Any
 from experiments.config.methods import import_modules
 from experiments.config.resolve import from_mapping
 from experiments.config.sweep import Cell, Sweep
-from experiments.config.yaml_text import shown
+from experiments.config.yaml_text import dump, shown
 from experiments.errors import Busy, SuiteError, UserError
 from experiments.rundir import attempts, names
-from experiments.rundir.files import read_json, write_json
+from experiments.rundir.files import read_json, write_json, write_text
 from experiments.rundir.reading import Unreadable, read_object, typed
 from results.runs.kinds import KeptRuns, Submission, SubmittedArray
 
 from .array import ArrayPlan
+from .profile import Profile
 from .scheduler import queue
 from .throttle import Earlier
 
@@ -162,9 +163,9 @@ def keep_runs(folder: Path, identifier: str, sweep: Sweep, homes: Collection[Pat
     write_json(path, {"folders": sorted(map(str, homes)), "runs": runs})
 
 
-def keep_profile(folder: Path, identifier: str, path: Path) -> None:
-    """Copy a profile's file beside a submission, for `last_profile`."""
-    shutil.copyfile(path, folder / names.SUBMISSIONS / identifier / _PROFILE)
+def keep_profile(folder: Path, identifier: str, profile: Profile) -> None:
+    """Write a profile as it was read, with the defaults of this version, beside a submission, for `last_profile`."""
+    write_text(folder / names.SUBMISSIONS / identifier / _PROFILE, dump(profile.model_dump()))
 
 
 def last_profile(folder: Path) -> tuple[Path, Path]:

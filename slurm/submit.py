@@ -155,7 +155,7 @@ def _submit(sweep: Sweep, folder: Path, seen: Look, name: str, chosen: profile.P
     record = records.SubmissionRecord(folder, about, arrays)
     try:
         records.keep_runs(folder, identifier, sweep, snapshot.homes(_imports(seen.free)))
-        records.keep_profile(folder, identifier, profile.find(name))
+        records.keep_profile(folder, identifier, chosen)
         problem = send(arrays, place, chosen, record)
     except OSError:
         record.closed()

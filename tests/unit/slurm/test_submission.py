@@ -193,6 +193,8 @@ def test_runs_are_submitted_again_as_they_were(sweep: Sweep, tmp_path: Path, mon
     (tmp_path / "profiles" / "mine.yaml").write_text(dump({"hours": 7.0}))
     submit.submit(sweep, tmp_path / "runs", "mine")
     (tmp_path / "profiles" / "mine.yaml").unlink()
+    (kept_profile,) = (tmp_path / "runs/table/submissions").glob("*/profile.yaml")
+    assert profile.load(str(kept_profile)) == profile.load("default").model_copy(update={"hours": 7.0})
     folder = tmp_path / "runs" / "table"
     kept = records.recorded_runs(folder)
     assert kept == {cell.path: cell for cell in sweep.cells}
