@@ -13,7 +13,8 @@ from .array import ArrayPlan
 from .plan import resources_of
 from .profile import Profile
 
-_GPUS = ("gres", "gpus-per-socket", "tres-per-task")
+_GPUS = {"gres", "gpus-per-socket", "tres-per-task"}
+_MEMORY = {"mem", "mem-per-cpu", "mem-per-gpu"}
 
 
 def check(cells: Sequence[Cell], chosen: Profile, *folders: Path) -> None:
@@ -32,7 +33,7 @@ def check(cells: Sequence[Cell], chosen: Profile, *folders: Path) -> None:
     problems: dict[str, list[str]] = {}
     for row, cell in {f"row {one.row!r}{at(one.column)}": one for one in cells}.items():
         try:
-            _on_ranks(cell, chosen)
+            _carried_out(cell, chosen)
         except UserError as error:
             problems.setdefault(str(error), []).append(row)
     if problems:
@@ -73,12 +74,19 @@ def unchanged(cells: Sequence[Cell]) -> None:
             raise UserError(f"{text} are not those it was submitted with; put them back, or {again}", cell.path)
 
 
-def _on_ranks(cell: Cell, chosen: Profile) -> None:
-    ranks, runtime = resources_of(cell, chosen).ranks, cell.spec.runtime
-    gpus = chosen.gpus_per_rank or any(key.replace("_", "-") in _GPUS for key in chosen.sbatch)
+def _carried_out(cell: Cell, chosen: Profile) -> None:
+    asked, runtime = resources_of(cell, chosen), cell.spec.runtime
+    further = {key.replace("_", "-") for key in chosen.sbatch}
     key = "runtime.device" if runtime.device == "cuda" else "runtime.sync_batch_norm"
-    if not gpus and (runtime.device == "cuda" or runtime.sync_batch_norm):
+    if (runtime.device == "cuda" or runtime.sync_batch_norm) and not (chosen.gpus_per_rank or further & _GPUS):
         raise UserError("needs a GPU, and the profile asks for none; write gpus_per_rank: 1 there", key)
+    if cell.spec.resources.gpu_type is not None and not chosen.gpus_per_rank:
+        raise UserError(
+            "names a GPU, and the profile asks for none; write gpus_per_rank: 1 there", "resources.gpu_type"
+        )
+    if asked.mem_per_rank_gb is not None and (other := further & _MEMORY):
+        raise UserError(f"and sbatch.{min(other)} of the profile exclude each other; remove one", "mem_per_rank_gb")
+    ranks = asked.ranks
     if ranks == 1:
         return  # what one process refuses was found when the configuration was read
     from experiments import data

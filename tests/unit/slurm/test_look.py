@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def test_other_folders_are_not(sweep: Sweep, tmp_path: Path, monkeypatch: pytest
         (["data.drop_last=false", "data.batch_size=299", "data.train_limit=300"], {"nodes": 13}, "the last batch"),
         (["runtime.device=cuda"], {}, "runtime.device: needs a GPU, and the profile asks for none"),
         (["runtime.sync_batch_norm=true"], {}, "runtime.sync_batch_norm: needs a GPU"),
+        (["resources.gpu_type=a100"], {}, "resources.gpu_type: names a GPU, and the profile asks for none"),
+        (["resources.mem_per_rank_gb=9.0"], {"sbatch": {"mem": 0}}, "and sbatch.mem of the profile exclude each other"),
     ],
 )
 def test_what_a_job_would_refuse_is_refused_before(
@@ -123,6 +126,20 @@ def test_a_run_is_not_submitted_again_with_other_code_or_data(tmp_path: Path, mo
     with pytest.raises(UserError, match=r"its data \(synthetic\).* are not those it was submitted with") as caught:
         foresee.unchanged([one])
     assert caught.value.where == one.path
+
+
+def test_records_without_the_resources_of_today_can_be_read(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler(tmp_path, monkeypatch)
+    submit.submit(sweep, tmp_path / "runs", "default")
+    (path,) = (tmp_path / "runs/table/submissions").glob("*/runs.json")
+    kept = json.loads(path.read_text())
+    for run in kept["runs"]:
+        run["spec"]["resources"] = {"nodes": None, "ranks_per_node": None, "hours": 2.0}
+    path.write_text(json.dumps(kept))
+    again = records.recorded_runs(tmp_path / "runs/table")
+    assert [cell.spec.resources.hours for cell in again.values()] == [2.0] * 3
 
 
 def test_relative_paths_are_those_of_the_first_submission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
