@@ -22,12 +22,10 @@ _OWN_KEYS |= dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task"), "gpus_per
 _OWN_KEYS |= {key: key for key in ("account", "constraint", "nodes", "partition", "qos", "requeue", "reservation")}
 _SET = ("chdir", "error", "job-name", "open-mode", "output")
 _NO_NUMBER = ("help", "parsable", "quiet", "test-only", "usage", "version", "wait")
-_ENVIRONMENT = ("export", "export-file", "get-user-env")
 REFUSED = {
     **{key: f"has a key of its own: write {own}" for key, own in _OWN_KEYS.items()},
     **dict.fromkeys(_SET, "is set by the suite, which relies on it; remove it"),
     **dict.fromkeys(_NO_NUMBER, "would keep the job's number from the suite, which asks sbatch for it; remove it"),
-    **dict.fromkeys(_ENVIRONMENT, "would keep the job's environment from it; set variables by lines of setup"),
     "clusters": "would send jobs where squeue does not look; submit on that cluster",
     "wrap": "would replace the suite's batch script; write shell lines under setup",
 }

@@ -78,7 +78,6 @@ def test_an_unknown_name_is_told_the_nearest(folders: Path) -> None:
         ({"sbatch": {"parsable": True}}, "sbatch.parsable: would keep the job's number from the suite"),
         ({"sbatch": {"parsabl": True}}, "sbatch.parsabl: means parsable, which would keep the job's number"),
         ({"sbatch": {"cpus_per_task": 4}}, "sbatch.cpus_per_task: has a key of its own: write cpus_per_rank"),
-        ({"sbatch": {"export": "NONE"}}, "sbatch.export: would keep the job's environment from it"),
         ({"sbatch": {"exclusive": False}}, "sbatch.exclusive: false is no value for sbatch"),
         ({"sbatch": {"mail-user": "me\n#SBATCH --wait"}}, "must be one line of printable characters"),
         ({"sbatch": {"x y": 1}}, "is not the long name of a parameter of sbatch"),
@@ -108,7 +107,7 @@ def test_every_parameter_that_sets_no_number_is_known(folders: Path) -> None:
     """What sbatch lists as help, and what stands above it: none of them is left to a submission."""
     listed = subprocess.run(["sbatch", "--help"], capture_output=True, text=True, check=False).stdout
     long = set(re.findall(r"--([a-z][a-z-]+)", listed))
-    breaking = {"parsable", "quiet", "test-only", "usage", "version", "wait", "wrap", "help", "export", "array"}
+    breaking = {"parsable", "quiet", "test-only", "usage", "version", "wait", "wrap", "help", "array"}
     assert breaking & long <= profile.REFUSED.keys()
     for key in ("mail-type", "exclude", "exclusive", "gres", "comment", "dependency", "mem", "nice"):
         assert profile.load(str(write(folders / "mine.yaml", sbatch={key: "1"}))).sbatch == {key: "1"}
