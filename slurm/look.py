@@ -18,7 +18,7 @@ from .scheduler import cluster
 
 
 @dataclass(frozen=True)
-class Look:
+class Seen:
     """The runs of a sweep at one moment.
 
     Attributes:
@@ -35,13 +35,13 @@ class Look:
     busy: int = 0
     later: int = 0
 
-    def limited(self, limit: int | None) -> Look:
+    def limited(self, limit: int | None) -> Seen:
         """Return as many free runs as may be added to those of the sweep that wait or run, the first of the table."""
         room = len(self.free) if limit is None else max(0, limit - self.busy)
         return replace(self, free=self.free[:room], later=max(0, len(self.free) - room))
 
 
-def look(folder: Path, cells: Sequence[Cell]) -> Look:
+def look(folder: Path, cells: Sequence[Cell]) -> Seen:
     """Tell the runs of a sweep apart.
 
     The scheduler and the claims are asked first and the results are read last, so that a run that ends meanwhile has a
@@ -60,7 +60,7 @@ def look(folder: Path, cells: Sequence[Cell]) -> Look:
     free = [cell for cell in todo if states.get(cell.path) not in UNDER_WAY]
     under_way = [cell for cell in todo if states.get(cell.path) in UNDER_WAY]
     busy = sum(state in UNDER_WAY for state in states.values())
-    return Look(free, under_way, len(cells) - len(todo), busy)
+    return Seen(free, under_way, len(cells) - len(todo), busy)
 
 
 def _states(folder: Path, cells: Sequence[Cell]) -> dict[str, str]:

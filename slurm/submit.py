@@ -18,7 +18,7 @@ from experiments.rundir import names
 
 from . import foresee, profile, records, snapshot
 from .array import ArrayPlan
-from .look import Look, look
+from .look import Seen, look
 from .plan import Place, plan
 from .plan import script as batch_script
 from .scheduler import cluster
@@ -39,7 +39,7 @@ class Submitted:
 
     arrays: Sequence[ArrayPlan]
     jobs: Sequence[str]
-    seen: Look
+    seen: Seen
     note: str = ""
 
     def __str__(self) -> str:
@@ -139,7 +139,7 @@ def _ask_of(array: ArrayPlan) -> str:
     )
 
 
-def _submit(sweep: Sweep, folder: Path, seen: Look, name: str, chosen: profile.Profile, home: Path) -> Submitted:
+def _submit(sweep: Sweep, folder: Path, seen: Seen, name: str, chosen: profile.Profile, home: Path) -> Submitted:
     if not seen.free:
         return Submitted([], [], seen)
     identifier = secrets.token_hex(4)
