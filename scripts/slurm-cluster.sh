@@ -76,7 +76,7 @@ accounting() {
   echo "AccountingStoragePort=$((PORT + 1))"
   # clients take munge's socket for slurmdbd from here, not from AuthInfo; without it they retry for ever
   echo "AccountingStoragePass=$DIR/munge/munge.socket"
-  echo "AccountingStorageEnforce=associations"
+  echo "AccountingStorageEnforce=associations,limits"
 }
 
 write_config() {

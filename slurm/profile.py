@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from experiments.config.problems import Problem, complain, validate
-from experiments.config.schema import Hours, Positive, Section, Text
+from experiments.config.schema import Hours, Line, Positive, Section, Text
 from experiments.config.yaml_text import read_mapping, shown
 from experiments.errors import UserError, nearest
 
 SUFFIX = ".yaml"
 DEFAULT = "default"
-OURS = ("array", "error", "job-name", "nodes", "ntasks-per-node", "open-mode", "output", "requeue", "signal", "time")
-"""Parameters of sbatch that the suite sets itself and relies on."""
+_OWN_KEYS = {"cpus-per-task": "cpus_per_rank", "ntasks-per-node": "ranks_per_node", "time": "hours"}
+_OWN_KEYS |= {"signal": "signal_seconds", "no-requeue": "requeue", "array": "max_running", "ntasks": "ranks_per_node"}
+_OWN_KEYS |= dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task"), "gpus_per_rank and gpu_type")
+_OWN_KEYS |= {key: key for key in ("account", "constraint", "nodes", "partition", "qos", "requeue", "reservation")}
+_SET = ("chdir", "error", "job-name", "open-mode", "output")
+_NO_NUMBER = ("help", "parsable", "quiet", "test-only", "usage", "version", "wait")
+REFUSED = {
+    **{key: f"has a key of its own: write {own}" for key, own in _OWN_KEYS.items()},
+    **dict.fromkeys(_SET, "is set by the suite, which relies on it; remove it"),
+    **dict.fromkeys(_NO_NUMBER, "would keep the job's number from the suite, which asks sbatch for it; remove it"),
+    "clusters": "would send jobs where squeue does not look; submit on that cluster",
+    "wrap": "would replace the suite's batch script; write shell lines under setup",
+}
+"""Parameters of sbatch that a profile cannot set under `sbatch`, and what to do instead."""
 
 
 class StagingSpec(Section):
@@ -35,7 +48,7 @@ class Profile(Section):
     """The settings of a cluster, or of a part of one. None leaves a choice to the scheduler or to `setup`.
 
     Attributes:
-        nodes: Nodes per run. ``resources.nodes`` of a configuration overrides it, and likewise the two keys below.
+        nodes: Nodes per run. ``resources.nodes`` of a configuration overrides it; so do the other keys of that section.
         ranks_per_node: Ranks (processes) per node.
         hours: Time limit of one job. A longer run is resumed by the next job.
         gpus_per_rank: GPUs per rank, 0 or 1.
@@ -49,21 +62,21 @@ class Profile(Section):
         requeue: Whether a job that was stopped or that crashed requeues itself.
         max_restarts: Number of crashes in a row without a new checkpoint after which a run counts as failed.
         max_requeues: The same for starts of its job, however they ended.
-        max_running: Jobs of an array that may run at the same time.
+        max_running: Jobs of a sweep that may run at the same time, over all its submissions.
         runs_per_job: Runs that share the rank of one job; a run of several ranks always has a job of its own.
         sbatch: Further parameters of sbatch by their long names, such as ``{mail-type: FAIL}``.
     """
 
-    partition: Text | None
-    account: Text | None
-    qos: Text | None
-    reservation: Text | None
-    constraint: Text | None
+    partition: Line | None
+    account: Line | None
+    qos: Line | None
+    reservation: Line | None
+    constraint: Line | None
     nodes: Annotated[int, Field(ge=1, le=100_000)]
     ranks_per_node: Annotated[int, Field(ge=1, le=1024)]
     hours: Hours
     gpus_per_rank: Annotated[int, Field(ge=0, le=1)]
-    gpu_type: Text | None
+    gpu_type: Line | None
     cpus_per_rank: Positive | None
     mem_per_rank_gb: Annotated[float, Field(gt=0, le=100_000)] | None
     signal_seconds: Annotated[int, Field(ge=0, le=65535)]
@@ -95,11 +108,26 @@ def load(name: str) -> Profile:
     tree.places.update(given.places)
     profile, problems = validate(Profile, tree)
     further = profile.sbatch if profile is not None else {}
-    ours = [key for key in further if key.replace("_", "-") in OURS]
-    problems += [Problem(("sbatch", key), "is set by the suite; see the other keys of a profile") for key in ours]
+    problems += [Problem(("sbatch", key), text) for key, value in further.items() if (text := _refusal(key, value))]
     if profile is None or problems:
         raise complain(problems, tree)
     return profile
+
+
+def _refusal(key: str, value: bool | int | float | str) -> str | None:
+    """Say why sbatch cannot be called with a parameter, or return None; sbatch takes abbreviations of long names."""
+    long = key.replace("_", "-")
+    known = next((name for name in REFUSED if name == long), None)
+    known = known or next((name for name in REFUSED if name.startswith(long)), None)
+    if known is not None:
+        return REFUSED[known] if known == long else f"means {known}, which {REFUSED[known]}"
+    if not re.fullmatch(r"[A-Za-z][A-Za-z-]*", long):
+        return "is not the long name of a parameter of sbatch, such as mail-type"
+    if value is False:
+        return "false is no value for sbatch; remove the key"
+    if isinstance(value, str) and not value.isprintable():
+        return f"{value[:40]!r} must be one line of printable characters"
+    return None
 
 
 def find(name: str) -> Path:

@@ -9,25 +9,28 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from experiments.config.methods import import_modules
 from experiments.config.resolve import from_mapping
 from experiments.config.sweep import Cell, Sweep
-from experiments.config.yaml_text import shown
-from experiments.errors import Busy, UserError
+from experiments.config.yaml_text import dump, shown
+from experiments.errors import Busy, SuiteError, UserError
 from experiments.rundir import attempts, names, waiting
-from experiments.rundir.files import write_json
+from experiments.rundir.files import read_json, write_json, write_text
 from experiments.rundir.reading import Unreadable, read_object, typed
-from results.runs.kinds import KeptRuns
+from results.runs.kinds import KeptRuns, Submission, SubmittedArray
 
-from .plan import ArrayPlan
+from .array import ArrayPlan
+from .profile import Profile
+from .scheduler import queue
+from .throttle import Earlier
 
 PATIENCE = 120.0
 """Seconds to wait for another command that submits runs of the same sweep, which may itself wait a minute for Slurm."""
-_RUNS = "runs.json"
+_RUNS, _PROFILE = "runs.json", "profile.yaml"
 
 
 class SubmissionRecord:
@@ -35,34 +38,84 @@ class SubmissionRecord:
 
     Args:
         folder: Folder of the sweep.
-        content: `id`, `time`, `profile` and `snapshot`.
+        content: `id`, `time`, `profile`, `snapshot`, and `home`, the working directory of the jobs.
         arrays: The arrays to be submitted.
+
+    Attributes:
+        numbers: Job numbers of the arrays that have been accepted, by name.
     """
 
     def __init__(self, folder: Path, content: dict[str, Any], arrays: Sequence[ArrayPlan]):
         self._path = folder / names.SUBMISSIONS / f"{content['id']}.json"
-        entries = [
-            {"name": array.name, "job": None, "tasks": [[cell.path for cell in task] for task in array.tasks]}
-            for array in arrays
-        ]
-        self._content: dict[str, Any] = {**content, "arrays": entries}
-        write_json(self._path, self._content)
+        self._content = content
+        self._arrays = {array.name: array for array in arrays}
+        self._uncertain: set[str] = set()
+        self.numbers: dict[str, str] = {}
+        self._write()
 
-    def accepted(self, number: int, job: str) -> None:
+    def planned(self, arrays: Sequence[ArrayPlan]) -> None:
+        """Record other arrays in place of those that have not been accepted."""
+        self._arrays = {array.name: array for array in (*self.sent, *arrays)}
+        self._write()
+
+    def accepted(self, name: str, job: str) -> None:
         """Record the job number of an array that sbatch has accepted."""
-        self._content["arrays"][number]["job"] = job
-        write_json(self._path, self._content)
+        self.numbers[name] = job
+        self._write()
 
-    def refused(self) -> int:
-        """Remove the arrays that were not accepted, or the whole record if none was; return how many were."""
-        kept = [array for array in self._content["arrays"] if array["job"] is not None]
-        self._content["arrays"] = kept
-        if kept:
-            write_json(self._path, self._content)
+    def uncertain(self, name: str) -> None:
+        """Record that an array may be in the queue, where it can be found by its name."""
+        self._uncertain.add(name)
+
+    def closed(self) -> None:
+        """Remove the arrays that were not accepted, or the whole record if none was."""
+        self._arrays = {name: one for name, one in self._arrays.items() if name in {*self.numbers, *self._uncertain}}
+        if self._arrays:
+            self._write()
         else:
             self._path.unlink(missing_ok=True)
             shutil.rmtree(self._path.with_suffix(""), ignore_errors=True)
-        return len(kept)
+
+    @property
+    def sent(self) -> list[ArrayPlan]:
+        """The arrays that have been accepted."""
+        return [array for name, array in self._arrays.items() if name in self.numbers]
+
+    def _write(self) -> None:
+        entries = [
+            {
+                "name": name,
+                "job": self.numbers.get(name),
+                "width": array.width,
+                "waits": bool(array.after),
+                "tasks": [[cell.path for cell in task] for task in array.tasks],
+            }
+            for name, array in self._arrays.items()
+        ]
+        write_json(self._path, {**self._content, "arrays": entries})
+
+
+def earlier(folder: Path) -> list[Earlier]:
+    """Return the arrays of a sweep's earlier submissions of which jobs wait or run.
+
+    Raises:
+        SuiteError: if the scheduler does not answer.
+    """
+    found: list[SubmittedArray] = []
+    for path in sorted((folder / names.SUBMISSIONS).glob("*.json")):
+        with suppress(FileNotFoundError, Unreadable):  # `status` has named it
+            found += typed(Submission, read_object(path)).arrays
+    if not found:
+        return []
+    answer = queue.queue([str(array.job) for array in found if array.job], [one.name for one in found if not one.job])
+    if answer.problem is not None:
+        raise SuiteError(f"cannot tell how many jobs are under way; the scheduler says: {answer.problem}", str(folder))
+    numbers: dict[str, list[str]] = {}
+    for job in answer.jobs.values():
+        if job.active:
+            numbers.setdefault(job.name, []).append(job.id.partition("_")[0])
+    left = [(array, numbers[array.name]) for array in found if array.name in numbers]
+    return [Earlier(jobs[0], len(jobs), array.width, array.waits) for array, jobs in left]
 
 
 @contextmanager
@@ -110,6 +163,19 @@ def keep_runs(folder: Path, identifier: str, sweep: Sweep, homes: Collection[Pat
     path = folder / names.SUBMISSIONS / identifier / _RUNS
     path.parent.mkdir(exist_ok=True)
     write_json(path, {"folders": sorted(map(str, homes)), "runs": runs})
+
+
+def keep_profile(folder: Path, identifier: str, profile: Profile) -> None:
+    """Write a profile as it was read, with the defaults of this version, beside a submission, for `last_profile`."""
+    write_text(folder / names.SUBMISSIONS / identifier / _PROFILE, dump(profile.model_dump()))
+
+
+def last_profile(folder: Path) -> tuple[Path, Path]:
+    """Return the copy of the profile of a sweep's last submission, and the working directory of its jobs."""
+    kept = max((folder / names.SUBMISSIONS).glob(f"*/{_PROFILE}"), key=lambda path: path.stat().st_mtime)
+    content = read_json(kept.parent.with_suffix(".json"))
+    home = content.get("home") if isinstance(content, dict) else None
+    return kept, Path(home) if isinstance(home, str) else Path.cwd()
 
 
 def recorded_runs(folder: Path) -> dict[str, Cell]:

@@ -92,6 +92,9 @@ def sweep(
     profile: Annotated[
         str | None, typer.Option("--profile", help="Slurm: a file or a name, see docs/slurm.md.")
     ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Slurm: how many of its runs may wait or run at once.")
+    ] = None,
 ) -> None:
     """Train all networks of a table that have no result yet: rows × columns × seeds."""
     from experiments.cores import usable_cores
@@ -108,10 +111,11 @@ def sweep(
     if cluster is Cluster.slurm:
         from slurm import submit
 
-        print((submit.dry_run if dry_run else submit.submit)(table, out, profile or "default"))
+        print((submit.dry_run if dry_run else submit.submit)(table, out, profile or "default", limit=limit))
         return
-    if profile is not None:
-        raise UserError("belongs to --cluster slurm", "--profile")
+    for option, value in (("--profile", profile), ("--limit", limit)):
+        if value is not None:
+            raise UserError("belongs to --cluster slurm", option)
     todo = reuse.pending(table, out / table.name)
     if dry_run:
         for cell in todo:

@@ -53,6 +53,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again until nothing is under way.")] = False,
     every: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Time between looks of --watch.")] = 10.0,
     resubmit: Annotated[Again | None, typer.Option(help="Submit the runs in this state again.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="With --resubmit: how many may wait or run at once.")] = None,
 ) -> None:
     """Say of each run whether it is done, running, pending, resumable, failed, lost or not started, and how far."""
     from results.progress import status as reader
@@ -68,7 +69,7 @@ def status(
     if as_json:
         print(json.dumps(reader.to_json(report), indent=1))
     elif resubmit is not None:
-        print(_submit_again(report, resubmit.value))
+        print(_submit_again(report, resubmit.value, limit))
     else:
         _print(report)
 
@@ -136,7 +137,7 @@ def _fitting(report: Report, width: int, height: int) -> str:
     return text
 
 
-def _submit_again(report: Report, state: str) -> str:
+def _submit_again(report: Report, state: str, limit: int | None) -> str:
     """Submit the failed or lost runs of a sweep again, and return a line about what was submitted."""
     from results.runs.submissions import submissions
 
@@ -152,7 +153,7 @@ def _submit_again(report: Report, state: str) -> str:
         raise UserError(f"{len(runs)} runs are {state}, but none was submitted: `ham sweep` goes on here", str(folder))
     from slurm.submit import resubmit
 
-    done = resubmit(submitted.home, [str(path.relative_to(submitted.home)) for path in known])
+    done = resubmit(submitted.home, [str(path.relative_to(submitted.home)) for path in known], limit=limit)
     left = len(runs) - len(known)
     return f"{done}" + (f"; {left} were never submitted: `ham sweep` goes on with them" if left else "")
 

@@ -213,6 +213,12 @@ class ResourcesSpec(Section):
     nodes: Annotated[int, Field(ge=1, le=100_000)] | None
     ranks_per_node: Annotated[int, Field(ge=1, le=1024)] | None
     hours: Hours | None
+    partition: Line | None = None
+    qos: Line | None = None
+    constraint: Line | None = None
+    gpu_type: Line | None = None
+    cpus_per_rank: Positive | None = None
+    mem_per_rank_gb: Annotated[float, Field(gt=0, le=100_000)] | None = None
 
 
 class EventCheck(Section):

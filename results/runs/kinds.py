@@ -62,10 +62,15 @@ class EpochLine(_Record):
 
 
 class SubmittedArray(_Record):
-    """One job array of a submission: its name, its number once it is known, and the runs of each task."""
+    """One job array of a submission: its name, its number once it is known, and the runs of each task.
+
+    `width` of its jobs may run at once (None: all); with `waits`, they begin after those of other arrays.
+    """
 
     name: str
     job: str | int | None = None
+    width: Annotated[int, Field(ge=1)] | None = None
+    waits: bool = False
     tasks: list[list[Inside]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ from .environment import clean
 
 ARRAY_SIZE = 1001
 """Slurm's own default of `MaxArraySize`."""
+
+PATIENCE = 60.0
+"""Seconds that a submission waits for the scheduler's answer before it is given up."""
 
 _PATIENCE = 20.0
 SILENT = (
@@ -82,6 +86,8 @@ def configuration() -> dict[str, str]:
 
 
 def array_size(settings: Mapping[str, str]) -> int:
-    """Return the largest number of jobs per array."""
+    """Return the largest number of jobs per array: ``MaxArraySize``, or less by ``max_array_tasks``."""
     text = settings.get("MaxArraySize", "")
-    return int(text) if text.isdecimal() else ARRAY_SIZE
+    tasks = re.search(r"\bmax_array_tasks=(\d+)", settings.get("SchedulerParameters", ""))
+    size = int(text) if text.isdecimal() else ARRAY_SIZE
+    return min(size, int(tasks[1])) if tasks else size

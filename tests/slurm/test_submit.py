@@ -22,7 +22,6 @@ from clusters import (
     ledger,
     logs,
     names,
-    need,
     planned,
     prepare,
     records,
@@ -136,12 +135,13 @@ def test_ranks_get_gpus_and_share_a_run(cluster: Cluster, tmp_path: Path) -> Non
 def test_an_error_of_all_ranks_is_for_good(cluster: Cluster, tmp_path: Path) -> None:
     """Ranks that end a little before rank 0 do not make its failure look like a crash, which would be tried again."""
     profile = {"nodes": 2, "ranks_per_node": 2}
-    data = {**TINY["data"], "batch_size": 50}  # which four ranks cannot share
-    folder = prepare(tmp_path, profile, data=data, sweep={"rows": {"Dense": {}}, "seeds": [0]})
+    data = {**TINY["data"], "batch_size": 40}
+    rows = {"Diverges": {"optimizer.lr": 1e30}}
+    folder = prepare(tmp_path, profile, data=data, sweep={"rows": rows, "seeds": [0]})
     sweep = cluster.submit(folder)
     wait_for(lambda: set(cluster.states(sweep).values()) == {"FAILED"}, "the end of the job")
     (run,) = planned(sweep)
-    assert "cannot be shared evenly by 4 ranks" in (run / "failure.json").read_text()
+    assert "the loss is not finite" in (run / "failure.json").read_text()
     assert [attempt["restarts"] for attempt in attempts(run)] in ([], [0])
 
 
@@ -175,14 +175,6 @@ def test_a_refusal_is_one_message_in_the_schedulers_words(
     one_message(called, 2, "profile test: sbatch refused the job: ", says)
     assert list((folder / "runs/table/submissions").iterdir()) == []
     assert cluster.ask("squeue", "-h") == ""
-
-
-def test_a_wrong_account_is_refused(tmp_path: Path) -> None:
-    need("slurmdbd", "mariadbd")
-    with running(ACCOUNTING="slurmdbd") as strict:
-        folder = prepare(tmp_path, {"account": "nobody"})
-        called = strict.ham("sweep", "table.yaml", "--cluster", "slurm", "--profile", "test", folder=folder)
-        one_message(called, 2, "Invalid account or account/partition combination")
 
 
 def test_without_slurm_there_is_one_message(cluster: Cluster, tmp_path: Path) -> None:
@@ -222,7 +214,7 @@ def test_submitting_twice_runs_nothing_twice(cluster: Cluster, tmp_path: Path) -
     cluster.wait_until_done(sweep)
     assert_each_run_began_once(sweep)
     again = cluster.ham(*command[1:], folder=folder)
-    assert again.stdout.startswith("0 runs in 0 jobs submitted, 4 done before")
+    assert again.stdout.startswith("0 runs in 0 jobs submitted; 4 have a result")
     assert len(records(sweep)) == 1
 
 
@@ -302,5 +294,5 @@ def test_the_doctor_tries_the_cluster_and_writes_a_profile(cluster: Cluster, tmp
         "sweep", "table.yaml", "--cluster", "slurm", "--profile", "first.yaml", "--dry-run", folder=tmp_path
     )
     assert "#SBATCH --partition=main" in listed.stdout
-    assert "4 of 4 runs in 4 jobs (0 done, 0 under way); at most 16 GPU-hours" in listed.stdout
+    assert "4 of 4 runs in 4 jobs (0 have a result, 0 under way); at most 16 GPU-hours" in listed.stdout
     one_message(cluster.ham("doctor", "slurm", "--profile-out", "first.yaml", folder=tmp_path), 2, "is there already")

@@ -120,7 +120,10 @@ def test_defaults():
             "rank_timeout": 10.0,
         },
         "checkpoint": {"every_steps": None, "every_minutes": 5.0, "keep": 2},
-        "resources": {"nodes": None, "ranks_per_node": None, "hours": None},
+        "resources": dict.fromkeys(
+            ("nodes", "ranks_per_node", "hours", "partition", "qos", "constraint", "gpu_type", "cpus_per_rank")
+            + ("mem_per_rank_gb",)
+        ),
         "checks": {"events": {}},
         "tracking": {"wandb": "auto", "entity": None, "project": None},
         "seed": 0,

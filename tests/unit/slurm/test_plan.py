@@ -13,8 +13,11 @@ from slurm_plans import PLACE, cells, profile_of
 
 from experiments.config.sweep import Cell
 from experiments.errors import UserError
-from slurm.plan import ArrayPlan, plan, script
+from slurm.array import ArrayPlan
+from slurm.plan import plan, script
 from slurm.profile import Profile
+from slurm.scheduler import cluster
+from slurm.throttle import throttled
 
 GOLDEN = Path(__file__).parent / "golden"
 PROFILES: dict[str, dict[str, Any]] = {
@@ -81,7 +84,7 @@ def write_golden(name: str, text: str) -> None:
 def test_batch_scripts_are_the_golden_ones(name: str, tmp_path: Path) -> None:
     """HAM_WRITE_GOLDEN=1 writes them anew; read the difference before it is committed."""
     profile = profile_of(tmp_path, **PROFILES[name])
-    arrays = planned(cells(tmp_path, 4), profile)
+    arrays = throttled(planned(cells(tmp_path, 4), profile), profile.max_running)
     text = "".join(f"{script(array, PLACE)}\n" for array in arrays)
     if os.environ.get("HAM_WRITE_GOLDEN") == "1":
         write_golden(name, text)
@@ -117,6 +120,19 @@ def test_arrays_are_split_at_the_schedulers_limit(tmp_path: Path) -> None:
     assert [len(array.tasks) for array in arrays] == [10, 10, 5]
     assert [array.name for array in arrays] == [f"ham-table-ab12cd34-{k}" for k in range(3)]
     assert [path for array in arrays for task in paths(array) for path in task] == [f"s{seed}" for seed in range(25)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({}, 1001),
+        ({"MaxArraySize": "50"}, 50),
+        ({"MaxArraySize": "50", "SchedulerParameters": "bf_interval=2,max_array_tasks=20,defer"}, 20),
+        ({"MaxArraySize": "50", "SchedulerParameters": "max_array_tasks=70"}, 50),
+    ],
+)
+def test_the_limit_is_what_the_scheduler_accepts(settings: dict[str, str], size: int) -> None:
+    assert cluster.array_size(settings) == size
 
 
 def test_a_cluster_without_arrays_gets_single_jobs(tmp_path: Path) -> None:
@@ -155,7 +171,7 @@ def test_gpu_hours_are_gpus_times_limit_times_jobs(tmp_path: Path) -> None:
 
 
 def test_an_array_holds_its_throttle(tmp_path: Path) -> None:
-    (array,) = planned(cells(tmp_path, 5), profile_of(tmp_path, max_running=2))
+    (array,) = throttled(planned(cells(tmp_path, 5), profile_of(tmp_path)), 2)
     assert "#SBATCH --array=0-4%2" in script(array, PLACE)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -70,8 +73,15 @@ def test_an_unknown_name_is_told_the_nearest(folders: Path) -> None:
         ({"staging": {"command": "true"}}, "staging: root is missing"),
         ({"requeue": "yes"}, "requeue: 'yes' is not true or false; write true"),
         ({"max_restarts": 0}, "max_restarts: 0 is out of range: must be >= 1"),
-        ({"sbatch": {"array": "0-3"}}, "sbatch.array: is set by the suite"),
+        ({"sbatch": {"array": "0-3"}}, "sbatch.array: has a key of its own: write max_running"),
         ({"sbatch": {"job_name": "x"}}, "sbatch.job_name: is set by the suite"),
+        ({"sbatch": {"parsable": True}}, "sbatch.parsable: would keep the job's number from the suite"),
+        ({"sbatch": {"parsabl": True}}, "sbatch.parsabl: means parsable, which would keep the job's number"),
+        ({"sbatch": {"cpus_per_task": 4}}, "sbatch.cpus_per_task: has a key of its own: write cpus_per_rank"),
+        ({"sbatch": {"exclusive": False}}, "sbatch.exclusive: false is no value for sbatch"),
+        ({"sbatch": {"mail-user": "me\n#SBATCH --wait"}}, "must be one line of printable characters"),
+        ({"sbatch": {"x y": 1}}, "is not the long name of a parameter of sbatch"),
+        ({"partition": "gpu\nrm"}, "partition: 'gpu\\nrm' must be one line"),
     ],
 )
 def test_faults_name_file_line_and_key(folders: Path, keys: dict[str, object], says: str) -> None:
@@ -82,3 +92,22 @@ def test_faults_name_file_line_and_key(folders: Path, keys: dict[str, object], s
     assert str(caught.value).startswith("mine.yaml:")
     assert says in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("key", profile.REFUSED)
+def test_parameters_that_would_break_the_call_are_refused_by_name(folders: Path, key: str) -> None:
+    for spelt in (key, key.replace("-", "_")):
+        path = write(folders / "mine.yaml", sbatch={spelt: "1"})
+        with pytest.raises(UserError, match=rf"mine.yaml:\d+: sbatch.{spelt}: "):
+            profile.load(str(path))
+
+
+@pytest.mark.skipif(shutil.which("sbatch") is None, reason="needs sbatch")
+def test_every_parameter_that_sets_no_number_is_known(folders: Path) -> None:
+    """What sbatch lists as help, and what stands above it: none of them is left to a submission."""
+    listed = subprocess.run(["sbatch", "--help"], capture_output=True, text=True, check=False).stdout
+    long = set(re.findall(r"--([a-z][a-z-]+)", listed))
+    breaking = {"parsable", "quiet", "test-only", "usage", "version", "wait", "wrap", "help", "array"}
+    assert breaking & long <= profile.REFUSED.keys()
+    for key in ("mail-type", "exclude", "exclusive", "gres", "comment", "dependency", "mem", "nice"):
+        assert profile.load(str(write(folders / "mine.yaml", sbatch={key: "1"}))).sbatch == {key: "1"}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from slurm_plans import PLACE, calls, cells, profile_of, scheduler
 
 from experiments.config.methods import import_modules
 from experiments.errors import UserError
 from slurm import snapshot
+from slurm.plan import plan, script
 
 PROBE = """
 import experiments, experiments.config.files, ham, results, slurm.job, sparsity
@@ -91,3 +96,80 @@ def test_no_half_snapshot_is_left_behind(tmp_path: Path) -> None:
     (tmp_path / "runs" / ".snapshots" / target).mkdir()  # somebody else was faster
     assert snapshot.take(tmp_path / "runs", files).name == target
     assert [path.name for path in (tmp_path / "runs" / ".snapshots").iterdir()] == [target]
+
+
+def verdict(folder: Path) -> int:
+    return subprocess.run(["bash", "-c", snapshot.verification(folder)], cwd="/", check=False).returncode
+
+
+DAMAGE = {
+    "a file is gone": lambda folder: (folder / "sparsity" / "__init__.py").unlink(),
+    "a file was edited": lambda folder: (folder / "ham" / "rule.py").write_text("# other\n"),
+    "two files were exchanged": lambda folder: exchange(folder / "ham" / "rule.py", folder / "ham" / "curves.py"),
+    "a file was added": lambda folder: (folder / "torch.py").write_text("raise RuntimeError\n"),
+    "a hidden file was added": lambda folder: (folder / "ham" / ".pth").write_text(""),
+    "a file was moved": lambda folder: (folder / "ham" / "rule.py").rename(folder / "ham" / "rules.py"),
+    "a file became a link": lambda folder: relinked(folder / "ham" / "rule.py"),
+    "a package became a link": lambda folder: (folder / "more").symlink_to(folder / "ham"),
+    "a folder is gone": lambda folder: shutil.rmtree(folder / "results"),
+    "all is gone": lambda folder: shutil.rmtree(folder),
+}
+
+
+def exchange(one: Path, other: Path) -> None:
+    text = one.read_text()
+    one.write_text(other.read_text())
+    other.write_text(text)
+
+
+def relinked(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("curves.py")
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_snapshot_is_refused_by_jobs_and_mended_by_the_next_submission(kind: str, tmp_path: Path) -> None:
+    files = snapshot.contents()
+    folder = snapshot.take(tmp_path / "it is $HOME", files)
+    (folder / "ham" / "__pycache__").mkdir()
+    (folder / "ham" / "__pycache__" / "rule.cpython-311.pyc").write_bytes(b"0")  # as jobs leave it
+    assert verdict(folder) == 0
+    DAMAGE[kind](folder)
+    assert verdict(folder) != 0
+    assert snapshot.take(tmp_path / "it is $HOME", files) == folder
+    assert verdict(folder) == 0
+
+
+def test_code_that_is_edited_while_it_is_copied_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("1\n")
+    copy = snapshot._copy
+
+    def edited(*arguments: Any) -> None:
+        path.write_text("2\n")
+        copy(*arguments)
+
+    monkeypatch.setattr(snapshot, "_copy", edited)
+    with pytest.raises(UserError, match="is being edited"):
+        snapshot.take(tmp_path / "runs", {"mine.py": path})
+    assert list((tmp_path / "runs" / ".snapshots").iterdir()) == []
+
+
+def test_a_job_starts_nothing_from_another_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = snapshot.take(tmp_path / "runs", snapshot.contents())
+    place = replace(PLACE, folder=tmp_path, snapshot=folder)
+    (array,) = plan(cells(tmp_path, 1), profile_of(tmp_path), place, name="x", array_size=10)
+    fake = scheduler(tmp_path, monkeypatch, scontrol="exit 0")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+
+    def started() -> tuple[int, str]:
+        done = subprocess.run(["bash"], input=script(array, place), text=True, capture_output=True, check=False)
+        return len(calls(fake, "srun")), done.stderr
+
+    assert started()[0] == 1
+    (folder / "slurm" / "plan.py").unlink()
+    count, said = started()
+    assert count == 1
+    assert (
+        f"the code of this job, {folder}, was changed or removed; to go on with the present code: ham status " in said
+    )

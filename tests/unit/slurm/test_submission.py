@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from slurm_plans import calls, cells, install
+from slurm_plans import ACCEPTS, calls, cells, finish, queued, record, scheduler
 
-from experiments.config.sweep import Cell, Sweep
+from experiments.config.sweep import Sweep
 from experiments.config.yaml_text import dump
 from experiments.errors import SuiteError, UserError
-from experiments.rundir.files import write_json
 from slurm import profile, records, submit
-
-ACCEPTS = 'n=$(wc -l < "$(dirname "$0")/sbatch.calls"); echo "Submitted batch job $((100 + n))"'
-CONFIG = "echo 'MaxArraySize            = 1001'"
+from slurm.scheduler import cluster
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test waits long for a scheduler that will not answer."""
-    monkeypatch.setattr(submit, "PATIENCE", 3.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 3.0)
     monkeypatch.chdir(tmp_path)
 
 
@@ -31,35 +27,19 @@ def sweep(tmp_path: Path) -> Sweep:
     return Sweep("table", None, None, None, [], {}, cells(tmp_path, 3))
 
 
-def scheduler(folder: Path, monkeypatch: pytest.MonkeyPatch, **commands: str) -> Path:
-    known = {"sbatch": ACCEPTS, "srun": "", "squeue": "", "scancel": "", "scontrol": CONFIG, "sacct": ""}
-    return install(folder / "bin", monkeypatch, **{**known, **commands})
-
-
-def record(runs: Path) -> dict[str, Any]:
-    (path,) = (runs / "table" / "submissions").glob("*.json")
-    return json.loads(path.read_text())
-
-
 def leftovers(runs: Path) -> list[str]:
     return [path.name for path in (runs / "table" / "submissions").iterdir()]
-
-
-def finish(runs: Path, cell: Cell) -> None:
-    (runs / "table" / cell.path).mkdir(parents=True, exist_ok=True)
-    done = {"status": "done", "identity": cell.identity, "seed": cell.seed, "accuracy": 0.5, "accuracy_on": "test"}
-    done |= {"sparsity": 0.5, "prunable_weights": 2, "nonzero": 1}
-    write_json(runs / "table" / cell.path / "result.json", done)
 
 
 def test_what_is_submitted_is_on_record(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = scheduler(tmp_path, monkeypatch)
     done = submit.submit(sweep, tmp_path / "runs", "default")
-    assert (done.jobs, done.done, done.under_way) == (["101"], 0, 0)
-    assert str(done) == "3 runs in 3 jobs submitted (101), 0 done before, 0 under way"
+    assert (done.jobs, done.seen.done, done.seen.under_way) == (["101"], 0, [])
+    assert str(done) == "3 runs in 3 jobs submitted (101); 0 have a result, 0 were under way"
     written = record(tmp_path / "runs")
     (array,) = written["arrays"]
-    assert array == {"name": f"ham-table-{written['id']}-0", "job": "101", "tasks": [[one.path] for one in sweep.cells]}
+    told = {"name": f"ham-table-{written['id']}-0", "job": "101", "width": None, "waits": False}
+    assert array == {**told, "tasks": [[one.path] for one in sweep.cells]}
     assert Path(written["snapshot"], "slurm", "job", "payload.py").is_file()
     folder = tmp_path / "runs" / "table" / "submissions" / written["id"]
     for task in range(3):
@@ -86,17 +66,17 @@ def test_finished_runs_are_left_out(sweep: Sweep, tmp_path: Path, monkeypatch: p
     scheduler(tmp_path, monkeypatch)
     finish(tmp_path / "runs", sweep.cells[1])
     done = submit.submit(sweep, tmp_path / "runs", "default")
-    assert done.done == 1
+    assert done.seen.done == 1
     assert record(tmp_path / "runs")["arrays"][0]["tasks"] == [[sweep.cells[0].path], [sweep.cells[2].path]]
     only = submit.submit(sweep, tmp_path / "runs", "default", only=[sweep.cells[1].path])
-    assert (only.jobs, only.done) == ([], 1)
+    assert (only.jobs, only.seen.done) == ([], 1)
 
 
 def test_a_finished_table_calls_nobody(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = scheduler(tmp_path, monkeypatch)
     for cell in sweep.cells:
         finish(tmp_path / "runs", cell)
-    assert submit.submit(sweep, tmp_path / "runs", "default").done == 3
+    assert submit.submit(sweep, tmp_path / "runs", "default").seen.done == 3
     assert calls(fake, "sbatch") == []
 
 
@@ -106,19 +86,12 @@ def test_runs_in_the_queue_are_not_submitted_again(
     fake = scheduler(tmp_path, monkeypatch)
     submit.submit(sweep, tmp_path / "runs", "default")
     name = record(tmp_path / "runs")["arrays"][0]["name"]
-    waiting = ("101_0", "101", name, "PENDING", "Priority", "0", "", "INVALID", "1", "N/A", "N/A", "0")
-    line = "".join(text.ljust(width) for text, width in zip(waiting, queue_widths(), strict=True))
+    line = queued("101_0", name)
     scheduler(tmp_path, monkeypatch, squeue=f"echo '{line}'", sbatch=ACCEPTS)
     again = submit.submit(sweep, tmp_path / "runs", "default")
-    assert again.under_way == 1
+    assert len(again.seen.under_way) == 1
     assert [array.runs for array in again.arrays] == [2]
     assert len(calls(fake, "sbatch")) == 2
-
-
-def queue_widths() -> list[int]:
-    from slurm.scheduler.parse import QUEUE_FIELDS
-
-    return list(QUEUE_FIELDS.values())
 
 
 def test_a_queue_that_cannot_be_asked_stops_a_second_submission(
@@ -169,9 +142,7 @@ def test_a_scheduler_that_answers_late_gets_each_run_once(
         "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1; fi; "
         "echo Submitted batch job 102"
     )
-    fields = ("101_[0-2]", "101", "NAME", "PENDING", "Priority", "0", "", "INVALID", "1", "N/A", "N/A", "0")
-    fields = ("101_0", *fields[1:])
-    line = "".join(text.ljust(width) for text, width in zip(fields, queue_widths(), strict=True))
+    line = queued("101_0", "NAME")
     fake = scheduler(
         tmp_path,
         monkeypatch,
@@ -194,7 +165,9 @@ def test_a_scheduler_that_never_answers_is_given_up(
     with pytest.raises(SuiteError, match="Unable to contact slurm controller") as caught:
         submit.submit(sweep, tmp_path / "runs", "default")
     assert caught.value.exit_code == 1
-    assert leftovers(tmp_path / "runs") == []
+    (array,) = record(tmp_path / "runs")["arrays"]  # by its name it is found if it entered the queue after all
+    assert array["job"] is None
+    assert array["name"] in str(caught.value)
 
 
 def test_what_was_accepted_before_a_refusal_stays_on_record(
@@ -202,8 +175,13 @@ def test_what_was_accepted_before_a_refusal_stays_on_record(
 ) -> None:
     second = 'n=$(wc -l < "$(dirname "$0")/sbatch.calls"); [ "$n" = 1 ] || { echo "no more jobs" >&2; exit 1; }'
     scheduler(tmp_path, monkeypatch, sbatch=f"{second}; {ACCEPTS}", scontrol="echo 'MaxArraySize = 2'")
-    with pytest.raises(UserError, match="no more jobs"):
+    with pytest.raises(SuiteError) as caught:
         submit.submit(sweep, tmp_path / "runs", "default")
+    assert caught.value.exit_code == 1
+    assert str(caught.value) == (
+        "profile default: 2 runs in 2 jobs submitted (101); 0 have a result, 0 were under way; sbatch refused the job: "
+        "no more jobs; the same command, given again later, goes on with the 1 runs that were not accepted"
+    )
     (array,) = record(tmp_path / "runs")["arrays"]
     assert array["job"] == "101"
     assert array["tasks"] == [[sweep.cells[0].path], [sweep.cells[1].path]]
@@ -215,6 +193,8 @@ def test_runs_are_submitted_again_as_they_were(sweep: Sweep, tmp_path: Path, mon
     (tmp_path / "profiles" / "mine.yaml").write_text(dump({"hours": 7.0}))
     submit.submit(sweep, tmp_path / "runs", "mine")
     (tmp_path / "profiles" / "mine.yaml").unlink()
+    (kept_profile,) = (tmp_path / "runs/table/submissions").glob("*/profile.yaml")
+    assert profile.load(str(kept_profile)) == profile.load("default").model_copy(update={"hours": 7.0})
     folder = tmp_path / "runs" / "table"
     kept = records.recorded_runs(folder)
     assert kept == {cell.path: cell for cell in sweep.cells}
@@ -235,7 +215,7 @@ def test_a_dry_run_prints_scripts_and_totals_and_writes_nothing(
     before = sorted(tmp_path.rglob("*"))
     text = submit.dry_run(sweep, tmp_path / "runs", "gpu.yaml")
     assert "#SBATCH --array=0-1%2" in text
-    assert "2 of 3 runs in 2 jobs (1 done, 0 under way); at most 5 GPU-hours" in text
+    assert "2 of 3 runs in 2 jobs (1 have a result, 0 under way); at most 5 GPU-hours" in text
     assert "an upper bound" in text.splitlines()[-1]
     assert calls(fake, "sbatch") == []
     assert sorted(path for path in tmp_path.rglob("*") if not path.name.endswith(".calls")) == before
