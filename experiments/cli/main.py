@@ -16,8 +16,8 @@ import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import bench, read, theory
-from .loading import expand_checked, load, single
+from . import bench, cells, read, theory
+from .loading import expand_checked, load, said, single
 
 app = typer.Typer(
     help="Sparse-training benchmark suite around HAM (Hyperbolic Aware Minimization).",
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench.app)
+app.add_typer(cells.app)
 app.add_typer(read.app)
 app.add_typer(theory.app)
 
@@ -57,6 +58,7 @@ def run(
     """Train one network, or go on where an earlier call stopped."""
     from rich.progress import Progress
 
+    from experiments.launch import signals
     from experiments.launch.local import run_here
 
     from .terminal import console, damage_said
@@ -67,15 +69,19 @@ def run(
             f"{config} describes a sweep; use `ham sweep {config}`, or add sweep=null for its base alone", "sweep"
         )
     spec, identity, folder = single(loaded, out)
-    with damage_said(), Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    with (
+        damage_said(),
+        Progress(console=console, transient=True, disable=not console.is_terminal) as bars,
+        signals.noted() as stop,
+    ):
         bar = bars.add_task(folder.name, total=None)
-        result, is_main = run_here(
-            spec, folder, identity, lambda done, total: bars.update(bar, completed=done, total=total), threads
-        )
+
+        def progress(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        result, is_main = run_here(spec, folder, identity, threads=threads, stop=stop, progress=progress)
     if is_main:
-        print(
-            f"{folder}: accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}"
-        )
+        print(said(folder, result))
 
 
 @app.command()
