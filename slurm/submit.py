@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ from pathlib import Path
 from experiments.config.sweep import Cell, Sweep
 from experiments.errors import SuiteError, UserError
 from experiments.launch import table
+from experiments.launch.estimate import Estimate
 from experiments.run import reuse
 from experiments.rundir import names
 from results.progress.states import UNDER_WAY
 from results.progress.status import status
 
-from . import profile, records, script, snapshot
+from . import hours, profile, records, script, snapshot
 from .job.payload import JobPayload, JobRun
 from .plan import ArrayPlan, Place, RunsOfJob, plan
 from .plan import script as batch_script
@@ -113,8 +114,15 @@ def resubmit(folder: Path, paths: Collection[str], name: str | None = None) -> S
     return Submitted(arrays, jobs, len(paths) - len(todo), len(todo) - len(free))
 
 
-def dry_run(sweep: Sweep, runs_root: Path, name: str) -> str:
-    """Return the batch scripts that `submit` would pass to sbatch and the resources it would request; write nothing."""
+def dry_run(sweep: Sweep, runs_root: Path, name: str, expected: Mapping[str, Estimate]) -> str:
+    """Return the batch scripts that `submit` would pass to sbatch and the resources it would request; write nothing.
+
+    Args:
+        sweep: The sweep.
+        runs_root: Folder that holds the folders of all sweeps.
+        name: Name of the cluster's profile.
+        expected: How long runs will take, by path, as far as it is known.
+    """
     chosen = profile.load(name)
     folder = (runs_root / sweep.name).resolve()
     todo = reuse.pending(sweep, folder)
@@ -126,21 +134,20 @@ def dry_run(sweep: Sweep, runs_root: Path, name: str) -> str:
     size = cluster.array_size(cluster.configuration())
     arrays = plan(todo, chosen, place, name=f"ham-{sweep.name}-DRY-RUN", array_size=size)
     scripts = [f"# {_ask_of(array)}\n{batch_script(array, place)}" for array in arrays]
-    hours = sum(array.gpu_hours for array in arrays)
     jobs = sum(len(array.tasks) for array in arrays)
     total = (
         f"{len(todo)} of {len(sweep.runs)} runs in {jobs} jobs ({done} done, {len(sweep.runs) - done - len(todo)} "
-        f"under way); at most {hours:g} GPU-hours: GPUs × time limit × jobs, an upper bound for runs that one time "
-        "limit is enough for"
+        f"under way); at most {hours.bound(arrays)}: time limit × jobs, an upper bound for runs that one time limit is "
+        "enough for"
     )
-    return "\n".join([*scripts, total])
+    return "\n".join([*scripts, total, hours.estimate(arrays, expected, chosen.signal_seconds)])
 
 
 def _ask_of(array: ArrayPlan) -> str:
     asked = array.resources
     return (
         f"{array.name}: {array.runs} runs in {len(array.tasks)} jobs, each of {asked.nodes} × {asked.ranks_per_node} "
-        f"ranks, {array.gpus} GPUs and {asked.minutes} minutes: at most {array.gpu_hours:g} GPU-hours"
+        f"ranks, {array.gpus} GPUs and {asked.minutes} minutes: at most {hours.bound([array])}"
     )
 
 

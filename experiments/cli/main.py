@@ -16,7 +16,7 @@ import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import bench, cells, read, theory
+from . import bench, cells, hours, read, theory
 from .loading import expand_checked, load, said, single
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(bench.app)
 app.add_typer(cells.app)
+app.add_typer(hours.app)
 app.add_typer(read.app)
 app.add_typer(theory.app)
 
@@ -91,6 +92,9 @@ def sweep(
     jobs: Jobs = None,
     out: Out = RUNS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, or batch scripts; do nothing.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="With --dry-run: time some steps of each kind of run on this machine.")
+    ] = False,
     cluster: Annotated[
         Cluster, typer.Option("--cluster", help="This machine, or jobs of a Slurm cluster.")
     ] = Cluster.local,
@@ -100,12 +104,16 @@ def sweep(
 ) -> None:
     """Train all networks of a table that have no result yet: rows × columns × seeds."""
     from experiments.cores import usable_cores
+    from experiments.launch.estimate import local
     from experiments.launch.local import run_sweep
     from experiments.launch.table import check as left_out
     from experiments.run import reuse
 
+    from .forecast import expected
     from .terminal import SweepBars
 
+    if probe and not dry_run:
+        raise UserError("belongs to --dry-run", "--probe")
     table = expand_checked(load(config, overrides))
     table = reuse.placed(table, out / table.name)
     if (lost := left_out(table, out / table.name)) is not None:
@@ -113,7 +121,11 @@ def sweep(
     if cluster is Cluster.slurm:
         from slurm import submit
 
-        print((submit.dry_run if dry_run else submit.submit)(table, out, profile or "default"))
+        chosen = profile or "default"
+        if dry_run:
+            print(submit.dry_run(table, out, chosen, expected(table, out / table.name, probe=probe)))
+        else:
+            print(submit.submit(table, out, chosen))
         return
     if profile is not None:
         raise UserError("belongs to --cluster slurm", "--profile")
@@ -122,6 +134,9 @@ def sweep(
         for cell in todo:
             print(out / table.name / cell.path)
         print(f"{len(todo)} of {len(table.runs)} runs to do")
+        if todo:
+            found = expected(table, out / table.name, probe=probe)
+            print(local(found, len(todo), min(len(todo), jobs or usable_cores())), file=sys.stderr)
         return
     with SweepBars(len(todo)) as bars:
         run_sweep(table, out, jobs=jobs or usable_cores(), listener=bars)

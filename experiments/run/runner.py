@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from experiments.config.schema import Spec
 from experiments.config.yaml_text import dump
 from experiments.errors import ClaimLost, Interrupted, LostRank, RunFailure, SuiteError, UserError, way_out, words_of
@@ -19,6 +21,7 @@ from experiments.rundir.checkpoint import found
 from experiments.rundir.environment import code, environment
 from experiments.rundir.files import check_regular, remove_leftovers, write_json, write_text
 from experiments.rundir.log_file import logging_to
+from slurm.scheduler.environment import this_start
 
 from . import reuse
 from .final import carry_out
@@ -135,7 +138,9 @@ def _claim(spec: Spec, identity: str, folder: Path, world: World, stop: Stop | N
         if waited and stop():
             raise Interrupted("stopped while it waited; the same command goes on", where=str(folder))
     before = attempts.codes(folder)
-    attempt = attempts.claim(folder, world.size, identity=identity, seed=spec.seed, code=code())
+    attempt = attempts.claim(
+        folder, world.size, identity=identity, seed=spec.seed, code=code(), **_resources(spec, world)
+    )
     done = _finished(spec, identity, folder)  # another process may have finished it a moment ago
     if done is not None:
         attempt.end("done")
@@ -148,6 +153,15 @@ def _claim(spec: Spec, identity: str, folder: Path, world: World, stop: Stop | N
             *(folder, code(), before[-1]),
         )
     return attempt
+
+
+def _resources(spec: Spec, world: World) -> dict[str, int]:
+    """Return CPUs and GPUs of all ranks, for `ham hours`: what a job gave them, or else what they compute with."""
+    on_gpu = spec.runtime.device != "cpu" and torch.cuda.is_available()
+    return {
+        "cpus": world.size * max(this_start().cpus, torch.get_num_threads()),
+        "gpus": world.size if on_gpu else 0,
+    }
 
 
 def _failure(error: BaseException, log_path: Path) -> RunFailure:
