@@ -181,5 +181,5 @@ def test_the_scripts_of_the_page_are_scripts() -> None:
         assert subprocess.run(["bash", "-n"], input=block, text=True, check=False).returncode == 0, block
         assert "ham run-cell my_config.yaml" in block
         assert len([line for line in block.splitlines() if line.strip()]) <= 12, block
-    for variable in FIRST:
-        assert variable in page, f"{variable} is not in the table"
+    for variable, first in FIRST.items():
+        assert f"| `{variable}` | {first} |" in page
