@@ -71,9 +71,11 @@ def run_cell(
 
 def _parse(words: list[str]) -> tuple[int | None, list[str]]:
     """Tell the number, which stands first, from the settings."""
+    from experiments.launch import array_index
+
     if not words or "=" in words[0]:
         return None, words
-    if not (words[0].isascii() and words[0].isdecimal()):
+    if not array_index.is_number(words[0]):
         raise UserError(f"{words[0]!r} is neither the number of a cell nor KEY=VALUE", "N")
     return int(words[0]), words[1:]
 

@@ -51,6 +51,11 @@ class ArrayIndex:
         return cell
 
 
+def is_number(text: str) -> bool:
+    """Return whether a text is a whole number that a table could have a cell for."""
+    return text.isascii() and text.isdecimal() and len(text) < 10
+
+
 def given(number: int, first: int | None) -> ArrayIndex:
     """Return a number that stands on the command line; it counts from 0 unless `first` says otherwise."""
     return ArrayIndex(number, first or 0, "N")
@@ -76,6 +81,6 @@ def from_environment(env: Mapping[str, str], first: int | None) -> ArrayIndex:
         said = ", ".join(f"{name}={value}" for name, value in found.items())
         raise UserError(f"several schedulers say a number: {said}; give the cell's as an argument", where="N")
     ((name, value),) = found.items()
-    if not (value.isascii() and value.isdecimal()):
+    if not is_number(value):
         raise UserError(f"{value!r} is no number of a task; give the cell's as an argument", where=name)
     return ArrayIndex(int(value), FIRST[name] if first is None else first, f"{name}={value}")

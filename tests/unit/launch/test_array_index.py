@@ -50,7 +50,7 @@ def test_two_schedulers_are_not_chosen_between() -> None:
     assert from_environment({"SGE_TASK_ID": "undefined", "SLURM_ARRAY_TASK_ID": "1"}, None).of(3) == 1
 
 
-@pytest.mark.parametrize("value", ["-1", "1.0", "one", "²"])
+@pytest.mark.parametrize("value", ["-1", "1.0", "one", "²", "9" * 5000])
 def test_what_is_no_number_is_refused(value: str) -> None:
     with pytest.raises(UserError, match="PBS_ARRAY_INDEX: .* is no number of a task"):
         from_environment({"PBS_ARRAY_INDEX": value}, None)
