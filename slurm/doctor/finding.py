@@ -47,7 +47,7 @@ def trial(runs_root: Path) -> Iterator[Path]:
 
 def options(folder: Path, chosen: Profile | None, suggested: Mapping[str, Any]) -> list[str]:
     """Return the options of sbatch that the probes share."""
-    found = ["--time=5", f"--output={folder / 'log'}", "--job-name=ham-doctor"]
+    found = ["--time=5", "--export=ALL", f"--output={folder / 'log'}", "--job-name=ham-doctor"]
     for key in ("partition", "account", "qos", "reservation", "constraint"):
         value = getattr(chosen, key) if chosen else suggested.get(key)
         if value is not None:

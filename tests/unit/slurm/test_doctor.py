@@ -11,7 +11,7 @@ from slurm_plans import install
 from experiments.config.yaml_text import dump
 from experiments.errors import UserError
 from slurm import doctor
-from slurm.doctor import limits, nodes, probe
+from slurm.doctor import limits, nodes, probe, rank
 from slurm.profile import load
 from slurm.scheduler import partitions
 
@@ -193,3 +193,16 @@ def test_clocks(change: dict[str, float], here: float, said: str | None) -> None
     found = nodes.clocks([fact("a"), fact("b", **change)], here, begun=990.0, now=1010.0)
     assert found.mark == ("ok" if said is None else "warning")
     assert said is None or said in found.text
+
+
+def test_what_a_rank_sees_is_what_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    for name in ("RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    one, other = rank.look(tmp_path), rank.look(tmp_path)
+    assert one.keys() == fact("a").keys()
+    assert (len(one["created"]), other["created"], one["internet"]) == (rank.FILES, [], False)
+    assert one["interfaces"]["lo"] == "127.0.0.1"
+    assert one["met"] == "there are 1 ranks, not 2"
+    found = {one.what: one.mark for one in nodes.judged([one, other])}
+    assert (found["two nodes"], found["O_EXCL"], found["internet"]) == ("failed", "ok", "warning")
