@@ -93,6 +93,12 @@ class Interrupted(SuiteError):
     exit_code = 130
 
 
+class Unfinished(SuiteError):
+    """A run is not finished, and nothing is wrong with it: a scheduler should give the same command again."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
 class LostRank(SuiteError):
     """Another rank died or no longer answers; the run resumes from its last checkpoint when it is started again."""
 

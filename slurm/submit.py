@@ -7,16 +7,17 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.config.sweep import Cell, Sweep
 from experiments.errors import SuiteError, UserError
 from experiments.launch import table
+from experiments.launch.estimate import Estimate
 from experiments.rundir import names
 
-from . import foresee, profile, records, snapshot
+from . import foresee, hours, profile, records, snapshot
 from .array import ArrayPlan
 from .look import Seen, look
 from .plan import Place, plan
@@ -109,8 +110,18 @@ def resubmit(folder: Path, paths: Collection[str], name: str | None = None, limi
         return _submit(sweep, folder, look(folder, wanted).limited(limit), chosen_name, chosen, home)
 
 
-def dry_run(sweep: Sweep, runs_root: Path, name: str, limit: int | None = None) -> str:
-    """Return the batch scripts that `submit` would pass to sbatch and the resources it would request; write nothing."""
+def dry_run(
+    sweep: Sweep, runs_root: Path, name: str, expected: Mapping[str, Estimate] | None = None, limit: int | None = None
+) -> str:
+    """Return the batch scripts that `submit` would pass to sbatch and the resources it would request; write nothing.
+
+    Args:
+        sweep: The sweep.
+        runs_root: Folder that holds the folders of all sweeps.
+        name: Name of the cluster's profile.
+        expected: How long runs will take, by path, as far as it is known.
+        limit: As for `submit`.
+    """
     chosen = profile.load(name)
     folder = (runs_root / sweep.name).resolve()
     foresee.check(sweep.runs, chosen, folder, Path.cwd())
@@ -119,15 +130,15 @@ def dry_run(sweep: Sweep, runs_root: Path, name: str, limit: int | None = None) 
     place = Place(folder / names.SUBMISSIONS / "DRY-RUN", folder, code, _python(chosen), Path.cwd())
     arrays = _planned(seen.free, folder, chosen, place, f"ham-{sweep.name}-DRY-RUN")
     scripts = [f"# {_ask_of(array)}\n{batch_script(array, place)}" for array in arrays]
-    hours = sum(array.gpu_hours for array in arrays)
     jobs = sum(len(array.tasks) for array in arrays)
     later = f", {seen.later} left for later calls, by --limit" if seen.later else ""
     total = (
         f"{len(seen.free)} of {len(sweep.runs)} runs in {jobs} jobs ({seen.done} have a result, "
-        f"{len(seen.under_way)} under way{later}); at most {hours:g} GPU-hours: GPUs × time limit × jobs, an upper "
-        "bound for runs that one time limit is enough for"
+        f"{len(seen.under_way)} under way{later}); at most {hours.bound(arrays)}: time limit × jobs, an upper bound "
+        "for runs that one time limit is enough for"
     )
-    return "\n".join(filter(None, [*scripts, total, foresee.warned_early(arrays, chosen)]))
+    told = [total, hours.estimate(arrays, expected or {}, chosen.signal_seconds), foresee.warned_early(arrays, chosen)]
+    return "\n".join(filter(None, [*scripts, *told]))
 
 
 def _ask_of(array: ArrayPlan) -> str:
@@ -135,7 +146,7 @@ def _ask_of(array: ArrayPlan) -> str:
     after = f", after {' and '.join(array.after)}" if array.after else ""
     return (
         f"{array.name}: {array.runs} runs in {len(array.tasks)} jobs{at_once}{after}, each of {array.resources} with "
-        f"{array.gpus} GPUs: at most {array.gpu_hours:g} GPU-hours"
+        f"{array.gpus} GPUs: at most {hours.bound([array])}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from experiments.config.resolve import Loaded
@@ -24,6 +24,13 @@ def _content_hash(spec: Spec) -> str:
     return content_hash(spec.data.name, spec.data.root)
 
 
+def unchecked(config: str, overrides: list[str]) -> Sweep:
+    """Resolve every cell of a sweep; whether each can be carried out is not looked at."""
+    from experiments.config.sweep import expand
+
+    return expand(load(config, overrides), content_hash=_content_hash)
+
+
 def expand_checked(loaded: Loaded) -> Sweep:
     """Resolve every cell of a sweep, and make sure that each can be carried out."""
     from experiments.config.grid import at
@@ -33,6 +40,11 @@ def expand_checked(loaded: Loaded) -> Sweep:
     table = expand(loaded, content_hash=_content_hash)
     check_all((f"{loaded.config}: row {cell.row!r}{at(cell.column)}", cell.spec) for cell in table.runs)
     return table
+
+
+def said(folder: Path, result: dict[str, Any]) -> str:
+    """Return the result of one run in a line."""
+    return f"{folder}: accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}"
 
 
 def single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:

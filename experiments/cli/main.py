@@ -17,8 +17,8 @@ import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import bench, read, theory
-from .loading import expand_checked, load, single
+from . import bench, cells, hours, read, theory
+from .loading import expand_checked, load, said, single
 
 app = typer.Typer(
     help="Sparse-training benchmark suite around HAM (Hyperbolic Aware Minimization).",
@@ -27,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench.app)
+app.add_typer(cells.app)
+app.add_typer(hours.app)
 app.add_typer(read.app)
 app.add_typer(theory.app)
 
@@ -58,6 +60,7 @@ def run(
     """Train one network, or go on where an earlier call stopped."""
     from rich.progress import Progress
 
+    from experiments.launch import signals
     from experiments.launch.local import run_here
 
     from .terminal import console, damage_said
@@ -68,15 +71,19 @@ def run(
             f"{config} describes a sweep; use `ham sweep {config}`, or add sweep=null for its base alone", "sweep"
         )
     spec, identity, folder = single(loaded, out)
-    with damage_said(), Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    with (
+        damage_said(),
+        Progress(console=console, transient=True, disable=not console.is_terminal) as bars,
+        signals.noted() as stop,
+    ):
         bar = bars.add_task(folder.name, total=None)
-        result, is_main = run_here(
-            spec, folder, identity, lambda done, total: bars.update(bar, completed=done, total=total), threads
-        )
+
+        def progress(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        result, is_main = run_here(spec, folder, identity, threads=threads, stop=stop, progress=progress)
     if is_main:
-        print(
-            f"{folder}: accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}"
-        )
+        print(said(folder, result))
 
 
 @app.command()
@@ -86,6 +93,9 @@ def sweep(
     jobs: Jobs = None,
     out: Out = RUNS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, or batch scripts; do nothing.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="With --dry-run: time some steps of each kind of run on this machine.")
+    ] = False,
     cluster: Annotated[
         Cluster, typer.Option("--cluster", help="This machine, or jobs of a Slurm cluster.")
     ] = Cluster.local,
@@ -98,12 +108,16 @@ def sweep(
 ) -> None:
     """Train all networks of a table that have no result yet: rows × columns × seeds."""
     from experiments.cores import usable_cores
+    from experiments.launch.estimate import local
     from experiments.launch.local import run_sweep
     from experiments.launch.table import check as left_out
     from experiments.run import reuse
 
+    from .forecast import expected
     from .terminal import SweepBars
 
+    if probe and not dry_run:
+        raise UserError("belongs to --dry-run", "--probe")
     table = expand_checked(load(config, overrides))
     table = reuse.placed(table, out / table.name)
     if (lost := left_out(table, out / table.name)) is not None:
@@ -111,7 +125,11 @@ def sweep(
     if cluster is Cluster.slurm:
         from slurm import submit
 
-        print((submit.dry_run if dry_run else submit.submit)(table, out, profile or "default", limit=limit))
+        chosen = profile or "default"
+        if dry_run:
+            print(submit.dry_run(table, out, chosen, expected(table, out / table.name, probe=probe), limit))
+        else:
+            print(submit.submit(table, out, chosen, limit=limit))
         return
     for option, value in (("--profile", profile), ("--limit", limit)):
         if value is not None:
@@ -121,6 +139,9 @@ def sweep(
         for cell in todo:
             print(out / table.name / cell.path)
         print(f"{len(todo)} of {len(table.runs)} runs to do")
+        if todo:
+            found = expected(table, out / table.name, probe=probe)
+            print(local(found, len(todo), min(len(todo), jobs or usable_cores())), file=sys.stderr)
         return
     with SweepBars(len(todo)) as bars:
         run_sweep(table, out, jobs=jobs or usable_cores(), listener=bars)

@@ -15,16 +15,30 @@ from experiments.run import reuse, runner
 from experiments.run.numerics import same_arithmetic
 from experiments.rundir import attempts, holder, names
 
-from . import signals, table
+from . import table
 from .pool import Listener, Task, run_all
 
 
 def run_here(
-    spec: Spec, folder: Path, identity: str, progress: runner.OnStep, threads: int
+    spec: Spec,
+    folder: Path,
+    identity: str,
+    *,
+    threads: int,
+    stop: runner.Stop,
+    progress: runner.OnStep = lambda done, total: None,
+    group: str | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Execute one run in this process, or this process's part of it if torchrun or srun started several ranks.
 
-    The signals that ask it to end stop the run at a checkpoint, from which it can be resumed.
+    Args:
+        spec: The resolved specification.
+        folder: The run directory.
+        identity: Identity hash of the run.
+        threads: Compute threads.
+        stop: Asked after every step; true stops the run at a checkpoint, from which it can be resumed.
+        progress: Called after every step.
+        group: W&B group; by default the identity.
 
     Returns:
         The result, and whether this process is the main rank.
@@ -33,11 +47,10 @@ def run_here(
         Interrupted, RunFailure, LostRank, UserError: see `runner.run`.
     """
     with (
-        signals.noted() as stop,
         same_arithmetic(threads),
         distributed.joined(folder, spec.runtime.device, spec.runtime.rank_timeout) as world,
     ):
-        result = runner.run(spec, folder, identity, progress=progress, stop=stop, world=world)
+        result = runner.run(spec, folder, identity, group=group, progress=progress, stop=stop, world=world)
     return result, world.is_main
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 OF_A_COMMAND = (signal.SIGTERM, signal.SIGHUP)
@@ -31,23 +32,37 @@ def like_ctrl_c() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+@dataclass
+class Noted:
+    """The signals that have come.
+
+    Attributes:
+        first: Number of the first signal, None as long as none has come.
+    """
+
+    first: int | None = None
+
+    def __call__(self) -> bool:
+        """Return whether a signal has come."""
+        return self.first is not None
+
+
 @contextmanager
-def noted() -> Iterator[Callable[[], bool]]:
-    """Note the signals of a run during a block; yields a function that says whether one has come.
+def noted() -> Iterator[Noted]:
+    """Note the signals of a run during a block.
 
     SIGHUP is left alone where it is ignored, as after nohup.
     """
-    requested = False
+    seen = Noted()
 
-    def request(*_: Any) -> None:
-        nonlocal requested
-        requested = True
+    def request(number: int, _: Any) -> None:
+        seen.first = seen.first or number
 
     lasting = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     numbers = [number for number in OF_A_RUN if not (lasting and number == signal.SIGHUP)]
     before = {number: signal.signal(number, request) for number in numbers}
     try:
-        yield lambda: requested
+        yield seen
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -54,6 +54,40 @@ def write(sweep: Sweep, folder: Path) -> None:
     write_json(folder / names.MANIFEST, {**manifest(sweep), "config": config})
 
 
+def config_of(folder: Path) -> Path:
+    """Return the configuration whose table a folder shows.
+
+    Raises:
+        UserError: if the manifest does not name one that exists.
+    """
+    old = read_json(folder / names.MANIFEST)
+    config = old.get("config") if isinstance(old, dict) else None
+    if not isinstance(config, str):
+        raise UserError(f"has no {names.MANIFEST} that names a configuration; give the configuration", str(folder))
+    path = (folder.resolve() / config).resolve()
+    if not path.is_file():
+        raise UserError(f"its configuration, {shown(path)}, is gone; give the configuration", str(folder))
+    return path
+
+
+def check_same(sweep: Sweep, folder: Path) -> None:
+    """Make sure that a folder shows exactly this table, cell by cell, so that its cells have the same numbers.
+
+    Raises:
+        UserError: if it does not.
+    """
+    old = read_json(folder / names.MANIFEST)
+    cells = old.get("cells") if isinstance(old, dict) else None
+    there = [_key(cell) if isinstance(cell, dict) else None for cell in cells or ()]
+    if there != [(cell.identity, cell.seed) for cell in sweep.cells]:
+        raise UserError(
+            f"{shown(sweep.config) if sweep.config else 'its configuration'} no longer describes the table of this "
+            "folder (it, its data or code was edited, or settings were added by KEY=VALUE), so the numbers of its "
+            "cells are not certain; give the configuration, with the same KEY=VALUE, in place of the folder",
+            where=str(folder),
+        )
+
+
 def _from(folder: Path, config: Path) -> str:
     """Return the path of a configuration from a folder, which stays the same when both are moved together."""
     return os.path.relpath(config, folder.resolve())

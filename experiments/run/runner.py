@@ -10,6 +10,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from experiments.config.schema import Spec
 from experiments.config.yaml_text import dump
 from experiments.errors import ClaimLost, Interrupted, LostRank, RunFailure, SuiteError, UserError, way_out, words_of
@@ -20,6 +22,7 @@ from experiments.rundir.checkpoint import found
 from experiments.rundir.environment import code, environment
 from experiments.rundir.files import check_regular, remove_leftovers, write_json, write_text
 from experiments.rundir.log_file import logging_to
+from slurm.scheduler.environment import this_start
 
 from . import reuse
 from .final import carry_out
@@ -132,7 +135,8 @@ def _take(
             if patience is not None:
                 yield from waiting.for_holder(folder, stop, patience)
             before = attempts.codes(folder)
-            claim = attempts.claim(folder, world.size, identity=identity, seed=spec.seed, code=code())
+            about = {"identity": identity, "seed": spec.seed, "code": code(), **_resources(spec, world)}
+            claim = attempts.claim(folder, world.size, **about)
             until_the_end.enter_context(attempts.held(claim))
             with logging_to(folder / names.LOG):
                 yield from waiting.for_earlier(claim, stop)
@@ -170,6 +174,15 @@ def _begin(folder: Path, before: list[str]) -> None:
             "%s: this run goes on under another version of the suite (%s after %s); its table says so",
             *(folder, code(), before[-1]),
         )
+
+
+def _resources(spec: Spec, world: World) -> dict[str, int]:
+    """Return CPUs and GPUs of all ranks, for `ham hours`: what a job gave them, or else what they compute with."""
+    on_gpu = spec.runtime.device != "cpu" and torch.cuda.is_available()
+    return {
+        "cpus": world.size * max(this_start().cpus, torch.get_num_threads()),
+        "gpus": world.size if on_gpu else 0,
+    }
 
 
 def _failure(error: BaseException, log_path: Path) -> RunFailure:

@@ -42,6 +42,7 @@ class JobStart:
         local_rank: Rank of this task on its node.
         size: Number of tasks of the step; 1 outside a step. A batch script has a rank too, but only srun's tasks have a
             step.
+        cpus: CPUs of each task; 1 where Slurm does not say.
     """
 
     id: str | None = None
@@ -52,6 +53,7 @@ class JobStart:
     rank: int = 0
     local_rank: int = 0
     size: int = 1
+    cpus: int = 1
 
 
 def this_start(env: Mapping[str, str] = os.environ) -> JobStart:
@@ -66,6 +68,7 @@ def this_start(env: Mapping[str, str] = os.environ) -> JobStart:
         rank=int(env.get("SLURM_PROCID", 0)),
         local_rank=int(env.get("SLURM_LOCALID", 0)),
         size=int(env.get("SLURM_STEP_NUM_TASKS", 1)) if "SLURM_PROCID" in env else 1,
+        cpus=int(env.get("SLURM_CPUS_PER_TASK") or 1),
     )
 
 

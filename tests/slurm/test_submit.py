@@ -289,10 +289,14 @@ def test_the_doctor_tries_the_cluster_and_writes_a_profile(cluster: Cluster, tmp
     for line in ("ok  shared file system", "ok  scontrol", "ok  requeue", "ok  Python", "ok  MaxArraySize: 1001"):
         assert line in called.stdout
     assert "CUDA_VISIBLE_DEVICES=" in called.stdout
+    assert "ok  two nodes: ranks on n0 and n1 found each other and summed over gloo" in called.stdout
+    for line in ("ok  O_EXCL: each of", "ok  clocks: beside", "ok  interfaces of n1: ", "ok  limits: none"):
+        assert line in called.stdout
     prepare(tmp_path)
     listed = cluster.ham(
         "sweep", "table.yaml", "--cluster", "slurm", "--profile", "first.yaml", "--dry-run", folder=tmp_path
     )
     assert "#SBATCH --partition=main" in listed.stdout
-    assert "4 of 4 runs in 4 jobs (0 have a result, 0 under way); at most 16 GPU-hours" in listed.stdout
+    assert "4 of 4 runs in 4 jobs (0 have a result, 0 under way); at most 16 GPU-hours and" in listed.stdout
+    assert "estimate: none, of 4 nothing is known" in listed.stdout
     one_message(cluster.ham("doctor", "slurm", "--profile-out", "first.yaml", folder=tmp_path), 2, "is there already")

@@ -11,6 +11,7 @@ from slurm_plans import ACCEPTS, calls, cells, finish, queued, record, scheduler
 from experiments.config.sweep import Sweep
 from experiments.config.yaml_text import dump
 from experiments.errors import SuiteError, UserError
+from experiments.launch.estimate import Estimate
 from slurm import profile, records, submit
 from slurm.scheduler import cluster
 
@@ -213,10 +214,13 @@ def test_a_dry_run_prints_scripts_and_totals_and_writes_nothing(
     (tmp_path / "gpu.yaml").write_text(dump({"gpus_per_rank": 1, "hours": 2.5}))
     finish(tmp_path / "runs", sweep.cells[0])
     before = sorted(tmp_path.rglob("*"))
-    text = submit.dry_run(sweep, tmp_path / "runs", "gpu.yaml")
+    known = {sweep.cells[1].path: Estimate(3600.0, "same")}
+    text = submit.dry_run(sweep, tmp_path / "runs", "gpu.yaml", known)
     assert "#SBATCH --array=0-1%2" in text
     assert "2 of 3 runs in 2 jobs (1 have a result, 0 under way); at most 5 GPU-hours" in text
-    assert "an upper bound" in text.splitlines()[-1]
+    *_, bound, estimate = text.splitlines()
+    assert "an upper bound" in bound
+    assert estimate.startswith("estimate for 1 of 2 runs: 1 GPU-hours and 1 CPU-hours in 1 starts of jobs; ")
     assert calls(fake, "sbatch") == []
     assert sorted(path for path in tmp_path.rglob("*") if not path.name.endswith(".calls")) == before
 
