@@ -274,8 +274,9 @@ def names(sweep: Path) -> set[str]:
 
 
 def attempts(run: Path) -> list[dict[str, Any]]:
-    """The attempts of a run, in order."""
-    return [json.loads(path.read_text()) for path in sorted((run / "attempts").glob("*.json"))]
+    """The attempts of a run, in order; one that is being written is left out."""
+    texts = [path.read_text() for path in sorted((run / "attempts").glob("*.json"))]
+    return [json.loads(text) for text in texts if text]
 
 
 def ledger(run: Path, event: str | None = None) -> list[dict[str, Any]]:
