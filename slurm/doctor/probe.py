@@ -18,7 +18,7 @@ _PROBE = """\
 #!/bin/bash
 out={folder}/start-${{SLURM_RESTART_COUNT:-0}}
 command -v scontrol > /dev/null && echo scontrol=yes >> "$out.tmp" || echo scontrol=no >> "$out.tmp"
-env --block-signal=USR1,USR2 true 2> /dev/null && echo block=yes >> "$out.tmp" || echo block=no >> "$out.tmp"
+env --block-signal=TERM,USR1,USR2 true 2> /dev/null && echo block=yes >> "$out.tmp" || echo block=no >> "$out.tmp"
 {python} -c 'import submitit, experiments' && echo python=yes >> "$out.tmp" || echo python=no >> "$out.tmp"
 echo "gpus=${{CUDA_VISIBLE_DEVICES:-}}" >> "$out.tmp"
 echo "smi=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU')" >> "$out.tmp"
@@ -90,7 +90,7 @@ def on_node(facts: Mapping[str, str]) -> Iterator[Finding]:
         "warning",
         f"missing on {node}: jobs cannot requeue themselves; `ham status DIR --resubmit lost`",
     )
-    yield judged("block", "env --block-signal", "warning", "missing: a warning while Python starts ends the job")
+    yield judged("block", "env --block-signal", "warning", "missing: a signal while Python starts costs that start")
     if facts.get("gpus"):
         count = int(facts.get("smi") or 0)
         text = f"CUDA_VISIBLE_DEVICES={facts['gpus']}, nvidia-smi sees {count}"

