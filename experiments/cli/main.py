@@ -16,7 +16,7 @@ import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import bench, read, theory
+from . import bench, read, theory, watch
 from .loading import expand_checked, load, single
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bench.app)
+app.add_typer(watch.app)
 app.add_typer(read.app)
 app.add_typer(theory.app)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +12,19 @@ from experiments.rundir import names
 from results.runs.submissions import ArrayTask
 
 _TAIL = 1 << 13
+_LONGEST = 400
+_NOISE = re.compile(
+    r"the task did not start \(exit code"
+    r"|submitit (INFO|WARNING)"
+    r"|srun: (launch/slurm: )?_?(step_signal|task_finish|mpir_|Job step aborted|Terminating|Force Terminated|got SIG)"
+    r"|srun: (forcing job termination|Complete StepId|interrupt)"
+    r"|srun: error: (Timed out waiting for job step|Node failure on)"
+    r"|srun: error: \S+: tasks? [\d,\-]+: (Killed|Terminated|Exited|Abort)"
+    r"|srun: job \d+ (queued|has been)"
+    r"|slurmstepd\S*: (error: )?\*\*\* (JOB|STEP) "
+    r"|slurmstepd\S*: (error: )?_?(step_signal|task exit|get_exit_code|Failed to send MESSAGE_TASK_EXIT)"
+    r"|.*resource_tracker(\.py)?:|.*destroy_process_group",
+)
 _STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _JOB_LOG = re.compile(r"(?P<job>\d+(_\d+)?)_(?P<rank>\d+)_log\.(out|err)")
 
@@ -66,8 +79,8 @@ def telling_log(path: Path, tasks: Sequence[ArrayTask], of_job: bool) -> Path | 
     return (job or own) if of_job else (own or job)
 
 
-def last_line(path: Path) -> str | None:
-    """Return the last line of a file that is not blank, without control characters, or None if there is none."""
+def last_words(path: Path) -> str | None:
+    """Return the last line of a file that says something, see `told`, or None if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -75,7 +88,27 @@ def last_line(path: Path) -> str | None:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return None
-    return next((text for line in reversed(lines) if (text := clean(line))), None)
+    return next(reversed(told(lines)), None)
+
+
+def told(lines: Iterable[str]) -> list[str]:
+    """Return the lines of a log that a program or Slurm says something with, cleaned.
+
+    What srun adds about ending a step hides the reason that stands above it: such lines are left out, unless there are
+    no others.
+    """
+    said = [text for line in lines if (text := clean(line))]
+    return [text for text in said if not _NOISE.match(text)] or said
+
+
+def in_one_line(text: str) -> str:
+    """Return an error in one line, without its traceback, of which only the error's own lines stay."""
+    lines = text.splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith("  ")]
+    if any(line.startswith("Traceback (most recent call last)") for line in lines) and frames:
+        lines = lines[frames[-1] + 1 :] or lines
+    joined = " / ".join(said for line in lines if (said := clean(line)))
+    return joined if len(joined) <= _LONGEST else f"{joined[:_LONGEST]} …"
 
 
 def clean(line: str) -> str:
