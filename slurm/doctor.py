@@ -23,7 +23,7 @@ PATIENCE = 180.0
 """Seconds that a probe may wait in the queue: by Slurm's default, a requeued job waits two minutes."""
 
 Mark = Literal["ok", "warning", "failed", "unknown"]
-_FOLDER = ".doctor"
+FOLDER = ".doctor"
 
 # runs twice: the first start requeues itself, and the second shows that this works
 _PROBE = """\
@@ -115,7 +115,7 @@ def static(settings: Mapping[str, str]) -> list[Finding]:
 
 
 def _probed(runs_root: Path, chosen: profile.Profile | None, suggested: Mapping[str, Any]) -> Iterator[Finding]:
-    folder = runs_root / _FOLDER / secrets.token_hex(4)
+    folder = runs_root / FOLDER / secrets.token_hex(4)
     folder.mkdir(parents=True)
     (folder / "written-here").touch()
     try:

@@ -16,7 +16,7 @@ import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import bench, read, theory, watch
+from . import bench, read, theory, tidy, watch
 from .loading import expand_checked, load, single
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.add_typer(bench.app)
 app.add_typer(watch.app)
 app.add_typer(read.app)
 app.add_typer(theory.app)
+app.add_typer(tidy.app)
 
 Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, such as quickstart.")]
 Overrides = Annotated[

@@ -91,6 +91,7 @@ class Submission(_Record):
 
     id: Inside
     time: Annotated[float, Field(ge=0)]
+    snapshot: str | None = None
     arrays: list[SubmittedArray]
 
 

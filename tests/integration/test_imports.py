@@ -65,7 +65,15 @@ def test_commands_that_only_read_load_no_torch(tmp_path: Path) -> None:
     runs = finished_sweep(tmp_path / "runs")
     env = blocked(tmp_path, "torch", "torchvision", "timm", "wandb")
     commands = [
-        *(["--help"], ["status", runs], ["status", "--json", runs], ["cancel", runs], ["logs", runs, "rigl", "s0"]),
+        *(
+            ["--help"],
+            ["status", runs],
+            ["status", "--json", runs],
+            ["cancel", runs],
+            ["clean", runs],
+            ["wait", runs],
+            ["logs", runs, "rigl", "s0"],
+        ),
         *(["table", runs], ["report", runs], ["best", runs]),
     ]
     called = call(sys.executable, "-c", SEVERAL, json.dumps(commands, default=str), env=env)
