@@ -50,6 +50,7 @@ class Profile(Section):
         max_restarts: Number of consecutive attempts without progress after which a run counts as failed.
         max_running: Jobs of an array that may run at the same time.
         runs_per_job: Runs that share the rank of one job; a run of several ranks always has a job of its own.
+        mail: Whether Slurm sends an e-mail when all jobs of a sweep are over: an address, or true for the account's.
         sbatch: Further parameters of sbatch by their long names, such as ``{mail-type: FAIL}``.
     """
 
@@ -74,6 +75,7 @@ class Profile(Section):
     max_restarts: Positive
     max_running: Positive | None
     runs_per_job: Positive
+    mail: Text | bool | None
     sbatch: dict[Text, bool | int | float | str]
 
 

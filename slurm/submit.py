@@ -21,7 +21,7 @@ from experiments.rundir import names
 from results.progress.states import UNDER_WAY
 from results.progress.status import status
 
-from . import profile, records, script, snapshot
+from . import mail, profile, records, script, snapshot
 from .job.payload import JobPayload, JobRun
 from .plan import ArrayPlan, Place, RunsOfJob, plan
 from .plan import script as batch_script
@@ -40,18 +40,21 @@ class Submitted:
         jobs: Their job numbers.
         done: Number of runs that have a result.
         under_way: Number of runs that were already waiting or running.
+        mail: What is said about the e-mail at the end, or an empty text.
     """
 
     arrays: Sequence[ArrayPlan]
     jobs: Sequence[str]
     done: int
     under_way: int
+    mail: str = ""
 
     def __str__(self) -> str:
         """Return the outcome in one line."""
         runs, jobs = sum(array.runs for array in self.arrays), sum(len(array.tasks) for array in self.arrays)
         numbers = f" ({', '.join(self.jobs)})" if self.jobs else ""
-        return f"{runs} runs in {jobs} jobs submitted{numbers}, {self.done} done before, {self.under_way} under way"
+        said = f"{runs} runs in {jobs} jobs submitted{numbers}, {self.done} done before, {self.under_way} under way"
+        return f"{said}; {self.mail}" if self.mail else said
 
 
 def submit(sweep: Sweep, runs_root: Path, name: str, only: Collection[str] | None = None) -> Submitted:
@@ -77,8 +80,8 @@ def submit(sweep: Sweep, runs_root: Path, name: str, only: Collection[str] | Non
         free = not_under_way(folder, todo)
         if not free:
             return Submitted([], [], len(wanted) - len(todo), len(todo))
-        arrays, jobs = _submit(sweep, folder, free, name, chosen)
-    return Submitted(arrays, jobs, len(wanted) - len(todo), len(todo) - len(free))
+        arrays, jobs, said = _submit(sweep, folder, free, name, chosen)
+    return Submitted(arrays, jobs, len(wanted) - len(todo), len(todo) - len(free), said)
 
 
 def resubmit(folder: Path, paths: Collection[str], name: str | None = None) -> Submitted:
@@ -109,8 +112,8 @@ def resubmit(folder: Path, paths: Collection[str], name: str | None = None) -> S
             if reuse.finished(one.spec, one.identity, folder / one.path) is None
         ]
         free = not_under_way(folder, todo)
-        arrays, jobs = _submit(sweep, folder.resolve(), free, chosen, loaded) if free else ([], [])
-    return Submitted(arrays, jobs, len(paths) - len(todo), len(todo) - len(free))
+        arrays, jobs, said = _submit(sweep, folder.resolve(), free, chosen, loaded) if free else ([], [], "")
+    return Submitted(arrays, jobs, len(paths) - len(todo), len(todo) - len(free), said)
 
 
 def dry_run(sweep: Sweep, runs_root: Path, name: str) -> str:
@@ -164,7 +167,7 @@ def not_under_way(folder: Path, cells: Sequence[Cell]) -> list[Cell]:
 
 def _submit(
     sweep: Sweep, folder: Path, cells: Sequence[Cell], name: str, chosen: profile.Profile
-) -> tuple[list[ArrayPlan], list[str]]:
+) -> tuple[list[ArrayPlan], list[str], str]:
     identifier = secrets.token_hex(4)
     place = Place(
         folder=folder / names.SUBMISSIONS / identifier,
@@ -186,7 +189,7 @@ def _submit(
     except (SuiteError, OSError):
         record.refused()
         raise
-    return arrays, jobs
+    return arrays, jobs, mail.request(place, chosen, jobs) if chosen.mail else ""
 
 
 def _send(array: ArrayPlan, place: Place, chosen: profile.Profile, where: str) -> str:

@@ -42,9 +42,9 @@ def say(cluster: Cluster, folder: Path, *arguments: object) -> str:
     return called.stdout
 
 
-def two_long_runs(cluster: Cluster, folder: Path) -> Path:
+def two_long_runs(cluster: Cluster, folder: Path, **profile: Any) -> Path:
     """Submit two runs that will not end by themselves, and wait until both train."""
-    prepare(folder, schedule=LONG, sweep={"rows": {"Dense": {}}, "seeds": [0, 1]})
+    prepare(folder, profile, schedule=LONG, sweep={"rows": {"Dense": {}}, "seeds": [0, 1]})
     sweep = cluster.submit(folder)
     wait_for(lambda: all(step(run) > 0 for run in planned(sweep)), "both runs train")
     return sweep
@@ -92,7 +92,7 @@ def test_from_the_queue_to_cancelled_and_back(cluster: Cluster, tmp_path: Path) 
 
 
 def test_what_an_administrator_does_to_a_job_is_said(cluster: Cluster, tmp_path: Path) -> None:
-    sweep = two_long_runs(cluster, tmp_path)
+    sweep = two_long_runs(cluster, tmp_path, mail="me@lab.org")
     first, second = planned(sweep)
     jobs = {run: one(cluster, sweep, run)["job"] for run in (first, second)}
     cluster.ask("scontrol", "suspend", jobs[first])
@@ -110,6 +110,11 @@ def test_what_an_administrator_does_to_a_job_is_said(cluster: Cluster, tmp_path:
     waited = cluster.ham("wait", "runs", "--every", "1", folder=tmp_path)
     assert (waited.returncode, waited.stderr) == (1, "")
     assert waited.stdout.endswith("runs/table: 2 cancelled\n")
+    sent = cluster.folder / "log" / "mail.txt"
+    wait_for(lambda: sent.exists() and " me@lab.org" in sent.read_text(), "one e-mail at the end")
+    assert re.fullmatch(
+        r"-s Slurm Job_id=\d+ Name=ham-end-table-\w+ Failed, .* ExitCode 1 me@lab.org\n", sent.read_text()
+    )
     assert cluster.ham("status", "runs/table", folder=tmp_path).returncode == 0
 
 
