@@ -1,7 +1,7 @@
 """One e-mail at the end of a sweep: a small job that starts when all others are over, about which Slurm sends it.
 
 Slurm's own ``--mail-type`` of an array mails each array, or each requeue, and not the end of a table. A job that
-depends on all arrays starts once: a requeued job is not over. No process watches meanwhile, so the login session may end.
+depends on all arrays starts once, since a requeued job is not over. No process watches, so the login session may end.
 """
 
 from __future__ import annotations
