@@ -71,7 +71,7 @@ _SUSPENDED = frozenset({"SUSPENDED", "STOPPED"})
 _ENDING = frozenset({"COMPLETING", "STAGE_OUT"})
 _READYING = frozenset({"CONFIGURING", "POWER_UP_NODE"})
 _ON_HOLD = frozenset({"REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
-_HOLDING = re.compile(r"JobHeld|JobHold|_held\b|held_state", re.IGNORECASE)
+_HOLDING = re.compile(r"JobHeld|JobHold|\bheld\b")  # also in words: "job requeued in held state"
 _LIMIT = re.compile(r"(?P<who>QOS|Assoc(?:iation)?)(?P<kind>Grp|Max|Min)?(?P<what>\w*)")
 _UNITS = re.compile(r"Cpu|CPU|Mem|GRES|Node|Wall|Time|Jobs?|Submit|Billing|License|BB")
 _NAMED = {
@@ -105,8 +105,9 @@ def waiting(job: Job) -> str:
     word = job.reason or job.state
     if job.state in _STATES and job.state != job.reason:
         word = f"{job.state}, {job.reason}" if job.reason else job.state
-    known = _REASONS.get(job.reason) or _limit(job.reason) or _STATES.get(job.state)
-    if is_held(job) and job.reason not in _REASONS:
+    reason = job.reason.partition(",")[0]  # "ReqNodeNotAvail, UnavailableNodes:n1"
+    known = _REASONS.get(reason) or _limit(reason) or _STATES.get(job.state)
+    if is_held(job) and reason not in _REASONS:
         known = f"{known or 'held'}; `scontrol release JOB` lets it go"
     return f"{word}: {known.replace('JOB', job.id)}" if known else word
 

@@ -107,9 +107,9 @@ def test_what_a_finished_sweep_leaves(sweep, paths):
 
 def test_a_snapshot_stays_while_any_sweep_of_the_folder_has_an_unfinished_run_of_it(sweep, paths, scheduler):
     other = write_sweep(sweep.parent / "other", {"RiGL": [0.8] * 2}, seeds=range(2))
-    first = read(other).runs[0].path
+    first, second = (run.path for run in read(other).runs)
     submit(sweep, paths, 0)
-    submit(other, [first], 0)
+    submit(other, [first, second], 0)
     fail(first, "a loss that is not a number")
     assert SNAPSHOTS[0] not in str(names(clean.look([sweep]), sweep.parent))
     put(other / "submissions" / "ffffffff.json", "{")
