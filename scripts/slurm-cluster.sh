@@ -86,6 +86,8 @@ write_config() {
   for i in $(seq 0 $((NODES - 1))); do mkdir -p "$DIR/spool/n$i"; done
   resolve_names
   echo "Name=gpu File=$(gpu_files)" > "$DIR/etc/gres.conf"
+  printf '#!/bin/sh\necho "$@" >> %s/log/mail.txt\n' "$DIR" > "$DIR/etc/mail"
+  chmod 755 "$DIR/etc/mail"
   cat > "$SLURM_CONF" << CONF
 ClusterName=ham
 SlurmctldHost=$HOST(127.0.0.1)
@@ -119,7 +121,7 @@ ReturnToService=2
 FirstJobId=$((10000 + $(date +%s) % 60000000))
 MaxArraySize=$ARRAY_SIZE
 JobRequeue=1
-MailProg=/bin/true
+MailProg=$DIR/etc/mail
 SlurmdTimeout=$DEAD_AFTER
 KillWait=$KILL_WAIT
 MinJobAge=600

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.errors import SuiteError
+from experiments.rundir import names
 from experiments.rundir.attempts import newest
+from experiments.rundir.files import write_json
 from results.runs.submissions import Submissions
 
 from .scheduler import queue
@@ -47,6 +51,8 @@ class Cancelled:
 def cancel(submitted: Submissions, paths: Collection[Path]) -> Cancelled:
     """Cancel the waiting and running jobs of some runs.
 
+    A record of it stays, since a scheduler without accounting forgets within minutes what was cancelled.
+
     Args:
         submitted: The sweep's submissions.
         paths: The run directories.
@@ -73,6 +79,17 @@ def cancel(submitted: Submissions, paths: Collection[Path]) -> Cancelled:
         if name not in of_submissions and job is not None and job.active:
             jobs[job.id] = job
             runs.add(path)
-    if jobs and (problem := queue.cancel(jobs)) is not None:
-        raise SuiteError(f"not all was cancelled; the scheduler says: {problem}")
+    if jobs:
+        _cancel(submitted.home, jobs, runs)
     return Cancelled(tuple(jobs.values()), tuple(sorted(runs)), tuple(sorted(runs - set(paths))))
+
+
+def _cancel(home: Path, jobs: Collection[str], runs: Collection[Path]) -> None:
+    folder, now = home / names.SUBMISSIONS / names.CANCELLED, time.time()
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / f"{now:.0f}-{secrets.token_hex(4)}.json"
+    # before the call: whoever is killed in between finds runs that go on, or runs that are known to be cancelled
+    write_json(record, {"time": now, "jobs": sorted(jobs), "runs": sorted(str(run.relative_to(home)) for run in runs)})
+    if (problem := queue.cancel(jobs)) is not None:
+        record.unlink(missing_ok=True)
+        raise SuiteError(f"not all was cancelled; the scheduler says: {problem}")

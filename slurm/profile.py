@@ -64,6 +64,7 @@ class Profile(Section):
         max_requeues: The same for starts of its job, however they ended.
         max_running: Jobs of a sweep that may run at the same time, over all its submissions.
         runs_per_job: Runs that share the rank of one job; a run of several ranks always has a job of its own.
+        mail: Whether Slurm sends an e-mail when all jobs of a sweep are over: an address, or true for the account's.
         sbatch: Further parameters of sbatch by their long names, such as ``{mail-type: FAIL}``.
     """
 
@@ -89,6 +90,7 @@ class Profile(Section):
     max_requeues: Positive
     max_running: Positive | None
     runs_per_job: Positive
+    mail: Text | bool | None
     sbatch: dict[Text, bool | int | float | str]
 
 

@@ -42,7 +42,7 @@ fi"""
 # Before Python speaks, a death by a signal (253: out of memory) and a scheduler that did not answer srun are made good;
 # a command that fails or is not found is not.
 # The plain job number of an array's last task is that of the array, and requeueing it would requeue all tasks.
-# Lines that begin with "ham: " say what follows from the lines before, see `scheduler.words`.
+# Lines that begin with "ham: " say what follows from the lines before, see `scheduler.output`.
 _END = """\
 ham_made_good() {
   case "$ham_code" in

@@ -17,7 +17,7 @@ from experiments.launch import table
 from experiments.launch.estimate import Estimate
 from experiments.rundir import names
 
-from . import foresee, hours, profile, records, snapshot
+from . import foresee, hours, mail, profile, records, snapshot
 from .array import ArrayPlan
 from .look import Seen, look
 from .plan import Place, plan
@@ -172,8 +172,12 @@ def _submit(sweep: Sweep, folder: Path, seen: Seen, name: str, chosen: profile.P
         record.closed()
         raise
     record.closed()
-    note = foresee.warned_early(record.sent, chosen)
-    done = Submitted(record.sent, list(record.numbers.values()), seen, "" if problem else note)
+    jobs = list(record.numbers.values())
+    notes = [
+        foresee.warned_early(record.sent, chosen),
+        mail.request(place, chosen, jobs) if chosen.mail and jobs else "",
+    ]
+    done = Submitted(record.sent, jobs, seen, "" if problem else "\n".join(filter(None, notes)))
     if problem is not None:
         raise _told(problem, done, f"profile {name}")
     return done

@@ -17,7 +17,7 @@ import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import bench, cells, hours, read, theory
+from . import bench, cells, hours, read, theory, tidy, watch
 from .loading import expand_checked, load, said, single
 
 app = typer.Typer(
@@ -29,8 +29,10 @@ app = typer.Typer(
 app.add_typer(bench.app)
 app.add_typer(cells.app)
 app.add_typer(hours.app)
+app.add_typer(watch.app)
 app.add_typer(read.app)
 app.add_typer(theory.app)
+app.add_typer(tidy.app)
 
 Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, such as quickstart.")]
 Overrides = Annotated[

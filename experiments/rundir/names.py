@@ -18,6 +18,8 @@ RUN = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
 
 # a sweep's folder
 MANIFEST, SUBMISSIONS = "sweep.json", "submissions"
+CANCELLED = "cancelled"
+"""Folder below `SUBMISSIONS` with a record of each cancellation."""
 
 NOT_IDENTIFYING = (
     "extends",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from experiments.rundir import names
 from results.runs.submissions import ArrayTask
-from slurm.scheduler.words import plain
+from slurm.scheduler.output import plain
 
 _JOB_LOG = re.compile(r"(?P<job>\d+(_\d+)?)_(?P<rank>\d+)_log\.(out|err)")
 

@@ -2,75 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from experiments.rundir.holder import LEASE, fault
-from results.runs.submissions import ArrayTask
+from slurm.scheduler import words
 from slurm.scheduler.parse import Job
-from slurm.scheduler.queue import Answer
+
+from .facts import Facts, Known
 
 State = Literal[
     "done",
     "running",
+    "suspended",
+    "completing",
     "pending",
+    "held",
     "elsewhere",
     "unknown",
     "resumable",
     "failed",
     "lost",
+    "cancelled",
     "not started",
     "never submitted",
 ]
 STATES: tuple[State, ...] = State.__args__
-UNDER_WAY: frozenset[State] = frozenset({"running", "pending", "elsewhere", "unknown"})
-"""States of runs that may change without a further command."""
+UNDER_WAY: frozenset[State] = frozenset(
+    {"running", "suspended", "completing", "pending", "held", "elsewhere", "unknown"}
+)
+"""States of runs on which a process works or may work, or whose job is not over."""
+
+BAD: frozenset[State] = frozenset({"failed", "lost", "never submitted"})
+"""States of runs that nobody wanted and that only a command or a look at the run changes."""
 
 SUBMITTING = 90.0
 """Seconds after which a submission without a job number counts as never having reached the scheduler."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The facts about a run that its folder and its submissions state.
-
-    Attributes:
-        error: Why it failed, or None.
-        failed_at: Unix seconds of the failure.
-        attempt: The record of its newest attempt; None if there was none.
-        alive: Whether the attempt's process is alive, as far as it can be seen from here.
-        silent: Seconds since the attempt's last sign of life, None if its process can be seen from here.
-        checkpoint: Step of the newest checkpoint, None if there is none.
-        tasks: The tasks that were submitted for it, newest first.
-        submitted: Whether any run of its sweep was ever submitted.
-    """
-
-    error: str | None = None
-    failed_at: float = 0.0
-    attempt: Mapping[str, Any] | None = None
-    alive: bool = False
-    silent: float | None = None
-    checkpoint: int | None = None
-    tasks: Sequence[ArrayTask] = ()
-    submitted: bool = False
-
-    @property
-    def open(self) -> bool:
-        """Whether the attempt has not recorded its end."""
-        return self.attempt is not None and "ended" not in self.attempt
-
-    @property
-    def job(self) -> str | None:
-        """The job of the attempt, "1234_5"."""
-        job = (self.attempt or {}).get("job")
-        return None if job is None else str(job)
-
-    @property
-    def ids(self) -> list[str]:
-        """Jobs that may have executed this run, newest first."""
-        own = [] if self.job is None else [self.job]
-        return list(dict.fromkeys([task.id for task in self.tasks if task.id] + own))
 
 
 class StateVerdict(NamedTuple):
@@ -79,43 +47,6 @@ class StateVerdict(NamedTuple):
     state: State
     note: str | None = None
     job: Job | None = None
-
-
-@dataclass(frozen=True)
-class Known:
-    """The scheduler's answers.
-
-    Attributes:
-        queue: Answer of squeue.
-        history: Answer of sacct; empty as long as no job is missing from the queue.
-    """
-
-    queue: Answer = field(default_factory=Answer)
-    history: Answer = field(default_factory=Answer)
-
-    def jobs(self, facts: Facts) -> list[Job]:
-        """Return the run's jobs that squeue lists, newest first."""
-        submitted = (_of_task(self.queue, task) for task in facts.tasks)
-        return [job for job in (*submitted, _own(self.queue, facts)) if job is not None]
-
-    def past(self, facts: Facts) -> Job | None:
-        """Return the run's newest job if it has ended; sacct takes precedence, since it says who cancelled a job."""
-        for answer in (self.history, self.queue):
-            job = _of_task(answer, facts.tasks[0]) if facts.tasks else _own(answer, facts)
-            if job is not None and not job.active:
-                return job
-        return None
-
-
-def _of_task(answer: Answer, task: ArrayTask) -> Job | None:
-    return answer.task(task.array, task.index, task.name)
-
-
-def _own(answer: Answer, facts: Facts) -> Job | None:
-    """Return the job of the attempt, if it does not belong to a recorded submission."""
-    if facts.job is None or facts.job in {task.id for task in facts.tasks}:
-        return None
-    return answer.jobs.get(facts.job)
 
 
 def judge(facts: Facts, known: Known, now: float) -> StateVerdict:
@@ -130,9 +61,11 @@ def judge(facts: Facts, known: Known, now: float) -> StateVerdict:
             seem lost.
         now: Unix seconds.
     """
+    jobs = known.jobs(facts)
     if facts.open and facts.alive:
-        return StateVerdict("running", None, next((job for job in known.jobs(facts) if job.running), None))
-    active = next((job for job in known.jobs(facts) if job.active), None)
+        job = next((job for job in jobs if job.running), None)
+        return (_stopping(facts, job) if job is not None else None) or StateVerdict("running", None, job)
+    active = next((job for job in jobs if job.active), None)
     if active is not None:
         return _queued(facts, active)
     asked = bool(facts.ids) or any(task.array is None for task in facts.tasks)
@@ -147,17 +80,47 @@ def judge(facts: Facts, known: Known, now: float) -> StateVerdict:
 def _queued(facts: Facts, job: Job) -> StateVerdict:
     """Determine the state of a run whose job waits or runs."""
     attempt = facts.attempt or {}
-    if job.pending:
-        return StateVerdict("pending", job.reason or job.state, job)
+    if words.is_held(job):
+        return StateVerdict("held", words.waiting(job), job)
+    if not job.running or words.is_readied(job):
+        return StateVerdict("pending", words.waiting(job), job)
     mine = attempt.get("job") in (job.id, job.raw) and attempt.get("restarts", 0) == job.restarts
-    if mine and "ended" in attempt:
-        if facts.error is not None:
-            return StateVerdict("failed", facts.error, job)
-        return StateVerdict("pending", "stopped; its job is about to end or to be requeued", job)
+    over = mine and "ended" in attempt
+    if over and facts.error is not None:
+        return StateVerdict("failed", facts.error, job)
+    if over:
+        return _stopping(facts, job) or StateVerdict("completing", f"stopped{_cancelled_too(facts)}; {_ENDS}", job)
+    if (stopping := _stopping(facts, job)) is not None:
+        return stopping
     packed = any(len(task.runs) > 1 and task.name == job.name for task in facts.tasks)
     if packed and not mine:
         return StateVerdict("pending", "waits for its turn in its job", job)
     return StateVerdict("running", None if mine else "starting", job)
+
+
+_ENDS = "its job is about to end or to be requeued"
+
+
+def _stopping(facts: Facts, job: Job) -> StateVerdict | None:
+    """Return the state of a run whose job has nodes, but stands still or is ending; None if it simply runs."""
+    if words.is_suspended(job):
+        return StateVerdict("suspended", words.waiting(job), job)
+    if words.is_ending(job):
+        return StateVerdict("completing", f"{words.waiting(job)}{_cancelled_too(facts)}", job)
+    return None
+
+
+def _cancelled_too(facts: Facts) -> str:
+    return ", cancelled" if was_cancelled(facts) else ""
+
+
+def was_cancelled(facts: Facts) -> bool:
+    """Return whether `ham cancel` cancelled the newest submission of a run, and it was not started elsewhere since."""
+    since, attempt = facts.cancelled, facts.attempt or {}
+    if since is None or any(task.time > since for task in facts.tasks):
+        return False
+    of_task = facts.job is not None and facts.job in {task.id for task in facts.tasks}
+    return of_task or attempt.get("time", 0.0) <= since
 
 
 def _over(facts: Facts, known: Known, now: float) -> StateVerdict:
@@ -166,8 +129,11 @@ def _over(facts: Facts, known: Known, now: float) -> StateVerdict:
     if facts.open and facts.job is None and facts.silent is not None and facts.silent < LEASE:
         return StateVerdict("elsewhere", f"held by {_holder(attempt)}")
     past = known.past(facts)
-    if facts.ids and not _local(facts):
-        return StateVerdict("lost", str(past) if past is not None else _gone(known, bool(attempt)), past)
+    if not _local(facts):
+        if was_cancelled(facts) or (past is not None and past.state == "CANCELLED"):
+            return StateVerdict("cancelled", _by_whom(facts, past), past)
+        if facts.ids or past is not None:
+            return StateVerdict("lost", words.ended(past) if past is not None else _gone(known, bool(attempt)), past)
     if any(task.array is None for task in facts.tasks) and not attempt:
         task = facts.tasks[0]
         if now - task.time < SUBMITTING:
@@ -178,6 +144,13 @@ def _over(facts: Facts, known: Known, now: float) -> StateVerdict:
     if facts.checkpoint is not None:
         return StateVerdict("resumable")
     return StateVerdict("never submitted" if facts.submitted else "not started")
+
+
+def _by_whom(facts: Facts, past: Job | None) -> str:
+    """Say who cancelled a job: what sacct says, or the record that `ham cancel` left."""
+    if past is not None and past.state == "CANCELLED" and (past.reason.startswith("by ") or not was_cancelled(facts)):
+        return str(past)  # squeue's reason may still be why it once waited
+    return f"CANCELLED by `ham cancel`, {time.strftime('%Y-%m-%d %H:%M', time.localtime(facts.cancelled))}"
 
 
 def _holder(attempt: Mapping[str, Any]) -> str:

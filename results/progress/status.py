@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from experiments.rundir import names
 from experiments.rundir.attempts import newest
@@ -15,128 +14,89 @@ from results.runs.schema import RunEntry, SweepResults
 from results.runs.store import outcomes, read_plan
 from results.runs.submissions import Submissions, submissions
 from slurm.scheduler import queue
+from slurm.scheduler.output import in_one_line, last_words
 from slurm.scheduler.parse import Job
-from slurm.scheduler.words import clean, last_words
 
 from .advance import Advance, newest_checkpoint, progress
+from .facts import Facts, Known
 from .logs import telling_log
-from .states import STATES, Facts, Known, State, StateVerdict, judge
-
-
-@dataclass(frozen=True)
-class RunState:
-    """The state and progress of one run.
-
-    Attributes:
-        row: Label of the table row.
-        column: Column of the first cell that contains the run.
-        seed: Seed of the run.
-        path: The run's folder.
-        state: "done"; "running": on a process of this host, or in a job that runs; "pending": its job waits;
-            "elsewhere": held by a process of another host or container, which gave a sign of life lately;
-            "unknown": the scheduler does not answer for its job; "resumable": stopped with a checkpoint; "failed";
-            "lost": started or submitted, without a result or an error, and no process or job will continue it;
-            "not started", or "never submitted" in a sweep that was submitted.
-        step: Optimizer steps done, None if unknown.
-        total: Steps of the whole run, None if unknown.
-        left: Seconds until its end at the current speed, None unless it runs.
-        beat: Unix seconds of its last step, None if unknown.
-        node: Node on which it runs or ran last, None if unknown.
-        job: Its newest job, "1234_5", or None.
-        attempts: How often it was started.
-        restarts: How often the scheduler requeued its job.
-        starts: Unix seconds at which its pending job is expected to start, None if unknown.
-        checkpoint: Step of its newest checkpoint, None if there is none.
-        note: Last line of the error of a failed run, why a pending one waits, or what the scheduler says about a lost
-            one; otherwise None.
-        log: The file most likely to explain what went wrong, or None.
-    """
-
-    row: str
-    column: Mapping[str, Any]
-    seed: int
-    path: Path
-    state: State
-    step: int | None = None
-    total: int | None = None
-    left: float | None = None
-    beat: float | None = None
-    node: str | None = None
-    job: str | None = None
-    attempts: int = 0
-    restarts: int = 0
-    starts: int | None = None
-    checkpoint: int | None = None
-    note: str | None = None
-    log: Path | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """The states of all runs of a directory.
-
-    Attributes:
-        sweep: The results of the directory.
-        runs: One state per run folder, in table order.
-        time: Unix seconds at which the states were determined.
-        problem: The scheduler's error message; None if it answered or was not queried.
-        asked: Whether the scheduler was queried.
-    """
-
-    sweep: SweepResults
-    runs: Sequence[RunState]
-    time: float
-    problem: str | None = None
-    asked: bool = False
-
-    def counts(self) -> dict[State, int]:
-        """Return the number of runs per state, for states that occur."""
-        states = [run.state for run in self.runs]
-        return {state: states.count(state) for state in STATES if state in states}
+from .report import Report, RunState
+from .states import StateVerdict, judge
 
 
 def status(directory: str | Path) -> Report:
-    """Determine the state of every run of a directory.
+    """Determine the state of every run of a directory; see `statuses`."""
+    return statuses([directory])[0]
 
-    The scheduler is queried once (twice if jobs have left the queue), and only if unfinished runs have jobs. It is
-    queried before the results are read, so that a run that ends in between is seen as done and not as lost.
+
+def statuses(directories: Sequence[str | Path]) -> list[Report]:
+    """Determine the states of the runs of some directories.
+
+    The scheduler is queried once for all (twice if jobs have left the queue), and only if unfinished runs have jobs. It
+    is queried before the results are read, so that a run that ends in between is seen as done and not as lost.
 
     Args:
-        directory: A directory as for `results.load`.
+        directories: Directories as for `results.load`.
 
     Raises:
         UserError: as for `results.load`.
     """
-    plan = read_plan(directory)
-    submitted = submissions(plan.directory)
-    known, asked = _ask(plan, submitted)
+    plans = [read_plan(directory) for directory in directories]
+    looks = [_Look(plan, submissions(plan.directory)) for plan in plans]
+    jobs = [look.jobs() for look in looks]
+    ids, labels = (set().union(*parts) for parts in zip(*jobs, strict=True)) if jobs else (set(), set())
+    known = Known(queue.queue(ids, labels)) if ids or labels else Known()
     now = time.time()
-    begun = {run.path: _begun(run.path, submitted) for run in plan.runs}
-    sweep = outcomes(plan)  # after the attempts, so that an attempt that ends in between has written its result
-    facts = {run.path: _with_outcome(begun[run.path], run) for run in sweep.runs}
-    verdicts = {run.path: judge(facts[run.path], known, now) for run in sweep.runs if run.status != "done"}
-    if gone := [path for path, verdict in verdicts.items() if verdict.state == "lost"]:
-        known = Known(known.queue, queue.history({one for path in gone for one in facts[path].ids[:1]}))
-        verdicts |= {path: judge(facts[path], known, now) for path in gone}
-    runs = [_state(run, facts[run.path], verdicts.get(run.path, StateVerdict("done")), now) for run in sweep.runs]
-    return Report(sweep, runs, now, known.queue.problem if asked else None, asked)
+    for look in looks:
+        look.read()
+    if gone := {one for look in looks for one in look.gone(known, now)}:
+        known = Known(known.queue, queue.history(gone))
+    return [look.report(known, now, any(parts)) for look, parts in zip(looks, jobs, strict=True)]
 
 
-def _ask(plan: SweepResults, submitted: Submissions) -> tuple[Known, bool]:
-    """Query squeue for the jobs of unfinished runs; return its answer, and whether there was anything to query."""
-    ids: set[str] = set()
-    job_names: set[str] = set()
-    for run in plan.runs:
-        if (run.path / names.RESULT).is_file():
-            continue
-        for task in submitted.by_run.get(run.path, ()):
-            ids.update([task.array] if task.array else ())
-            job_names.update(() if task.array else [task.name])
-        job = (newest(run.path) or {}).get("job")
-        ids.update([str(job)] if job is not None else ())
-    if not ids and not job_names:
-        return Known(), False
-    return Known(queue.queue(ids, job_names)), True
+class _Look:
+    """One look at the runs of a directory: `jobs`, then the scheduler's answer, then `read`, then the rest."""
+
+    def __init__(self, plan: SweepResults, submitted: Submissions):
+        self._sweep, self._submitted = plan, submitted
+        self._facts: dict[Path, Facts] = {}
+
+    def jobs(self) -> tuple[set[str], set[str]]:
+        """Return the numbers of the jobs of unfinished runs, and the names of those whose number is not known."""
+        ids: set[str] = set()
+        labels: set[str] = set()
+        for run in self._sweep.runs:
+            if (run.path / names.RESULT).is_file():
+                continue
+            for task in self._submitted.by_run.get(run.path, ()):
+                ids.update([task.array] if task.array else ())
+                labels.update(() if task.array else [task.name])
+            job = (newest(run.path) or {}).get("job")
+            ids.update([str(job)] if job is not None else ())
+        return ids, labels
+
+    def read(self) -> None:
+        """Read the folders of the runs."""
+        begun = {run.path: _begun(run.path, self._submitted) for run in self._sweep.runs}
+        # after the attempts, so that an attempt that ends in between has written its result
+        self._sweep = outcomes(self._sweep)
+        self._facts = {run.path: _with_outcome(begun[run.path], run) for run in self._sweep.runs}
+
+    def gone(self, known: Known, now: float) -> set[str]:
+        """Return the jobs of which sacct may know how they ended."""
+        ended = [path for path, verdict in self._verdicts(known, now).items() if verdict.state in ("lost", "cancelled")]
+        return {one for path in ended for one in self._facts[path].ids[:1]}
+
+    def report(self, known: Known, now: float, asked: bool) -> Report:
+        """Return the states of the runs."""
+        verdicts = self._verdicts(known, now)
+        done = StateVerdict("done")
+        runs = [_state(run, self._facts[run.path], verdicts.get(run.path, done), now) for run in self._sweep.runs]
+        return Report(self._sweep, runs, now, known.queue.problem if asked else None, asked)
+
+    def _verdicts(self, known: Known, now: float) -> dict[Path, StateVerdict]:
+        unfinished = (run.path for run in self._sweep.runs if run.status != "done")
+        return {path: judge(self._facts[path], known, now) for path in unfinished}
 
 
 def _begun(path: Path, submitted: Submissions) -> Facts:
@@ -149,6 +109,7 @@ def _begun(path: Path, submitted: Submissions) -> Facts:
         alive=bool(verdict),
         tasks=submitted.by_run.get(path, ()),
         submitted=bool(submitted.tasks),
+        cancelled=submitted.cancelled.get(path),
     )
 
 
@@ -156,15 +117,10 @@ def _with_outcome(facts: Facts, run: RunEntry) -> Facts:
     failed = run.status == "failed"
     return replace(
         facts,
-        error=(_last(run.error) or "no reason given") if failed else None,
+        error=(in_one_line(run.error or "") or "no reason given") if failed else None,
         failed_at=_changed(run.path / names.FAILURE) if failed else 0.0,
         checkpoint=None if run.status == "done" else newest_checkpoint(run.path),
     )
-
-
-def _last(text: str | None) -> str | None:
-    lines = [line for one in (text or "").splitlines() if (line := clean(one))]
-    return lines[-1] if lines else None
 
 
 def _changed(path: Path) -> float:
@@ -208,10 +164,12 @@ def _state(run: RunEntry, facts: Facts, verdict: StateVerdict, now: float) -> Ru
 def _explained(path: Path, facts: Facts, verdict: StateVerdict) -> tuple[str | None, Path | None]:
     """Return the note on a run, and the file that most likely explains what went wrong."""
     note, job = verdict.note, verdict.job
-    if verdict.state not in ("failed", "lost"):
+    if verdict.state not in ("failed", "lost", "cancelled"):
         return note, None
-    log = telling_log(path, facts.tasks, of_job=verdict.state == "lost")
-    if verdict.state == "lost" and job is not None and job.state == "FAILED" and log is not None:
+    log = telling_log(path, facts.tasks, of_job=verdict.state != "failed")
+    # of a job that the scheduler ended itself, its word says more than the program's last one
+    silent = job is None or job.state in ("FAILED", "COMPLETED")
+    if verdict.state == "lost" and facts.ids and silent and log is not None:
         note = ": ".join([*([note] if note else []), *last_words(log)])
     return note, log
 
@@ -224,29 +182,3 @@ def _node(facts: Facts, job: Job | None) -> str | None:
     if stale and of_job:
         return of_job
     return attempt.get("node") or of_job or None
-
-
-def to_json(report: Report) -> dict[str, Any]:
-    """Return the report as plain values, as ``ham status --json`` prints it.
-
-    Returns:
-        ``name``, ``directory``, ``time`` (unix seconds), ``scheduler`` (``asked``, and ``problem``: an error message or
-        null), ``counts`` (number of runs by state) and ``runs``: a list of `RunState` in table order, with paths as
-        text.
-    """
-    return {
-        "name": report.sweep.name,
-        "directory": str(report.sweep.directory),
-        "time": report.time,
-        "scheduler": {"asked": report.asked, "problem": report.problem},
-        "counts": report.counts(),
-        "runs": [
-            {
-                **vars(run),
-                "column": dict(run.column),
-                "path": str(run.path),
-                "log": None if run.log is None else str(run.log),
-            }
-            for run in report.runs
-        ],
-    }

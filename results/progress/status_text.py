@@ -5,19 +5,43 @@ from __future__ import annotations
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from results.runs.schema import SweepResults, place
 
 from .advance import QUIET
 from .logs import near
+from .report import Report, RunState
 from .states import STATES, State
-from .status import Report, RunState
 
 LISTED = 20
 """Number of runs per state that `render` lists one by one."""
 
 _SILENT: frozenset[State] = frozenset({"done", "not started", "never submitted"})  # counted, not listed
+
+_NOWHERE: frozenset[State] = frozenset({"pending", "held", "elsewhere", "resumable"})  # no node is at work on them
+
+
+def summary(reports: Sequence[Report]) -> str:
+    """Return one line for each of several directories."""
+    lines = [f"{near(report.sweep.directory)}: {_counted(report)}" for report in reports]
+    return "\n".join([*_problem(reports), *lines, "", "`ham status DIR` with one of them shows its runs"])
+
+
+def changes(reports: Sequence[Report], said: dict[Path, str]) -> Iterator[str]:
+    """Yield a line for each directory whose numbers of runs by state are not those that were said before.
+
+    Args:
+        reports: The states.
+        said: What was said last of each directory; is updated.
+    """
+    for report in reports:
+        folder, counts = report.sweep.directory, ", ".join(f"{n} {state}" for state, n in report.counts().items())
+        text = f"{near(folder)}: {counts}" + (f" (the scheduler says: {report.problem})" if report.problem else "")
+        if said.get(folder) != text:
+            said[folder] = text
+            yield text
 
 
 def render(report: Report, width: int | None = None, listed: int = LISTED) -> str:
@@ -30,25 +54,31 @@ def render(report: Report, width: int | None = None, listed: int = LISTED) -> st
     """
     sweep, counts = report.sweep, report.counts()
     shown: list[State] = [state for state in STATES if state in counts or state == "done"]
-    blocks = [_head(report, shown), _by_row(sweep, report.runs, shown, width)]
-    if report.problem:
-        blocks.insert(0, f"The scheduler could not be asked ({report.problem}): what only it can tell is unknown here.")
+    blocks = [f"{sweep.name}: {_counted(report)}", _by_row(sweep, report.runs, shown, width)]
+    blocks = [*_problem([report]), *blocks]
     for state in shown:
         if state not in _SILENT and state in counts:
             blocks.append(_listing(report, state, listed))
     return "\n\n".join(_wrap(block, width) for block in blocks)
 
 
-def _head(report: Report, shown: Sequence[State]) -> str:
+def _problem(reports: Sequence[Report]) -> list[str]:
+    problem = next((report.problem for report in reports if report.problem), None)
+    said = f"The scheduler could not be asked ({problem}): what only it can tell is unknown here."
+    return [said] if problem else []
+
+
+def _counted(report: Report) -> str:
     counts = report.counts()
     plural = "run" if len(report.runs) == 1 else "runs"
+    shown: list[State] = [state for state in STATES if state in counts or state == "done"]
     text = ", ".join(f"{counts.get(state, 0)} {state}" for state in shown)
     requeued = sum(run.restarts > 0 for run in report.runs if run.state in ("running", "pending"))
     text += f" ({requeued} requeued)" if requeued else ""
     times = [run.left for run in report.runs if run.left is not None]
     if times and counts.get("running", 0) == len(times):
         text += f"; those that run end within {duration(max(times))}"
-    return f"{report.sweep.name}: {len(report.runs)} {plural}, {text}"
+    return f"{len(report.runs)} {plural}, {text}"
 
 
 def _by_row(sweep: SweepResults, runs: Sequence[RunState], shown: Sequence[State], width: int | None) -> str:
@@ -96,13 +126,13 @@ def _parts(report: Report, run: RunState) -> list[str]:
         parts.append(f"expected to start {time.strftime('%a %H:%M', time.localtime(run.starts))}")
     if run.state == "unknown" and run.beat is not None:
         parts.append(f"last step {duration(report.time - run.beat)} ago")
-    if run.state == "lost" and run.checkpoint is not None:
+    if run.state in ("lost", "cancelled") and run.checkpoint is not None:
         parts.append(f"goes on from step {run.checkpoint}")
     if run.restarts:
         times = "1 time" if run.restarts == 1 else f"{run.restarts} times"
         parts.append(f"requeued {times}")
     where = [f"job {run.job}"] if run.job else []
-    where += [f"on {run.node}"] if run.node and run.state in ("running", "lost", "failed", "unknown") else []
+    where += [f"on {run.node}"] if run.node and run.state not in _NOWHERE else []
     return parts + ([" ".join(where)] if where else [])
 
 

@@ -96,4 +96,13 @@ class Submission(_Record):
 
     id: Inside
     time: Annotated[float, Field(ge=0)]
+    snapshot: str | None = None
     arrays: list[SubmittedArray]
+
+
+class Cancellation(_Record):
+    """The content of ``submissions/cancelled/<time>-<id>.json``: when, which jobs, and the runs of these jobs."""
+
+    time: Annotated[float, Field(ge=0)]
+    jobs: list[str]
+    runs: list[Inside]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
 
 from experiments.rundir import names
 from experiments.rundir.reading import Unreadable, read_object, typed
 
-from .kinds import Submission
+from .kinds import Cancellation, Submission
 
 log = logging.getLogger("results")
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,12 @@ class Submissions:
     Attributes:
         home: The sweep's folder.
         tasks: All tasks, those of the newest submission first.
+        cancelled: Unix seconds of the newest cancellation of each run whose job was cancelled.
     """
 
     home: Path
     tasks: tuple[ArrayTask, ...] = ()
+    cancelled: Mapping[Path, float] = field(default_factory=dict)
 
     @cached_property
     def by_run(self) -> Mapping[Path, list[ArrayTask]]:
@@ -69,19 +75,27 @@ class Submissions:
 def submissions(directory: Path) -> Submissions:
     """Read the submissions of a sweep; for a single run, those of the sweep it belongs to.
 
-    A record that cannot be read is reported and skipped.
+    A record that cannot be read is reported and left out.
 
     Args:
         directory: The folder of the sweep or run.
     """
     home = directory.parent if (directory / names.SPEC).is_file() else directory
-    tasks: list[ArrayTask] = []
-    for path in (home / names.SUBMISSIONS).glob("*.json"):
+    folder = home / names.SUBMISSIONS
+    tasks = [task for record in _records(folder, Submission) for task in _tasks(home, record)]
+    cancelled: dict[Path, float] = {}
+    for record in _records(folder / names.CANCELLED, Cancellation):
+        for run in record.runs:
+            cancelled[home / run] = max(record.time, cancelled.get(home / run, 0.0))
+    return Submissions(home, tuple(sorted(tasks, key=lambda task: (-task.time, task.name, task.index))), cancelled)
+
+
+def _records(folder: Path, kind: type[M]) -> Iterator[M]:
+    for path in folder.glob("*.json"):
         try:
-            tasks += _tasks(home, typed(Submission, read_object(path)))
+            yield typed(kind, read_object(path))
         except (FileNotFoundError, Unreadable) as error:
             log.warning("%s: %s; left out", path, error)
-    return Submissions(home, tuple(sorted(tasks, key=lambda task: (-task.time, task.name, task.index))))
 
 
 def _tasks(home: Path, record: Submission) -> Iterator[ArrayTask]:

@@ -18,7 +18,7 @@ PATIENCE = 180.0
 """Seconds that a probe may wait in the queue: by Slurm's default, a requeued job waits two minutes."""
 
 Mark = Literal["ok", "warning", "failed", "unknown"]
-_FOLDER = ".doctor"
+FOLDER = ".doctor"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Finding:
 @contextmanager
 def trial(runs_root: Path) -> Iterator[Path]:
     """Make a folder for the probes where the runs will be, and remove it in the end."""
-    folder = runs_root / _FOLDER / secrets.token_hex(4)
+    folder = runs_root / FOLDER / secrets.token_hex(4)
     folder.mkdir(parents=True)
     try:
         yield folder

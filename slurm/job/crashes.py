@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.rundir import names
 from slurm.scheduler.environment import JobStart
-from slurm.scheduler.words import last_words
+from slurm.scheduler.output import last_words
 
 from .codes import CRASHES
 

@@ -8,8 +8,18 @@ from dataclasses import dataclass
 
 PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
 RUNNING = frozenset(
-    {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"}
+    {
+        *("RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"),
+        "POWER_UP_NODE",
+    }
 )
+OVER = frozenset(
+    {
+        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+        *("PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"),
+    }
+)
+"""States of jobs that have ended. A state of a later Slurm, which is in none of the three sets, is taken for no end."""
 
 # fixed widths, since only newer versions of squeue -O support separators and unlimited fields
 QUEUE_FIELDS = {
@@ -76,8 +86,8 @@ class Job:
 
     @property
     def active(self) -> bool:
-        """Whether the job waits or runs, so that it is not over yet."""
-        return self.pending or self.running
+        """Whether the job is not over yet."""
+        return self.state not in OVER
 
     def __str__(self) -> str:
         """Return the state in the scheduler's words, such as "CANCELLED by 1000" or "FAILED, exit code 1"."""
@@ -103,7 +113,7 @@ def parse_queue(output: str) -> dict[str, Job]:
 
 def _queued(fields: Mapping[str, str]) -> Job:
     state = fields["State"]
-    active = state in PENDING or state in RUNNING
+    active = state not in OVER
     status = _whole(fields["exit_code"]) or 0  # in the encoding of wait(2)
     return Job(
         id=fields["JobArrayID"],

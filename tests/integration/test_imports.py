@@ -71,6 +71,8 @@ def test_commands_that_only_read_load_no_torch(tmp_path: Path) -> None:
             ["status", "--json", runs],
             ["hours", runs],
             ["cancel", runs],
+            ["clean", runs],
+            ["wait", runs],
             ["logs", runs, "rigl", "s0"],
         ),
         *(["table", runs], ["report", runs], ["best", runs]),

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import Ham, one_message
@@ -68,9 +69,9 @@ def squeue(folder: Path, *states: str) -> str:
 def test_text_and_json(sweep: Path, says: Says, ham: Ham) -> None:
     says(squeue=squeue(sweep, "RUNNING", "PENDING", ""), sacct="echo '12_2|3|ham-fake-ab12cd34-0|TIMEOUT|0:0|n1|1|2|3'")
     called = ham("status", sweep)
-    assert called.code == 0, called.err
+    assert (called.code, called.err) == (1, ""), "one is lost"
     assert called.out.splitlines()[0] == "fake: 9 runs, 5 done, 1 running, 2 pending, 1 lost (3 requeued)"
-    assert "  RiGL, seed 0: TIMEOUT; job 12_2 on n1" in called.out
+    assert "  RiGL, seed 0: TIMEOUT: it reached its time limit and was not requeued; job 12_2 on n1" in called.out
     assert "\x1b" not in called.out
     value = json.loads(ham("status", sweep, "--json").out)
     assert value["counts"] == {"done": 5, "running": 1, "pending": 2, "lost": 1}
@@ -106,12 +107,22 @@ def test_a_folder_that_is_not_there(sweep: Path, ham: Ham) -> None:
 def test_resubmit(sweep: Path, says: Says, ham: Ham, monkeypatch: pytest.MonkeyPatch) -> None:
     says(squeue=squeue(sweep, "RUNNING", "", ""), sacct="exit 1")
     asked = []
-    monkeypatch.setattr("slurm.submit.resubmit", lambda *arguments: asked.append(arguments) or "3 runs submitted")
+    monkeypatch.setattr(
+        "slurm.submit.resubmit", lambda *arguments, limit: asked.append(arguments) or "3 runs submitted"
+    )
     called = ham("status", sweep, "--resubmit", "lost")
     assert called.out == "3 runs submitted\n", called.err
     paths = ["rigl-00000004-s0", "rigl-ham-0000000a-s1", "rigl-ham-0000000a-s2"]
     assert asked == [(sweep, paths)]
     assert ham("status", sweep, "--resubmit", "failed").out == "no run is failed; nothing was submitted\n"
+    assert ham("status", sweep, "RiGL + HAM", "--resubmit", "lost").out == "3 runs submitted\n"
+    assert ham("status", sweep, "RiGL", "s0", "--resubmit", "lost").out == "3 runs submitted\n"
+    assert asked[1:] == [(sweep, paths[1:]), (sweep, paths[:1])]
+    assert ham("status", sweep, "Dense", "--resubmit", "lost").out == (
+        "no run of those that Dense fits is lost; nothing was submitted\n"
+    )
+    one_message(ham("status", sweep, "Rigel", "--resubmit", "lost"), 2, "no run fits 'Rigel'; did you mean 'rigl'?")
+    one_message(ham("status", sweep, "RiGL"), 2, "RiGL: no such folder; words that select runs belong to --resubmit")
     dense = sweep / "dense-00000005-s0"
     (dense / "result.json").unlink()
     (dense / "failure.json").write_text('{"status": "failed", "error": "no"}')
@@ -176,8 +187,94 @@ def test_cancel(sweep: Path, says: Says, ham: Ham) -> None:
         "scancel 12_1",
         "scancel 12_[0-1]",
     ]
+    records = sorted((sweep / "submissions" / "cancelled").iterdir())
+    said = [json.loads(path.read_text()) for path in records]
+    assert sorted((one["jobs"], len(one["runs"])) for one in said) == [(["12_0", "12_1"], 3), (["12_1"], 2)]
     says(scancel="echo scancel: error: Access/permission denied >&2; exit 1")
     one_message(ham("cancel", sweep), 1, "not all was cancelled; the scheduler says: Access/permission denied")
+    assert sorted((sweep / "submissions" / "cancelled").iterdir()) == records, "what is refused is not recorded"
+
+
+def test_what_was_cancelled_stays_cancelled_and_apart_from_lost(
+    sweep: Path, says: Says, ham: Ham, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(squeue=squeue(sweep, "RUNNING", "PENDING", ""), scancel="exit 0", sacct="exit 1")
+    ham("cancel", sweep, "RiGL + HAM", "s0")
+    squeue(sweep, "", "PENDING", "")
+    called = ham("status", sweep)
+    assert called.out.splitlines()[0] == "fake: 9 runs, 5 done, 2 pending, 1 lost, 1 cancelled (2 requeued)"
+    assert "cancelled:\n  RiGL + HAM, seed 0: CANCELLED by `ham cancel`, " in called.out
+    asked = []
+    monkeypatch.setattr("slurm.submit.resubmit", lambda *arguments, limit: asked.append(arguments[1]) or "submitted")
+    ham("status", sweep, "--resubmit", "lost")
+    ham("status", sweep, "--resubmit", "cancelled")
+    assert asked == [["rigl-00000004-s0"], ["rigl-ham-0000000a-s0"]]
+    assert "these are" not in ham("logs", sweep, "cancelled").err
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("RUNNING", 0), ("PENDING", 0), ("SUSPENDED", 0), ("CANCELLED", 0), ("OUT_OF_MEMORY", 1), ("FAILED", 1), ("", 1)],
+)
+def test_the_exit_code_is_for_scripts(sweep: Path, says: Says, ham: Ham, state: str, code: int) -> None:
+    says(squeue=squeue(sweep, *[state] * 3), sacct="exit 1")
+    assert ham("status", sweep).code == ham("status", sweep, "--json").code == code
+    (sweep / "rigl-00000004-s0" / "failure.json").write_text('{"error": "a loss that is not a number"}')
+    squeue(sweep, "PENDING", "PENDING", "")
+    assert ham("status", sweep).code == 1, "failed"
+    assert ham("status", finished_sweep(sweep.with_name("other"))).code == 0
+
+
+def test_several_sweeps_in_one_look(sweep: Path, says: Says, ham: Ham, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = says(squeue=squeue(sweep, "RUNNING", "PENDING", "PENDING"), sacct="exit 1")
+    other = finished_sweep(sweep.with_name("other"))
+    monkeypatch.chdir(sweep.parent.parent)
+    lines = ["runs/fake: 9 runs, 5 done, 1 running, 3 pending (4 requeued)", "runs/other: 9 runs, 9 done"]
+    for arguments in ([sweep, other], ["runs"], ["runs", "runs/other", "runs/fake/"]):
+        called = ham("status", *arguments)
+        assert (called.code, called.err) == (0, "")
+        assert called.out.splitlines() == [*lines, "", "`ham status DIR` with one of them shows its runs"]
+    assert calls.read_text().count("squeue") == 3, "one question for all sweeps"
+    values = json.loads(ham("status", "runs", "--json").out)
+    assert [value["counts"] for value in values] == [{"done": 5, "running": 1, "pending": 3}, {"done": 9}]
+    (other / "dense-00000005-s0").rename("runs/dense-00000005-s0")
+    assert ham("status", "runs").out.splitlines()[0] == "runs: 1 run, 1 done"
+    one_message(ham("status", "runs", "rnus"), 2, "rnus: no such folder")
+
+
+def test_wait(sweep: Path, says: Says, ham: Ham, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(squeue=squeue(sweep, "RUNNING", "PENDING", "PENDING"), sacct="exit 1")
+    monkeypatch.chdir(sweep.parent.parent)
+    called = ham("wait", "runs", "--timeout", "0.1", "--every", "1")
+    said = [line.partition(" ")[2] for line in called.out.splitlines()]
+    assert (called.code, called.err) == (124, "")
+    assert said == [
+        "runs/fake: 5 done, 1 running, 3 pending",
+        "under way after 0.1 s; the same command goes on waiting",
+    ]
+
+    gap = ("", "", "")  # between two jobs nothing is under way for a moment
+    looks = iter([("SUSPENDED", "", ""), gap, ("", "", "CONFIGURING"), gap, gap])
+    clock = {"monotonic": time.monotonic, "strftime": time.strftime}  # the module's own: subprocess sleeps, too
+    clock["sleep"] = lambda seconds: squeue(sweep, *next(looks))
+    monkeypatch.setattr("experiments.cli.watch.time", SimpleNamespace(**clock))
+    called = ham("wait", "runs/fake")
+    assert called.code == 1
+    assert [line.partition("runs/fake: 5 done, ")[2] for line in called.out.splitlines()] == [
+        *("1 running, 3 pending", "1 suspended, 3 lost", "4 lost", "1 pending, 3 lost", "4 lost")
+    ]
+    assert next(looks, None) is None, "two looks in a row decide"
+    finished = finished_sweep(sweep.parent.parent / "elsewhere")
+    for run in sweep.glob("rigl-*"):
+        if not (run / "result.json").exists():
+            (finished / run.name / "result.json").rename(run / "result.json")
+    called = ham("wait", sweep, finished.parent / "runs")
+    assert (called.code, called.out.count("\n")) == (0, 1)
+
+
+def test_wait_refuses_what_is_no_time(ham: Ham, sweep: Path) -> None:
+    one_message(ham("wait", sweep, "--every", "nan"), 2, "--every", "must be 1 to 86400 seconds")
+    one_message(ham("wait", sweep.with_name("fkae")), 2, "no such folder; did you mean 'fake'?")
 
 
 def test_watch_ends_when_nothing_is_under_way_or_on_ctrl_c(sweep: Path, says: Says, tmp_path: Path) -> None:
@@ -193,7 +290,8 @@ def test_watch_ends_when_nothing_is_under_way_or_on_ctrl_c(sweep: Path, says: Sa
     _, errors = watching.communicate(timeout=150)
     assert (watching.returncode, errors) == (0, "")
     squeue(sweep, "", "", "")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 1
     assert done.stdout.count("5 done, 4 lost") == 1
 
 

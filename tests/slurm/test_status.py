@@ -22,8 +22,10 @@ NOBODY = "nothing to cancel: no job of these runs waits or runs\n"
 def look(cluster: Cluster, sweep: Path) -> dict[str, Any]:
     """``ham status --json``."""
     called = cluster.ham("status", sweep, "--json", folder=sweep)
-    assert (called.returncode, called.stderr) == (0, "")
-    return json.loads(called.stdout)
+    value = json.loads(called.stdout)
+    bad = value["counts"].keys() & {"failed", "lost", "never submitted"}
+    assert (called.returncode, called.stderr) == (int(bool(bad)), "")
+    return value
 
 
 def counts(cluster: Cluster, sweep: Path) -> dict[str, int]:
@@ -40,9 +42,9 @@ def say(cluster: Cluster, folder: Path, *arguments: object) -> str:
     return called.stdout
 
 
-def two_long_runs(cluster: Cluster, folder: Path) -> Path:
+def two_long_runs(cluster: Cluster, folder: Path, **profile: Any) -> Path:
     """Submit two runs that will not end by themselves, and wait until both train."""
-    prepare(folder, schedule=LONG, sweep={"rows": {"Dense": {}}, "seeds": [0, 1]})
+    prepare(folder, profile, schedule=LONG, sweep={"rows": {"Dense": {}}, "seeds": [0, 1]})
     sweep = cluster.submit(folder)
     wait_for(lambda: all(step(run) > 0 for run in planned(sweep)), "both runs train")
     return sweep
@@ -56,14 +58,14 @@ def test_from_the_queue_to_cancelled_and_back(cluster: Cluster, tmp_path: Path) 
     assert found["counts"] == {"running": 2, "pending": 2}
     for run in found["runs"]:
         if run["state"] == "pending":
-            assert run["note"] == "JobArrayTaskLimit"
+            assert run["note"].startswith("JobArrayTaskLimit: ")
         else:
             assert run["node"] in ("n0", "n1")
             assert run["step"] > 20
             assert run["left"] > 0
     text = say(cluster, tmp_path, "status", "runs/table")
     assert re.search(r"Dense, seed 0: step \d+ of 300000 \(\d+ %\); .* left; job \d+_0 on n\d", text), text
-    assert "RiGL, seed 1: JobArrayTaskLimit; job " in text
+    assert "RiGL, seed 1: JobArrayTaskLimit: as many jobs of its array run as `max_running` allows; job " in text
     log = say(cluster, tmp_path, "logs", "runs/table", "Dense", "s0")
     assert "==> runs/table/dense-" in log
     assert "_0_0_log.out <==" in log
@@ -72,20 +74,48 @@ def test_from_the_queue_to_cancelled_and_back(cluster: Cluster, tmp_path: Path) 
     assert say(cluster, tmp_path, "cancel", "runs/table", "Dense", "s0").endswith(
         "; 1 that ran stops at a checkpoint\n"
     )
-    wait_for(lambda: one(cluster, sweep, begun)["state"] == "lost", "the cancelled run is over")
-    lost = one(cluster, sweep, begun)
-    assert lost["note"].startswith("CANCELLED")
-    assert lost["checkpoint"] == lost["step"] > 0
-    assert say(cluster, tmp_path, "status", "runs/table", "--resubmit", "lost").startswith("1 runs in 1 jobs submitted")
+    wait_for(lambda: one(cluster, sweep, begun)["state"] == "cancelled", "the cancelled run is over")
+    gone = one(cluster, sweep, begun)
+    assert gone["note"].startswith("CANCELLED")
+    assert gone["checkpoint"] == gone["step"] > 0
+    again = ("status", "runs/table", "Dense", "--resubmit")
+    assert say(cluster, tmp_path, *again, "lost") == "no run of those that Dense fits is lost; nothing was submitted\n"
+    assert say(cluster, tmp_path, *again, "cancelled").startswith("1 runs in 1 jobs submitted")
     wait_for(lambda: one(cluster, sweep, begun)["attempts"] == 2, "the run goes on")
-    assert one(cluster, sweep, begun)["step"] >= lost["step"]
+    assert one(cluster, sweep, begun)["step"] >= gone["step"]
 
     assert say(cluster, tmp_path, "cancel", "runs/table").startswith("cancelled 4 jobs of 4 runs: ")
-    wait_for(lambda: counts(cluster, sweep) == {"lost": 4}, "all are cancelled")
-    notes = {run["note"] for run in look(cluster, sweep)["runs"] if not run["attempts"]}
-    # what is cancelled while it waits in an array may leave no record, and here is no accounting
-    assert notes <= {"CANCELLED", "its job is gone from the queue; sacct: Slurm accounting storage is disabled"}
+    # what is cancelled while it waits in an array may leave no trace in the queue, and here is no accounting
+    wait_for(lambda: counts(cluster, sweep) == {"cancelled": 4}, "all are cancelled")
+    assert all(run["note"].startswith("CANCELLED by `ham cancel`, ") for run in look(cluster, sweep)["runs"])
     assert say(cluster, tmp_path, "cancel", "runs/table") == NOBODY
+
+
+def test_what_an_administrator_does_to_a_job_is_said(cluster: Cluster, tmp_path: Path) -> None:
+    sweep = two_long_runs(cluster, tmp_path, mail="me@lab.org")
+    first, second = planned(sweep)
+    jobs = {run: one(cluster, sweep, run)["job"] for run in (first, second)}
+    cluster.ask("scontrol", "suspend", jobs[first])
+    cluster.ask("scontrol", "requeuehold", jobs[second])
+    wait_for(lambda: counts(cluster, sweep) == {"suspended": 1, "held": 1}, "one is suspended, one held")
+    assert one(cluster, sweep, first)["note"].startswith("SUSPENDED: ")
+    assert f"`scontrol release {jobs[second]}` lets it go" in one(cluster, sweep, second)["note"]
+    waited = cluster.ham("wait", "runs/table", "--timeout", "1", "--every", "1", folder=tmp_path)
+    assert (waited.returncode, waited.stderr) == (124, "")
+    assert "runs/table: 1 suspended, 1 held\n" in waited.stdout
+    cluster.ask("scontrol", "resume", jobs[first])
+    wait_for(lambda: counts(cluster, sweep) == {"running": 1, "held": 1}, "one goes on")
+    say(cluster, tmp_path, "cancel", "runs/table", "s1")
+    cluster.ask("scancel", jobs[first])
+    waited = cluster.ham("wait", "runs", "--every", "1", folder=tmp_path)
+    assert (waited.returncode, waited.stderr) == (1, "")
+    assert waited.stdout.endswith("runs/table: 2 cancelled\n")
+    sent = cluster.folder / "log" / "mail.txt"
+    wait_for(lambda: sent.exists() and " me@lab.org" in sent.read_text(), "one e-mail at the end")
+    assert re.fullmatch(
+        r"-s Slurm Job_id=\d+ Name=ham-end-table-\w+ Failed, .* ExitCode 1 me@lab.org\n", sent.read_text()
+    )
+    assert cluster.ham("status", "runs/table", folder=tmp_path).returncode == 0
 
 
 def test_a_killed_process_is_counted_as_a_requeue(cluster: Cluster, tmp_path: Path) -> None:
@@ -134,7 +164,7 @@ def test_with_accounting(tmp_path: Path) -> None:
     with running(ACCOUNTING="slurmdbd") as cluster:
         sweep = two_long_runs(cluster, tmp_path)
         say(cluster, tmp_path, "cancel", "runs/table")
-        wait_for(lambda: counts(cluster, sweep) == {"lost": 2}, "both are cancelled")
+        wait_for(lambda: counts(cluster, sweep) == {"cancelled": 2}, "both are cancelled")
         by = f"CANCELLED by {os.getuid()}"
         wait_for(lambda: {run["note"] for run in look(cluster, sweep)["runs"]} == {by}, "sacct says who did it", 30)
         assert f"Dense, seed 0: {by}; step " in say(cluster, tmp_path, "status", "runs/table")

@@ -25,7 +25,8 @@ from fake_runs import (
 )
 
 from experiments.rundir import process
-from results.progress.status import status, to_json
+from results.progress.report import to_json
+from results.progress.status import status
 from results.progress.status_text import duration, render
 from results.runs.store import read
 from slurm.scheduler import queue
@@ -110,7 +111,7 @@ def test_without_a_scheduler(sweep, paths, scheduler):
     found = status(sweep).runs
     assert [run.state for run in found] == ["done", "resumable", "failed", "not started"]
     assert [(run.step, run.total) for run in found] == [(124, 124), (31, 124), (None, None), (None, None)]
-    assert [run.note for run in found] == [None, None, "at step 12", None]
+    assert [run.note for run in found] == [None, None, "loss is nan / at step 12", None]
     assert scheduler.asked == []
 
 
@@ -214,7 +215,10 @@ def test_jobs_that_wait_run_and_were_requeued(sweep, paths, scheduler):
     found = report.runs
     assert [run.state for run in found] == ["pending", "running", "pending", "running"]
     assert [run.restarts for run in found] == [0, 0, 2, 1]
-    assert [run.note for run in found] == ["Priority", "starting", "BeginTime", None]
+    first, _, third, _ = notes = [run.note for run in found]
+    assert notes == [first, "starting", third, None]
+    assert first == "Priority: jobs of a higher priority come first"
+    assert third == "BeginTime: its earliest start has not come, as after a requeue"
     assert [run.node for run in found] == [None, "n3", "n0", "n1"]
     assert [run.job for run in found] == ["12_0", "12_1", "12_2", "12_3"]
     assert [run.step for run in found] == [None, None, 31, 81]
@@ -237,10 +241,10 @@ def test_a_job_that_is_gone_is_lost_and_sacct_says_why(sweep, paths, scheduler):
     ] * 2
     scheduler.remembers(job(0, "CANCELLED", reason="by 0"), job(1, "TIMEOUT"))
     found = status(sweep).runs
-    assert [run.state for run in found] == ["lost", "lost", "lost", "pending"]
+    assert [run.state for run in found] == ["cancelled", "lost", "lost", "completing"]
     assert [run.note for run in found][:3] == [
         "CANCELLED by 0",
-        "TIMEOUT",
+        "TIMEOUT: it reached its time limit and was not requeued",
         "its job is gone from the queue, and sacct does not know it, as if it was cancelled while it waited",
     ]
     assert scheduler.asked[-1] == ("history", ["12_0", "12_1", "12_2"], [])
@@ -408,7 +412,7 @@ def test_text(sweep, paths):
         "  RiGL, seed 1: step 31 of 124 (25 %)\n"
         "\n"
         "failed:\n"
-        "  RiGL, seed 2: at step 12"
+        "  RiGL, seed 2: loss is nan / at step 12"
     )
 
 
@@ -427,12 +431,16 @@ def test_text_of_jobs(sweep, paths, scheduler, monkeypatch):
     scheduler.says(job(0, "PENDING", reason="Priority"), job(1, restarts=2), job(3, "PENDING", reason="Priority"))
     scheduler.remembers(job(2, "CANCELLED", reason="by 0"))
     text = render(status(sweep))
-    assert text.startswith("demo: 4 runs, 0 done, 1 running, 2 pending, 1 lost (1 requeued); those that run end within")
+    assert text.startswith(
+        "demo: 4 runs, 0 done, 1 running, 2 pending, 1 cancelled (1 requeued); those that run end within"
+    )
     assert "\n  RiGL, seed 1: step 62 of 124 (50 %); 2 min left; requeued 2 times; job 12_1 on n0\n" in text
-    assert "\n  RiGL, seed 0: Priority; job 12_0\n" in text
+    assert "\n  RiGL, seed 0: Priority: jobs of a higher priority come first; job 12_0\n" in text
     lost = "\n  RiGL, seed 2: CANCELLED by 0; step 40 of 124 (32 %); goes on from step 31; job 12_2 on n0\n"
     assert f"{lost}    demo/submissions/ab12cd34/12_2_0_log.err" in text
-    assert "pending:\n  RiGL, seed 0: Priority; job 12_0\n  and 1 more: 1 Priority\n" in render(status(sweep), listed=1)
+    text = render(status(sweep), listed=1)
+    assert "pending:\n  RiGL, seed 0: Priority: " in text
+    assert "; job 12_0\n  and 1 more: 1 Priority: jobs of a higher priority come first\n" in text
 
 
 def test_a_run_that_does_not_move_is_pointed_out(sweep, paths, scheduler):

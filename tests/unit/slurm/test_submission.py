@@ -230,3 +230,53 @@ def test_profiles_are_checked_before_anything_is_written(sweep: Sweep, tmp_path:
         submit.submit(sweep, tmp_path / "runs", "defualt")
     assert not (tmp_path / "runs").exists()
     assert profile.load("default").requeue
+
+
+def mailed(arguments: str, begin: str) -> str:
+    (found,) = [one.removeprefix(begin) for one in arguments.split() if one.startswith(begin)]
+    return found
+
+
+@pytest.mark.parametrize(("value", "to"), [("me@lab.org", ["--mail-user=me@lab.org"]), (True, [])])
+def test_one_email_at_the_end_of_the_sweep(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | bool, to: list[str]
+) -> None:
+    accepts = f'case "$*" in *afterany*) echo 900 ;; *) {ACCEPTS} ;; esac'
+    fake = scheduler(tmp_path, monkeypatch, sbatch=accepts)
+    (tmp_path / "mine.yaml").write_text(dump({"mail": value, "account": "lab", "setup": ["module load cuda"]}))
+    done = submit.submit(sweep, tmp_path / "runs", "mine.yaml")
+    assert str(done).endswith("0 were under way\ne-mail at the end: job 900")
+    _, end = calls(fake, "sbatch")
+    assert mailed(end, "--dependency=") == "afterany:101"
+    assert mailed(end, "--mail-type=") == "END,FAIL"
+    assert [one for one in end.split() if one.startswith("--mail-user")] == to
+    assert "--account=lab" in end
+    script = Path(end.split()[-1]).read_text()
+    assert f"-m experiments.cli wait {tmp_path}/runs/table --timeout 300" in script
+    assert script.index("module load cuda") < script.index("PYTHONPATH=")
+
+    # the second submission waits for the first one, too, and its e-mail replaces the first one's
+    name = mailed(end, "--job-name=")
+    fields = [("101_0", "101", written_name(tmp_path), "RUNNING"), ("900", "900", name, "PENDING")]
+    rest = ("Dependency", "0", "", "1:00", "1", "N/A", "N/A", "0")
+    widths = (48, 24, 256, 24, 96, 12, 256, 24, 24, 24, 24, 12)
+    lines = ["".join(map(str.ljust, (*one, *rest), widths)) for one in fields]
+    (tmp_path / "queue").write_text("\n".join(lines) + "\n")
+    fake = scheduler(tmp_path, monkeypatch, sbatch=accepts, squeue=f"cat {tmp_path}/queue")
+    submit.submit(sweep, tmp_path / "runs", "mine.yaml")
+    again = calls(fake, "sbatch")[-1]
+    assert mailed(again, "--dependency=").split(":")[1:3][0] == "101"
+    assert calls(fake, "scancel") == ["900"]
+
+
+def written_name(folder: Path) -> str:
+    return record(folder / "runs")["arrays"][0]["name"]
+
+
+def test_a_refused_email_refuses_no_runs(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuses = f'case "$*" in *afterany*) echo "sbatch: error: Invalid qos" >&2; exit 1 ;; *) {ACCEPTS} ;; esac'
+    scheduler(tmp_path, monkeypatch, sbatch=refuses)
+    (tmp_path / "mine.yaml").write_text(dump({"mail": "me@lab.org"}))
+    done = submit.submit(sweep, tmp_path / "runs", "mine.yaml")
+    said = "3 runs in 3 jobs submitted (101); 0 have a result, 0 were under way"
+    assert str(done) == f"{said}\nno e-mail at the end: Invalid qos"

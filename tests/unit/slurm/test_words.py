@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.scheduler.words import last_words
+from slurm.scheduler.output import last_words
 
 FOLLOWS = [
     "srun: Job step aborted: Waiting up to 32 seconds for job step to finish.",
