@@ -17,8 +17,8 @@ from experiments.rundir.reading import Unreadable, read_object, typed
 from results.progress.report import Report
 from results.progress.states import UNDER_WAY
 from results.progress.status import statuses
+from results.runs.discover import places
 from results.runs.kinds import Submission
-from results.runs.store import places
 from results.runs.submissions import ArrayTask, submissions
 
 from . import snapshot

@@ -110,7 +110,7 @@ def _check_every(every: float) -> None:
 
 def _reports(directories: Sequence[str] | Sequence[Path]) -> list[Report]:
     from results.progress.status import statuses
-    from results.runs.store import places
+    from results.runs.discover import places
 
     return statuses(list(dict.fromkeys(place.resolve() for one in directories for place in places(one))))
 

@@ -111,3 +111,21 @@ def _once(entries: list[RunEntry]) -> list[RunEntry]:
         if first != entry.path:
             log.warning("%s: repeats %s (same configuration and seed); left out", entry.path, first.name)
     return [entry for entry in entries if seen[entry.row, entry.seed] == entry.path]
+
+
+def inner(directory: Path) -> list[Path]:
+    """Return the folders of sweeps and of runs in a folder."""
+    found = {path.parent for path in directory.glob(f"*/{names.MANIFEST}")}
+    return sorted(found | {path.parent.parent for path in directory.glob(f"*/*/{names.SPEC}")})
+
+
+def places(directory: str | Path) -> list[Path]:
+    """Return the directories that `read_plan` reads: a directory itself, or, of a folder of sweeps, those in it.
+
+    A folder of sweeps that holds runs of its own, such as those of `ham run`, comes before the sweeps in it.
+    """
+    directory = Path(directory)
+    if not directory.is_dir() or (directory / names.MANIFEST).is_file() or (directory / names.SPEC).is_file():
+        return [directory]
+    found = inner(directory)
+    return [directory, *found] if not found or any(directory.glob(f"*/{names.SPEC}")) else found

@@ -13,7 +13,7 @@ from experiments.rundir import names, reading
 from experiments.rundir.reading import Unreadable
 from experiments.rundir.result import check, is_sealed
 
-from .discover import found_cells
+from .discover import found_cells, inner
 from .kinds import Manifest, one_line
 from .schema import RunEntry, RunStatus, SweepResults, column_id
 
@@ -117,26 +117,9 @@ def _absent(directory: Path) -> str:
 
 
 def _empty(directory: Path) -> str:
-    inner = [path.name for path in _inner(directory)]
-    near = f"; give one of the folders in it: {', '.join(inner[:8])}" if inner else ""
+    found = [path.name for path in inner(directory)]
+    near = f"; give one of the folders in it: {', '.join(found[:8])}" if found else ""
     return f"holds no runs (no {names.MANIFEST}, and no sub-folder with a {names.SPEC}){near}"
-
-
-def _inner(directory: Path) -> list[Path]:
-    found = {path.parent for path in directory.glob(f"*/{names.MANIFEST}")}
-    return sorted(found | {path.parent.parent for path in directory.glob(f"*/*/{names.SPEC}")})
-
-
-def places(directory: str | Path) -> list[Path]:
-    """Return the directories that `read_plan` reads: a directory itself, or, of a folder of sweeps, those in it.
-
-    A folder of sweeps that holds runs of its own, such as those of `ham run`, comes before the sweeps in it.
-    """
-    directory = Path(directory)
-    if not directory.is_dir() or (directory / names.MANIFEST).is_file() or (directory / names.SPEC).is_file():
-        return [directory]
-    inner = _inner(directory)
-    return [directory, *inner] if not inner or any(directory.glob(f"*/{names.SPEC}")) else inner
 
 
 def read_object(path: Path) -> tuple[dict[str, Any] | None, str | None]:
