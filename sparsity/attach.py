@@ -230,7 +230,7 @@ def prepare(
     levels = chosen.plan(sparsity).levels
     if levels > 1 and total_steps % (steps_per_epoch or total_steps):
         raise ValueError(f"topology {topology!r} trains several times: total_steps must be whole epochs")
-    chosen.check_run(representation.shapes(by_role=bool(chosen.roles)), sparsity, total_steps * levels)
+    chosen.check_run(representation.shapes(chosen.roles if sparsity > 0 else ()), sparsity, total_steps * levels)
     representation.check_run(
         math.ceil(total_steps * levels / (steps_per_epoch or total_steps)), 0.0 if cls.uses_sparsity else sparsity
     )

@@ -57,8 +57,7 @@ class SparseTraining(Course):
         super().__init__(topology, representation, optimizer, settings)
         self._final: dict[str, int] | None = None
         if self.sparsity > 0:
-            if topology.roles:
-                self.shapes = representation.shapes(by_role=True)
+            self.shapes = representation.shapes(topology.roles)
             dense = topology.dense_layers(self.shapes)
             self.prunable = {name: shape for name, shape in self.shapes.items() if name not in dense}
         self.skipped = 0
@@ -69,7 +68,6 @@ class SparseTraining(Course):
             self.total_steps,
             soon=min(SOON, self.steps_per_epoch, self.total_steps),
             by=min(self.steps_per_epoch, self.total_steps),
-            roles=topology.roles if self.sparsity > 0 else (),
         )
         before = starts.pattern(representation)
         self._weights_before: starts.WeightsBefore | None = starts.WeightsBefore(representation, optimizer, before)
