@@ -18,6 +18,7 @@ from .engine.sparse_training import SparseTraining
 from .options import build_options, check_options
 from .probe import Probe
 from .representation import Representation, of
+from .roles import refuse_filled
 from .targets import plain_name, targets, unwrapped
 from .topology import Topology
 
@@ -126,6 +127,8 @@ def attach(
     if reason is not None:
         raise ValueError(reason)
     representation = found or represent(unwrapped(model), "plain")
+    if sparsity > 0:
+        refuse_filled(representation.model, [slot.target for slot in representation.slots.values()])
     chosen = prepare(
         topology,
         representation,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from .targets import Target, plain_name
 
@@ -33,20 +35,48 @@ def layer_called(role: str, model: nn.Module, found: Sequence[Target]) -> str:
             have the role, such as the heads of a network with several outputs.
     """
     try:
-        graph = _Tracer().trace(network := _empty_copy(model), _defaults(network))
+        graph = _traced(model)
     except Exception as error:  # whatever a forward pass raises when its input has no values
         raise UnclearRole(
             f"which layer is {role} cannot be told, since the forward pass cannot be followed without data "
             f"({type(error).__name__})"
         ) from None
-    flow = _Flow(model, found)
-    for node in graph.nodes:
-        flow.add(node)
+    flow = _Flow(model, found, graph)
     names = flow.first() if role == "first" else flow.last(graph)
     if len(names) != 1:
         several = f"{', '.join(names)} are all {role}" if names else "data reach none of the layers"
         raise UnclearRole(f"which layer is {role} cannot be told: {several}")
     return names[0]
+
+
+def refuse_filled(model: nn.Module, found: Sequence[Target]) -> None:
+    """Refuse a forward pass that multiplies by a changed copy of a weight in which pruned entries are not zero.
+
+    What it computes from a weight alone is tried with numbers. A forward pass that cannot be traced is let through.
+
+    Args:
+        model: The network.
+        found: Its targets.
+
+    Raises:
+        ValueError: naming the first such weight.
+    """
+    try:
+        graph = _traced(model)
+    except Exception:  # as above
+        return
+    filled = _Flow(model, found, graph).filled()
+    if filled:
+        raise ValueError(
+            f"{filled[0]}: the forward pass reads it and multiplies by a tensor computed from it, which is not zero "
+            "where the weight is (standardised, added to?), so its masks would mean nothing: multiply by the weight, "
+            "or freeze it (requires_grad = False)"
+        )
+
+
+def _traced(model: nn.Module) -> fx.Graph:
+    network = _empty_copy(model)
+    return _Tracer().trace(network, _defaults(network))
 
 
 def _empty_copy(model: nn.Module) -> nn.Module:
@@ -96,13 +126,14 @@ class _Value:
 class _Flow:
     """Follows data through a graph from one product with a target to the next."""
 
-    def __init__(self, model: nn.Module, found: Sequence[Target]):
+    def __init__(self, model: nn.Module, found: Sequence[Target], graph: fx.Graph):
         modules = {id(module): plain_name(name) for name, module in model.named_modules()}
         self._layers = [(modules[id(target.module)], target) for target in found]
         self._values: dict[fx.Node, _Value] = {}
+        for node in graph.nodes:
+            self._add(node)
 
-    def add(self, node: fx.Node) -> None:
-        """Add the next node."""
+    def _add(self, node: fx.Node) -> None:
         inputs = [self._values[parent] for parent in node.all_input_nodes]
         data = node.op == "placeholder" or any(value.data for value in inputs)
         before = frozenset[fx.Node]().union(*(value.before for value in inputs))
@@ -133,6 +164,45 @@ class _Flow:
         reached = self._values[output].before
         inner = frozenset[fx.Node]().union(*(self._values[node].before for node in reached))
         return _names(self._values, reached - inner, -1)
+
+    def filled(self) -> list[str]:
+        """Names of the targets whose zeros are filled before data are multiplied by them."""
+        shapes = {target.name: target.weight.shape for _, target in self._layers}
+        tried: dict[fx.Node, Any] = {}
+        found: list[str] = []
+        for node, value in self._values.items():
+            held = self._held(node)
+            if value.data:
+                made = [parent for parent in node.all_input_nodes if not self._values[parent].data and parent in tried]
+                for parent in made:
+                    names, result = self._values[parent].weights, tried[parent]
+                    whole = len(set(names)) == 1 and isinstance(result, Tensor)
+                    if whole and result.numel() == shapes[names[0]].numel():
+                        nonzero = int(_sample(shapes[names[0]]).count_nonzero())
+                        found += [names[0]] if int(result.count_nonzero()) > nonzero else []
+            elif len(held) == 1 and held == value.weights:
+                tried[node] = _sample(shapes[held[0]])
+            elif node.op in ("call_function", "call_method") and all(p in tried for p in node.all_input_nodes):
+                with suppress(Exception):  # whatever an operation raises; what is made of it is not known then
+                    tried[node] = _computed(node, tried)
+        return found
+
+
+@torch.no_grad()
+def _computed(node: fx.Node, tried: Mapping[fx.Node, Any]) -> Any:
+    """Compute the value of a node from those of its inputs."""
+    args = fx.map_arg(node.args, lambda parent: tried[parent])
+    kwargs = fx.map_arg(node.kwargs, lambda parent: tried[parent])
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(node.target, str):
+            return getattr(args[0], node.target)(*args[1:], **kwargs)  # pyright: ignore
+        return node.target(*args, **kwargs)  # pyright: ignore
+
+
+def _sample(shape: torch.Size) -> Tensor:
+    """A weight whose every second entry is zero."""
+    entries = torch.arange(1.0, shape.numel() + 1)
+    return torch.where(entries % 2 == 0, 0.0, entries / shape.numel()).view(shape)
 
 
 def _names(values: Mapping[fx.Node, _Value], nodes: Any, end: int) -> list[str]:

@@ -489,6 +489,49 @@ def test_a_residual_around_the_last_layer_does_not_make_two():
     assert roles(Residual()) == ["body.0.weight", "head.weight"]
 
 
+class Changed(HeadFirst):
+    """Multiplies by a copy of its head's weight."""
+
+    change: Any
+
+    def __init__(self):
+        super().__init__()
+        self.low, self.rank = nn.Parameter(torch.zeros(5, 2)), nn.Parameter(torch.ones(2, 64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(self.body(x), type(self).change(self.head.weight))
+
+
+KEEPING = {
+    "as it is": lambda w: w,
+    "normalised": nn.functional.normalize,
+    "scaled": lambda w: 2 * w / w.norm(dim=1, keepdim=True),
+    "cast": lambda w: w.to(torch.float64).float(),
+    "turned": lambda w: w.t().contiguous().t(),
+    "rounded": lambda w: (w * 8).round() / 8,
+}
+FILLING = {
+    "centred": lambda w: w - w.mean(dim=1, keepdim=True),
+    "shifted": lambda w: w + 0.1,
+    "softmax": lambda w: torch.softmax(w, dim=1),
+    "cosine": lambda w: w.cos(),
+}
+
+
+@pytest.mark.parametrize("representation", ["plain", "product"])
+@pytest.mark.parametrize("change", [*KEEPING, *FILLING])
+def test_a_copy_of_a_weight_that_fills_its_zeros_is_refused(change: str, representation: str):
+    model = type("Now", (Changed,), {"change": staticmethod({**KEEPING, **FILLING}[change])})()
+    sparsity.represent(model, representation)
+    if change in KEEPING:
+        attached(model, sparsity=0.5)
+        return
+    with pytest.raises(
+        ValueError, match=r"^head\.weight: the forward pass reads it and multiplies by a tensor computed"
+    ):
+        attached(model, sparsity=0.5)
+
+
 def test_tracing_changes_nothing():
     class Counting(HeadFirst):
         def __init__(self):
