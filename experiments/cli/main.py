@@ -6,6 +6,7 @@ Slow imports are inside the commands, so that `ham --help` and commands that onl
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from contextlib import suppress
 from enum import StrEnum
@@ -188,6 +189,20 @@ def doctor(
         print(line, flush=True)
 
 
+class _Once(logging.Filter):
+    """Lets each message through once: several parts of a command may meet the same damaged file."""
+
+    def __init__(self):
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in self._seen
+        self._seen.add(text)
+        return new
+
+
 def main() -> None:
     """Run the command line.
 
@@ -196,6 +211,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets its number
             stream.reconfigure(errors="backslashreplace")
+    if logging.lastResort is not None:
+        logging.lastResort.addFilter(_Once())
     try:
         app()
     except SuiteError as error:

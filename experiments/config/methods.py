@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from experiments.errors import UserError, nearest, words_of
 
@@ -45,7 +46,7 @@ def import_modules(names: Sequence[str], folders: Sequence[Path], place: str | N
         importlib.invalidate_caches()
     for name in names:
         try:
-            with _nothing_left_behind():
+            with _nothing_left_behind(), _nobody_leaves():
                 code.digest(importlib.import_module(name))
         except KeyboardInterrupt:
             raise
@@ -55,7 +56,7 @@ def import_modules(names: Sequence[str], folders: Sequence[Path], place: str | N
                 looked = ", ".join(dict.fromkeys(shown(folder) for folder in folders))
                 text = f"there is no module {name!r} in {looked} or on the Python path"
             else:
-                frame = traceback.extract_tb(error.__traceback__)[-1]
+                frame = [one for one in traceback.extract_tb(error.__traceback__) if one.filename != __file__][-1]
                 fault = f"{type(error).__name__}: {words_of(error)} ({frame.filename}:{frame.lineno})"
                 text = f"the module {name!r} fails on import: {fault}"
             raise UserError(f"imports: {text}", place) from error
@@ -69,6 +70,23 @@ def _nothing_left_behind() -> Iterator[None]:
         yield
     finally:
         sys.dont_write_bytecode = before
+
+
+@contextmanager
+def _nobody_leaves() -> Iterator[None]:
+    """Let a module that ends the process at once, without an exception, raise one."""
+    leave, here = os._exit, os.getpid()
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != here:  # a process that it has forked
+            leave(status)
+        raise SystemExit(f"calls os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 def unknown_names(tree: Mapping[str, Any]) -> list[Problem]:

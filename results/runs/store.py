@@ -168,7 +168,10 @@ def _check(sweep: SweepResults, where: str) -> None:
     if not sweep.entries:
         raise UserError("the manifest lists no runs", where=where)
     seen = set()
+    runs: dict[Path, tuple[str, int]] = {}
     for entry in sweep.entries:
+        if runs.setdefault(entry.path, (entry.identity, entry.seed)) != (entry.identity, entry.seed):
+            raise UserError(f"gives the folder {entry.path.name} to two runs; run `ham sweep` again", where=where)
         key = (entry.row, column_id(entry.column), entry.seed)
         if key in seen:
             raise UserError(f"lists row {entry.row!r} with seed {entry.seed} twice in one column", where=where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -102,6 +103,7 @@ def test_folders_without_runs(ham: Ham, tmp_path: Path) -> None:
 LEAVING = {
     "raise SystemExit(0)": "SystemExit: 0",
     "import sys; sys.exit()": "SystemExit",
+    "import os; os._exit(0)": "calls os._exit(0)",
     "raise BaseException('no')": "BaseException: no",
     "class Mute(OSError):\n    def __str__(self): raise ValueError\nraise Mute": "its text cannot be made, ValueError",
 }
@@ -194,3 +196,25 @@ def test_best_names_values_that_have_no_order(tmp_path: Path, values: str) -> No
     tried = yaml.safe_load(values)
     assert [_edge(tried, value) for value in tried] == [""] * len(tried)
     assert [_edge([None, 1.0, 2.0, 5.0], value) for value in (None, 1.0, 2.0, 5.0)] == ["", "<", "", ">"]
+
+
+def test_a_file_in_place_of_a_run_folder_is_named_with_the_way_out(ham: Ham, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "a.yaml", schedule__epochs=1, data__train_limit=50)
+    assert ham("run", config, "--out", tmp_path / "one").code == 0
+    (folder,) = (tmp_path / "one").iterdir()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / folder.name).touch()
+    called = ham("run", config, "--out", tmp_path / "two")
+    one_message(called, 1, folder.name, "File exists; something else has this name; move it away")
+
+
+def test_what_is_damaged_is_said_once(tmp_path: Path) -> None:
+    """A sweep looks at each result several times."""
+    config = write_config(tmp_path / "a.yaml", schedule__epochs=1, data__train_limit=50, sweep={"seeds": [0]})
+    command = [sys.executable, "-m", "experiments.cli", "sweep", str(config), "--out", str(tmp_path / "runs")]
+    assert subprocess.run(command, check=False).returncode == 0
+    (result,) = (tmp_path / "runs").glob("*/*/result.json")
+    result.write_text('{"a":')
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 0
+    assert said.stderr.count("is not JSON") == 1
