@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import random
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from .targets import Target, plain_name
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class UnclearRole(ValueError):
@@ -75,8 +79,14 @@ def refuse_filled(model: nn.Module, found: Sequence[Target]) -> None:
 
 
 def _traced(model: nn.Module) -> fx.Graph:
-    network = _empty_copy(model)
-    return _Tracer().trace(network, _defaults(network))
+    """Trace a copy; neither the random streams of the process nor anybody's hooks notice."""
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = _empty_copy(model)
+            return _Tracer().trace(network, _defaults(network))
+    finally:
+        random.setstate(state)
 
 
 def _empty_copy(model: nn.Module) -> nn.Module:
@@ -88,6 +98,7 @@ def _empty_copy(model: nn.Module) -> nn.Module:
         for tensor in (*model.parameters(), *model.buffers())
     }
     for module in model.modules():
+        empty |= {id(getattr(module, hooks)): OrderedDict() for hooks in _HOOKS}
         if "_orig_mod" in module._modules:  # compiled code cannot be copied
             empty[id(module)] = copy.deepcopy(module._modules["_orig_mod"], empty)
     return copy.deepcopy(model, empty).eval()

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sparsity.dynamic import (
-    GradientSum,
-    drawn,
-    grow_largest,
-    keep_largest,
-)
+from sparsity.dynamic import GradientSum, drawn, grow_largest, keep_largest
 from sparsity.masks import MaskSet
 from sparsity.options import OptionError, option
 from sparsity.registry import register_topology

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsity.dynamic import (
-    drawn,
-    grow_largest,
-    keep_largest,
-    random_scores,
-    rounded,
-)
+from sparsity.dynamic import drawn, grow_largest, keep_largest, random_scores, rounded
 from sparsity.masks import MaskSet
 from sparsity.options import option
 from sparsity.registry import register_topology

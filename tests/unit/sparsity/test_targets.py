@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import re
 from collections.abc import Callable
 from typing import Any
@@ -543,8 +544,25 @@ def test_tracing_changes_nothing():
             return super().forward(x)
 
     model = Counting()
+    seen: list[Any] = []
+    model.head.register_forward_hook(lambda *call: seen.append(call))
+    model.register_forward_pre_hook(lambda *call: seen.append(call))
     attached(model, dense="last", sparsity=0.3)
     assert model.calls == 0
+    assert seen == []
+
+
+def test_tracing_draws_nothing():
+    class Drawing(HeadFirst):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * float(torch.rand(1)) * random.random()
+
+    model = Drawing()
+    sparsity.represent(model)
+    before = torch.random.get_rng_state(), random.getstate()
+    attached(model, dense="last", sparsity=0.3)
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
 
 
 NAMES = {
