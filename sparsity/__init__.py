@@ -15,7 +15,7 @@ from .engine.sparse_optimizer import SparseOptimizer
 from .engine.sparse_training import SparseTraining
 from .masking import distributions
 from .masks import MaskSet
-from .options import Infeasible, NoOptions, OptionError, TrainingError, option
+from .options import Infeasible, MaskError, NoOptions, OptionError, TrainingError, option
 from .probe import Probe
 from .registry import register_representation, register_topology
 from .representation import Representation
@@ -24,6 +24,7 @@ from .topology import Context, Plan, Topology
 __all__ = [
     "Context",
     "Infeasible",
+    "MaskError",
     "MaskSet",
     "NoOptions",
     "OptionError",

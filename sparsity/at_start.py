@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from .masking import scores
 from .masking.budgets import DenseLayers
+from .masking.draws import drawn_of_all
 from .masking.selection import top_k_of_all
 from .masks import MaskSet
 from .probe import Probe
@@ -32,7 +33,8 @@ class ScoredAtStart(Topology):
         found = {name: probe.agree(score) for name, score in self.scores(ctx, probe).items()}
         scores.finite(found, self.name)
         active = self.options.inner_active(ctx.shapes, ctx.sparsity)
-        return MaskSet(top_k_of_all({name: found[name] for name in ctx.prunable}, active))
+        inner = {name: found[name] for name in ctx.prunable}
+        return MaskSet(top_k_of_all(inner, active, drawn_of_all(ctx, inner)))
 
     def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """Return one count over all layers."""

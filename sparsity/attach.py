@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,7 +18,8 @@ from .engine.sparse_training import SparseTraining
 from .options import build_options, check_options
 from .probe import Probe
 from .representation import Representation, of
-from .targets import targets, unwrapped
+from .roles import refuse_filled
+from .targets import plain_name, targets, unwrapped
 from .topology import Topology
 
 
@@ -95,6 +97,7 @@ def attach(
         ValueError: for a sparsity out of range, an illegal combination, an optimizer that lacks a parameter, or a
             network to which a topology is attached already.
     """
+    _refuse_valueless(model)
     settings = RunSettings(
         sparsity=sparsity,
         total_steps=total_steps,
@@ -124,6 +127,8 @@ def attach(
     if reason is not None:
         raise ValueError(reason)
     representation = found or represent(unwrapped(model), "plain")
+    if sparsity > 0:
+        refuse_filled(representation.model, [slot.target for slot in representation.slots.values()])
     chosen = prepare(
         topology,
         representation,
@@ -146,13 +151,46 @@ def plain_copy(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> n
             `torch.optim.swa_utils.AveragedModel`, whose factors are averages.
         masks: Masks of the training. Weights that they prune are zero in the copy, which matters for an average, where
             weights that were active once are not zero.
+
+    Raises:
+        ValueError: if the masks are those of another network.
     """
     found = of(model)
     copied = copy.deepcopy(unwrapped(model)) if found is None else found.plain_copy()
     if masks is not None:
-        for target in targets(copied):
+        found_targets = targets(copied)
+        _refuse_others(masks, {target.name: tuple(target.weight.shape) for target in found_targets})
+        for target in found_targets:
             target.weight.masked_fill_(~masks[target.name].to(target.weight.device), 0.0)
     return copied
+
+
+def _refuse_valueless(model: nn.Module) -> None:
+    """Refuse networks whose tensors hold no values, or none that a training may change."""
+    if torch.is_inference_mode_enabled():
+        raise ValueError("attach() is called in torch.inference_mode, in which nothing can be trained: call it outside")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            continue  # `targets` names it
+        if tensor.is_meta:
+            raise ValueError(
+                f"{plain_name(name)} is on the meta device, so it has no values: call model.to_empty(device=...) and "
+                "initialise or load the network first"
+            )
+        if tensor.is_inference():
+            raise ValueError(
+                f"{plain_name(name)} was made in torch.inference_mode, so it cannot be trained: build or load the "
+                "network outside"
+            )
+
+
+def _refuse_others(masks: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse masks of another network."""
+    given = {name: tuple(mask.shape) for name, mask in masks.items()}
+    for name in dict.fromkeys((*shapes, *given)):
+        if given.get(name) != shapes.get(name):
+            ours, theirs = shapes.get(name, "no such weight"), given.get(name, "no such mask")
+            raise ValueError(f"these masks belong to another network: {name} is {ours} here, and {theirs} in the masks")
 
 
 def prepare(
@@ -195,7 +233,7 @@ def prepare(
     levels = chosen.plan(sparsity).levels
     if levels > 1 and total_steps % (steps_per_epoch or total_steps):
         raise ValueError(f"topology {topology!r} trains several times: total_steps must be whole epochs")
-    chosen.check_run(representation.shapes(by_role=bool(chosen.roles)), sparsity, total_steps * levels)
+    chosen.check_run(representation.shapes(chosen.roles if sparsity > 0 else ()), sparsity, total_steps * levels)
     representation.check_run(
         math.ceil(total_steps * levels / (steps_per_epoch or total_steps)), 0.0 if cls.uses_sparsity else sparsity
     )

@@ -7,17 +7,17 @@ initial masks; `keep_largest` and `grow_largest` select weights; `GradientSum` h
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from .masking.budgets import LayerBudgets, random_masks
+from .masking.draws import drawn, random_scores
 from .masking.rounding import ceil_count, floor_count, rounded, share_out
 from .masking.schedules import annealed_fraction, cosine_fraction, cubic
-from .masking.selection import top_k, top_k_of_all
+from .masking.selection import grow_largest, keep_largest, top_k, top_k_of_all
 from .masks import MaskSet
 from .options import OptionError, option
 from .state import Stateful
@@ -78,6 +78,7 @@ class MaskUpdates(Topology):
 
     family = "DST"
     regrows = True
+    replaces_by: ClassVar[str] = "drop_fraction"  # the option that says how many weights an update replaces
     state: ClassVar[tuple[str, ...]] = ("_last",)
 
     Options = UpdateOptions
@@ -109,14 +110,34 @@ class MaskUpdates(Topology):
         return False
 
     def check_run(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float, total_steps: int) -> None:
-        """There must be an update after step 0, or the method is random pruning under another name."""
+        """There must be an update after step 0 that changes something, and weight steps beside it."""
         super().check_run(shapes, sparsity, total_steps)
-        if sparsity > 0 and self.expected_events(total_steps, sparsity)["update"] <= self.at_start:
+        if sparsity == 0:
+            return
+        if self.in_place and self.options.update_every == 1 and self._in_steps():
+            way = ", or also_step: true" if hasattr(self.options, "also_step") else ""
+            raise OptionError(
+                "update_every",
+                f"1 is out of range: an update of {self.name} replaces the weight step, so no weight would move until "
+                f"step {self.last_update(total_steps) + 1}; must be >= 2 steps{way}",
+            )
+        if self.expected_events(total_steps, sparsity)["update"] <= self.at_start:
             raise OptionError(
                 "update_every",
                 f"{self.options.update_every} steps are too long for a run of {total_steps}: {self.name} would never "
                 f"update its masks (updates end at step {self.last_update(total_steps)})",
             )
+        if self.most_replaced(shapes, sparsity) == 0:
+            key = self.replaces_by
+            raise OptionError(
+                key,
+                f"{getattr(self.options, key):g} is out of range: in no layer is it a whole weight, so {self.name} "
+                "would never change its masks",
+            )
+
+    def most_replaced(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int | None:
+        """Return how many weights an update replaces at most in one layer; None if that is at least one in any case."""
+        return None
 
     def last_update(self, total_steps: int) -> int:
         """Return the last step at which an update may happen."""
@@ -178,6 +199,10 @@ class MaskUpdates(Topology):
         updates = max(0, self.last_update(total_steps)) // self.options.update_every
         return {"initial": 1, "update": updates + self.at_start}
 
+    def _in_steps(self) -> bool:
+        """Whether the time between updates is known in steps of this run."""
+        return self.options.unit == "step" and self.options.batch_reference is None
+
     def _check_units(self) -> None:
         if self.options.unit == "epoch":
             raise ValueError(f"topology {self.name!r} counts update_every in epochs: give attach steps_per_epoch")
@@ -213,46 +238,3 @@ class GradientSum(Stateful):
     def clear(self) -> None:
         """Empty the sum."""
         self._sums = {}
-
-
-def keep_largest(scores: Tensor, mask: Tensor, number: int) -> Tensor:
-    """Select the `number` largest scores (>= 0) among the True entries of `mask`; ties go to the lowest index."""
-    # scores >= 0 > -1: a pruned position is never kept before an active one, even one that is exactly zero
-    return top_k(scores.masked_fill(~mask, -1.0), number)
-
-
-def grow_largest(scores: Tensor, kept: Tensor, number: int, draw: Callable[[int], Tensor] | None = None) -> Tensor:
-    """Add to `kept` the `number` largest scores (>= 0) among its False entries; ties go to the lowest index.
-
-    Args:
-        scores: Scores of one layer.
-        kept: True where weights stay active.
-        number: How many weights grow.
-        draw: Decides among scores of zero where fewer than `number` are above zero, see `drawn`. Without it the lowest
-            indices would grow in a layer that no gradient reaches (a branch that is initialised at zero).
-    """
-    candidates = scores.masked_fill(kept, -2.0)
-    if draw is not None:
-        missing = number - int((candidates > 0).sum())
-        if missing > 0:  # numbers in [-1, 0) order the zeros below all other scores
-            candidates = torch.where(candidates == 0, draw(missing).to(scores.dtype) - 1, candidates)
-    return kept | top_k(candidates, number)
-
-
-def drawn(ctx: Context, name: str) -> Callable[[int], Tensor]:
-    """Return the `draw` of `grow_largest` for a layer: a pure function of seed, step and layer, noted in the event."""
-
-    def draw(number: int) -> Tensor:
-        ctx.note_drawn(number)
-        return _random(ctx, name, f"ties {name}")
-
-    return draw
-
-
-def random_scores(ctx: Context, name: str) -> Tensor:
-    """Draw scores in [0, 1) for random growth: a pure function of seed, step and layer, equal on all ranks."""
-    return _random(ctx, name, f"grow {name}")
-
-
-def _random(ctx: Context, name: str, purpose: str) -> Tensor:
-    return torch.rand(ctx.shapes[name], generator=ctx.generator(purpose)).to(ctx.masks[name].device)

@@ -49,8 +49,6 @@ def refuse_foreign(layers: Iterable[tuple[str, nn.Module, str]]) -> None:
                 "torch.nn.utils.prune), so masks would not act on what the layer multiplies by: remove it with "
                 "torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove"
             )
-        elif isinstance(module._parameters[tensor], nn.parameter.UninitializedParameter):
-            raise ValueError(f"{name} has no shape yet: run one batch through the network first (lazy layers)")
         elif tensor == "weight" and not _is_torchs(module):
             keeps = _keeps_zeros(module)
             if keeps is None and type(module) not in untried:

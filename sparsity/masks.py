@@ -12,6 +12,10 @@ from torch import Tensor
 _BITS = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
 
 
+class NotMasks(TypeError):
+    """Something else than boolean tensors by weight name."""
+
+
 class MaskSet(Mapping[str, Tensor]):
     """Boolean masks by weight name; they do not change after construction.
 
@@ -19,16 +23,19 @@ class MaskSet(Mapping[str, Tensor]):
         masks: Weight name to a bool tensor of the weight's shape.
 
     Raises:
-        TypeError: if a tensor is not boolean.
+        NotMasks: for anything else.
         ValueError: if a name is empty.
     """
 
     def __init__(self, masks: Mapping[str, Tensor]):
+        if not isinstance(masks, Mapping):
+            raise NotMasks(f"masks are a {type(masks).__name__}, not boolean tensors by weight name")
         for name, mask in masks.items():
             if not name:
                 raise ValueError("a mask needs the name of its weight")
-            if mask.dtype != torch.bool:
-                raise TypeError(f"the mask of {name} is {mask.dtype}, not torch.bool")
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+                came = mask.dtype if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+                raise NotMasks(f"the mask of {name} is {came}, not torch.bool")
         self._masks = dict(masks)
 
     def __getitem__(self, name: str) -> Tensor:

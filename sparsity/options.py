@@ -33,6 +33,10 @@ class TrainingError(RuntimeError):
     """A training does not do what its method needs: wrong number of steps, layers replaced, values not finite."""
 
 
+class MaskError(TrainingError, ValueError):
+    """A method has set masks that do not fit the network: wrong type, names, shapes or layers."""
+
+
 class OptionError(ValueError):
     """A method's option is unknown, of the wrong type or out of range.
 

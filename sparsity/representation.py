@@ -7,16 +7,15 @@ leaf parameters and `torch.compile` sees no hooks. Masks, scores and growth alwa
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .options import NoOptions
-from .roles import first_and_last
+from .options import NoOptions, OptionError
+from .roles import UnclearRole, layer_called
 from .slots import Slot
 from .state import Stateful
 from .targets import targets, uncounted
@@ -62,6 +61,7 @@ class Representation(Stateful):
     def __init__(self, options: Any):
         self.options = options
         self.slots: dict[str, Slot] = {}
+        self._called: dict[str, str] = {}  # role -> name, where it has been asked for
         self._attached: int | None = None  # identity of the network for which a training is under way
         self.uncounted: dict[str, int] = {}  # matrices that are neither pruned nor counted, see `targets.uncounted`
         # random initial factors are drawn from it; None except during `install`
@@ -226,24 +226,35 @@ class Representation(Stateful):
             )
         return groups
 
-    def shapes(self, *, by_role: bool = False) -> dict[str, tuple[int, ...]]:
+    def shapes(self, roles: Collection[str] = ()) -> dict[str, tuple[int, ...]]:
         """Return the shape of every weight by name, in the order of the modules.
 
         Args:
-            by_role: Put the layer that is called first at the beginning and the one called last at the end.
+            roles: With ``first``, the layer that data reach first is put at the beginning; with ``last``, the one that
+                makes the output at the end.
+
+        Raises:
+            OptionError: of `dense`, if a role is not that of one layer.
         """
         found = {name: tuple(slot.factors[0].shape) for name, slot in self.slots.items()}
-        ends = self.ends if by_role else None
-        if ends is None:
-            return found
-        first, last = ends
-        inner = [name for name in found if name not in ends]
-        return {name: found[name] for name in dict.fromkeys((first, *inner, last))}
+        try:
+            ends = {role: self.called(role) for role in roles}
+        except UnclearRole as error:
+            some = next(iter(found)).rpartition(".")[0]
+            raise OptionError("dense", f"{error}; name the layers that stay dense, such as dense: [{some}]") from None
+        if len(ends) > len(set(ends.values())) and len(found) > 1:
+            raise OptionError(
+                "dense", f"{ends['first']} is the first layer and the last: name the layers that stay dense"
+            )
+        inner = [name for name in found if name not in ends.values()]
+        order = ([ends["first"]] if "first" in ends else []) + inner + ([ends["last"]] if "last" in ends else [])
+        return {name: found[name] for name in dict.fromkeys(order)}
 
-    @cached_property
-    def ends(self) -> tuple[str, str] | None:
-        """Names of the weights that a forward pass reaches first and last; None if it cannot be traced."""
-        return first_and_last(self._model, [slot.target for slot in self.slots.values()])
+    def called(self, role: str) -> str:
+        """Return the name of the weight that data reach first, or that makes the output, see `roles.layer_called`."""
+        if role not in self._called:
+            self._called[role] = layer_called(role, self._model, [slot.target for slot in self.slots.values()])
+        return self._called[role]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield name and θ of every weight, detached; also after `fold`."""

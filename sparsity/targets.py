@@ -86,6 +86,11 @@ def targets(model: nn.Module) -> list[Target]:
             alone), if another library makes a layer's weight of other tensors, or if there is nothing to prune.
     """
     model = unwrapped(model)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            raise ValueError(
+                f"{plain_name(name)} has no shape yet: run one batch through the network first (lazy layers)"
+            )
     owners: dict[int, list[str]] = {}
     for module_name, module in model.named_modules():
         for own_name, parameter in module.named_parameters(recurse=False):

@@ -10,7 +10,8 @@ import torch
 from torch.optim import Optimizer
 
 from sparsity.masking.selection import NotFinite
-from sparsity.options import TrainingError
+from sparsity.masks import NotMasks
+from sparsity.options import MaskError, TrainingError
 from sparsity.representation import Representation
 from sparsity.topology import Topology
 
@@ -83,10 +84,17 @@ class Course(MaskedNetwork):
         return {**expected, **self.representation.expected_events(self.total_epochs, self.sparsity_left)}
 
     @contextmanager
-    def _selecting(self) -> Iterator[None]:
-        """Say where values came from by which no weights can be chosen."""
+    def _selecting(self, method: Topology | Representation | None = None) -> Iterator[None]:
+        """Name the method whose masks are wrong, and say where values came from by which no weights can be chosen.
+
+        Args:
+            method: The method that acts, by default the topology.
+        """
         try:
             yield
+        except (MaskError, NotMasks) as error:
+            kind = "topology" if method is None else "representation"
+            raise MaskError(f"{kind} {(method or self.topology).name!r}: {error}") from error
         except NotFinite as error:
             kinds = {"gradients": self._grad, "weights": self.weight}
             found = [

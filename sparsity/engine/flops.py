@@ -30,6 +30,16 @@ _PRODUCTS: dict[Any, tuple[int, int]] = {
     _aten.addmm.default: (1, 2),
     _aten.baddbmm.default: (1, 2),
 }
+# entry-wise operations whose result is zero where their first operand is, as in the head of a cosine classifier
+_KEEP_ZEROS = {
+    _aten.div.Tensor,
+    _aten.div.Scalar,
+    _aten.mul.Tensor,
+    _aten.mul.Scalar,
+    _aten.neg.default,
+    _aten.clone.default,
+    _aten._to_copy.default,
+}
 
 
 @torch.no_grad()
@@ -87,6 +97,7 @@ class _Macs(TorchDispatchMode):
         self.macs = dict.fromkeys((target.name for target in found), 0)
         # memory -> name, first entry and number of entries of each target in it
         self._by_memory: dict[int, list[tuple[str, int, int]]] = {}
+        self._derived: list[Tensor] = []  # kept, so that no other tensor gets their memory
         for target in found:
             place = target.name, int(target.weight.storage_offset()), target.weight.numel()
             self._by_memory.setdefault(_memory(target.parameter), []).append(place)
@@ -104,7 +115,20 @@ class _Macs(TorchDispatchMode):
             left, right = (args[position] for position in _PRODUCTS[func])
             for operand in (left, right):
                 self._add(operand, output.numel() * left.shape[-1])
+        elif func in _KEEP_ZEROS:
+            self._follow(
+                [arg for arg in args if isinstance(arg, Tensor)][: 2 if func is _aten.mul.Tensor else 1], output
+            )
         return output
+
+    def _follow(self, operands: list[Tensor], output: Tensor) -> None:
+        """Take a tensor for a weight from which it was computed, if it is zero where that is."""
+        for operand in operands:
+            places = self._by_memory.get(_memory(operand), [])
+            whole = sum(size for _, _, size in places)
+            if places and operand.numel() == whole and output.shape == operand.shape:
+                self._by_memory[_memory(output)] = places
+                self._derived.append(output)
 
     def _add(self, operand: Tensor, macs: int) -> None:
         """Give the targets in an operand's memory their share of the multiply-adds of one product."""

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparsity.masks import MaskSet
+from sparsity.options import MaskError
 from sparsity.representation import Representation
 
 from . import moments
+from .changes import changes, check_masks, counted, leave_frozen
 from .flops import TrainingCost
 from .settings import RunSettings
 from .sparse_opt import scales
@@ -40,6 +42,7 @@ class MaskedNetwork:
         event_counts: Number of events by kind.
         cost: Training FLOPs so far.
         emptied: Names of the layers that lost all their weights at some time.
+        idle: Number of events by kind that were to set masks and changed none.
     """
 
     def __init__(self, representation: Representation, optimizer: Optimizer, settings: RunSettings):
@@ -49,6 +52,8 @@ class MaskedNetwork:
         self.events: list[Event] = []
         self.event_counts: dict[str, int] = {}
         self.emptied: list[str] = []
+        self.idle: dict[str, int] = {}
+        self._frozen: set[str] = set()  # layers frozen since `attach` that were told of
         self._agree = settings.agree or (lambda gradient: gradient)
         self._step = 0
         self._drawn = 0
@@ -101,30 +106,21 @@ class MaskedNetwork:
         momentum: Mapping[str, Tensor] | None = None,
     ) -> None:
         """See `Context.set_masks`."""
-        old = self.masks
-        unknown = sorted(set(masks) - set(old))
-        if unknown:
-            raise ValueError(f"masks of {', '.join(unknown)}: there is no such weight; weights: {', '.join(old)}")
-        counts: list[Tensor] = []
-        adopted: dict[str, Tensor] = {}
-        restarted: list[tuple[nn.Parameter, Tensor]] = []
-        fresh: dict[str, Tensor] = {}
-        for name, slot in self.representation.slots.items():
-            new = masks[name].to(old[name].device) if name in masks else old[name]
-            changed = new ^ old[name]
-            dropped, grown = changed & ~new, changed & new
-            if restart is not None and name in restart:
-                again = restart[name].to(new.device) & old[name] & new
-                self.representation.zero_pruned(slot.factors, again)
-                changed, dropped, grown = changed | again, dropped | again, grown | again
-            counts += [dropped.sum(), grown.sum()]
-            restarted += [(factor, changed) for factor in slot.factors if factor.shape == new.shape]
-            adopted[name], fresh[name] = new, grown
+        check_masks(masks, self.masks)
+        found = changes(self.representation.slots, masks, self.masks, restart or {})
+        numbers = counted(found)
+        leave_frozen(found, numbers, self.masks, self._frozen)
         self.cost.advance(self._step, self.densities())
-        self._adopt(MaskSet(adopted))
+        self._adopt(MaskSet({name: change.mask for name, change in found.items()}))
+        for change in found.values():
+            if change.again is not None:
+                self.representation.zero_pruned(change.slot.factors, change.again)
         self.zero_pruned()
-        for factor, changed in restarted:  # after the weights: some state is a copy of them
-            moments.reset(self.optimizer, factor, changed)
+        for change in found.values():  # after the weights: some state is a copy of them
+            touched = change.touched
+            for factor in change.slot.factors:
+                if factor.shape == touched.shape:
+                    moments.reset(self.optimizer, factor, touched)
         if reset_all_moments:
             for group in self.optimizer.param_groups:
                 for parameter in group["params"]:
@@ -132,9 +128,9 @@ class MaskedNetwork:
         for name, value in (momentum or {}).items():
             factors = self.representation.slots[name].factors
             for factor, part in zip(factors, self.representation.chain(factors, value), strict=True):
-                moments.put_momentum(self.optimizer, factor, part, fresh[name])
-        numbers = torch.stack(counts).tolist()
-        dropped, grown = sum(numbers[::2]), sum(numbers[1::2])
+                moments.put_momentum(self.optimizer, factor, part, found[name].grown_anew)
+        dropped = sum(lost + again for lost, _, again in numbers.values())
+        grown = sum(new + again for _, new, again in numbers.values())
         draws, self._drawn = self._drawn, 0
         self.record(
             event,
@@ -144,7 +140,15 @@ class MaskedNetwork:
             **({"drawn": draws} if draws else {}),
             density=self.masks.density,
         )
+        if dropped == grown == 0:
+            self._note_idle(event)
         self.tell_emptied(self.densities())
+
+    def _note_idle(self, event: str) -> None:
+        """Count events that change no mask, and say so if it is the first of its kind."""
+        self.idle[event] = self.idle.get(event, 0) + 1
+        if self.event_counts[event] == 1:
+            log.warning("step %d: the first event %r of the masks changed none of them", self._step, event)
 
     def tell_emptied(self, densities: Mapping[str, float]) -> None:
         """Name, once, each layer that has no weights left, through which no signal passes."""
@@ -221,7 +225,7 @@ class MaskedNetwork:
         active = masks.num_active()
         for name, mask in masks.items():
             if name not in self.prunable and active[name] < mask.numel():
-                raise ValueError(
+                raise MaskError(
                     f"the topology's options leave {name} dense, but its mask prunes {mask.numel() - active[name]} "
                     "weights: a topology prunes only layers in Context.prunable"
                 )

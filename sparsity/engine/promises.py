@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 
 from sparsity.options import TrainingError
 from sparsity.representation import Representation
-from sparsity.roles import CallOrder
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,6 @@ class Promises:
         total_steps: Steps of the whole run.
         soon: Step by which every prunable weight should have had a gradient: what has none is told.
         by: Step by which it must have had one.
-        roles: Roles of layers that the topology treats apart: first, last.
     """
 
     def __init__(
@@ -38,7 +36,6 @@ class Promises:
         *,
         soon: int,
         by: int,
-        roles: Collection[str],
     ):
         self._representation = representation
         self._optimizer = optimizer
@@ -49,9 +46,6 @@ class Promises:
         self._hook = optimizer.register_step_pre_hook(self._note_step)
         self._unreached = set(representation.slots)
         self._begun = False
-        self._order: CallOrder | None = None
-        if roles and representation.ends is None:
-            self._order = CallOrder([slot.target for slot in representation.slots.values()], roles)
 
     def end(self) -> None:
         """Let go of the optimizer, which may step by itself after the training."""
@@ -74,7 +68,6 @@ class Promises:
 
         Raises:
             TrainingError: with both numbers of steps, or the name of a layer; if the optimizer has stepped by itself.
-            ValueError: if another layer is first or last than was assumed.
         """
         if self._others:
             raise TrainingError(
@@ -89,8 +82,6 @@ class Promises:
         if not self._begun:
             self._begun = True
             self.check_layers()
-            if self._order is not None:
-                self._order.check()
 
     def after_backward(self, step: int) -> None:
         """Check that gradients reach every prunable weight.

@@ -33,6 +33,7 @@ from .passes import Passes, check_call, needs_closure
 from .promises import SOON, Promises
 from .scaling import unscale
 from .settings import RunSettings
+from .written import OutsideMasks
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,7 @@ class SparseTraining(Course):
         super().__init__(topology, representation, optimizer, settings)
         self._final: dict[str, int] | None = None
         if self.sparsity > 0:
-            if topology.roles:
-                self.shapes = representation.shapes(by_role=True)
+            self.shapes = representation.shapes(topology.roles)
             dense = topology.dense_layers(self.shapes)
             self.prunable = {name: shape for name, shape in self.shapes.items() if name not in dense}
         self.skipped = 0
@@ -68,15 +68,16 @@ class SparseTraining(Course):
             self.total_steps,
             soon=min(SOON, self.steps_per_epoch, self.total_steps),
             by=min(self.steps_per_epoch, self.total_steps),
-            roles=topology.roles if self.sparsity > 0 else (),
         )
         before = starts.pattern(representation)
         self._weights_before: starts.WeightsBefore | None = starts.WeightsBefore(representation, optimizer, before)
-        initial = topology.initial_masks(self)
-        if initial is not None and self.sparsity > 0:
-            self.set_masks(initial, "initial")
+        with self._selecting():
+            initial = topology.initial_masks(self)
+            if initial is not None and self.sparsity > 0:
+                self.set_masks(initial, "initial")
         self._weights_before.pruned_by(self.masks)
         self.probe = None
+        self._outside = OutsideMasks(representation)
         starts.tell(self, before)
         representation.attached = True
 
@@ -124,7 +125,7 @@ class SparseTraining(Course):
         self._dense_grad_read = False
         self._promises.after_backward(self._step)
         with self._selecting():
-            moves = not finite or self.topology.after_backward(self)
+            moves = not finite or self._asked_to_move()
         if moves:
             self._move_weights(finite, scaler, passes)
         else:  # else a scheduler would warn of an optimizer's step that was forgotten
@@ -144,12 +145,21 @@ class SparseTraining(Course):
         self.levels.remember(self._step)
         return None if passes is None else passes.loss
 
+    def _asked_to_move(self) -> bool:
+        moves = self.topology.after_backward(self)
+        if not isinstance(moves, bool):
+            raise TrainingError(
+                f"topology {self.topology.name!r}: after_backward returned {moves!r}; True lets the optimizer step, "
+                "False leaves that step out"
+            )
+        return moves
+
     def _end_epoch(self, metrics: Callable[[], Mapping[str, float]] | None) -> None:
         densities = self.densities()
         self.cost.advance(self._step, densities)
         self.tell_emptied(densities)
         self._promises.check_layers()
-        with self._selecting():
+        with self._selecting(self.representation):
             self.representation.after_epoch(self, metrics() if metrics and self.representation.needs_metrics else {})
 
     def _check_step(
@@ -171,6 +181,13 @@ class SparseTraining(Course):
             raise TrainingError(f"level {self.level} has ended: call next_level() before the next step")
         self._promises.before_step(self._step)
         self._weights_before = None
+        if self._outside.due or (self._step + 1) % self.steps_per_epoch == 0:
+            self._look_outside()
+
+    def _look_outside(self) -> None:
+        """Check layers and weights after they may have been loaded or written by others."""
+        self._promises.check_layers()
+        self._outside.look(self._pruned, self._step)
 
     def _move_weights(self, finite: bool, scaler: torch.amp.GradScaler | None, passes: Passes | None) -> None:
         """Do the optimizer's step, with masked gradients; a loss scaler leaves it out if they are not finite."""
@@ -241,7 +258,7 @@ class SparseTraining(Course):
             early = f"finalize() was called after {self._step} of {self.total_steps} steps{of_levels}"
             log.warning("%s: schedules have not ended", early)
         try:
-            self._promises.check_layers()
+            self._look_outside()
             with self._selecting():
                 self.topology.finalize(self)
             self.zero_pruned()
@@ -249,6 +266,7 @@ class SparseTraining(Course):
             self._check_count(early)
         finally:
             self._promises.end()
+            self._outside.end()
             self.representation.fold()
             self._final = {name: int((theta != 0).sum()) for name, theta in self.representation.weights()}
         self.tell_emptied(self._final)
@@ -257,6 +275,10 @@ class SparseTraining(Course):
 
     def _tell_end(self, early: str) -> None:
         """Say what was due in a whole training and has not happened, and which weights are no numbers."""
+        for kind, number in self.idle.items():
+            count = self.event_counts[kind]
+            level = logging.WARNING if number == count else logging.INFO
+            log.log(level, "%d of %d events %r changed no mask", number, count, kind)
         for kind, due in () if early else self.expected_events().items():
             seen = self.event_counts.get(kind, 0)
             if seen < due:
@@ -281,6 +303,8 @@ class SparseTraining(Course):
 
     def state_dict(self) -> dict[str, Any]:
         """Return all state except that of the model and of the optimizer."""
+        if self._final is None and self._outside.due:
+            self._outside.look(self._pruned, self._step)
         return {
             "of": self._kind,
             "step": self._step,
@@ -290,6 +314,7 @@ class SparseTraining(Course):
             "cost": self.cost.state_dict(),
             "event_counts": dict(self.event_counts),
             "emptied": list(self.emptied),
+            "idle": dict(self.idle),
             "skipped": self.skipped,
             "levels": self.levels.state_dict(),
         }
@@ -327,6 +352,7 @@ class SparseTraining(Course):
         self.cost.load_state_dict(state["cost"])
         self.event_counts = dict(state["event_counts"])
         self.emptied = list(state["emptied"])
+        self.idle = dict(state["idle"])
         self.skipped = state["skipped"]
         self.levels.load_state_dict(state["levels"])
         self.events = []

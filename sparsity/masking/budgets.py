@@ -18,6 +18,7 @@ from sparsity.options import option
 from sparsity.topology import Context
 
 from .distributions import DENSE, NAMES, Shapes, counts, dense_layers, layer_densities
+from .draws import drawn, drawn_of_all
 from .rounding import floor_count
 from .selection import top_k, top_k_of_all
 
@@ -127,25 +128,30 @@ class Allocation(DenseLayers):
             return sum(counts(shapes, self.layer_densities(self.allocation, shapes, sparsity)).values())
         return self.all_active(shapes, sparsity)
 
-    def select(self, scores: Mapping[str, Tensor], sparsity: float, fraction: float = 1.0) -> MaskSet:
-        """Keep the highest scores; ties go to the first layer and the lowest index.
+    def select(
+        self, ctx: Context, scores: Mapping[str, Tensor], sparsity: float | None = None, fraction: float = 1.0
+    ) -> MaskSet:
+        """Keep the highest scores; a draw decides among equal ones.
 
         Args:
+            ctx: The run.
             scores: Score of every weight by name, in network order.
-            sparsity: Target fraction of zeros.
+            sparsity: Target fraction of zeros, by default that of the run.
             fraction: Fraction of the target's zeros to make, in [0, 1]: of each layer's, or of all of them if global.
 
         Returns:
             Masks of all layers; those left dense are full.
         """
+        sparsity = ctx.sparsity if sparsity is None else sparsity
         shapes = {name: tuple(score.shape) for name, score in scores.items()}
         if self.allocation == "global":
             inner = self.inner(shapes)
             active = _ramped(sum(inner.values()), self.inner_active(shapes, sparsity), fraction)
-            masks = top_k_of_all({name: scores[name] for name in inner}, active)
+            masks = top_k_of_all({name: scores[name] for name in inner}, active, drawn_of_all(ctx, inner))
         else:
             final = counts(shapes, self.layer_densities(self.allocation, shapes, sparsity))
-            masks = {name: top_k(s, _ramped(s.numel(), final[name], fraction)) for name, s in scores.items()}
+            left = {name: _ramped(score.numel(), final[name], fraction) for name, score in scores.items()}
+            masks = {name: top_k(score, left[name], drawn(ctx, name)) for name, score in scores.items()}
         return MaskSet({name: masks[name] if name in masks else top_k(s, s.numel()) for name, s in scores.items()})
 
 

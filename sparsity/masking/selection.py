@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,22 +17,25 @@ def _refuse_not_finite(scores: Tensor) -> None:
         raise NotFinite("scores hold NaN or infinity, so weights cannot be chosen by them")
 
 
-def top_k(scores: Tensor, k: int) -> Tensor:
-    """Select the k largest scores; ties go to the lowest index (in row-major order of the logical tensor).
+def top_k(scores: Tensor, k: int, draw: Callable[[int], Tensor] | None = None) -> Tensor:
+    """Select the k largest scores. Where some of several equal scores must be left out, a draw decides among them.
 
     `torch.topk` guarantees no order among equal scores, and ties are common (dead units have a gradient of exactly
-    zero). This function selects the same set on every device and with any number of threads, without a sort and without
-    a copy of the scores to the host.
+    zero, heads that are initialised at zero a magnitude of zero). This function selects the same set on every device
+    and with any number of threads, without a sort and without a copy of the scores to the host.
 
     Args:
         scores: Any shape, float.
         k: Number to select; clamped to [0, number of scores].
+        draw: Called with the number that is selected among equal scores; returns random numbers in [0, 1) in the shape
+            of `scores`, the largest of which win. Without it the lowest index does, in row-major order of the logical
+            tensor, which suits scores that are random themselves.
 
     Returns:
         Bool tensor of the shape of `scores` with exactly k True.
 
     Raises:
-        NotFinite: for scores with NaN or infinity; finding out is the one host synchronisation.
+        NotFinite: for scores with NaN or infinity.
     """
     _refuse_not_finite(scores)
     size = scores.numel()
@@ -44,11 +47,21 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     threshold = flat.kthvalue(size - k + 1).values
     above = flat > threshold
     ties = flat == threshold
-    missing = k - above.sum()
+    missing, tied = torch.stack([k - above.sum(), ties.sum()]).tolist()
+    if missing < tied:
+        ties = _first(ties, missing) if draw is None else top_k(_among(ties, draw(missing).reshape(-1)), missing)
+    return (above | ties).view(scores.shape)
+
+
+def _first(ties: Tensor, number: int) -> Tensor:
     # counts take four bytes per entry if possible; at eight they would be as large as two copies of the weights
-    count = torch.int32 if size < 2**31 else torch.int64
-    chosen = above | (ties & (ties.cumsum(0, dtype=count) <= missing))
-    return chosen.view(scores.shape)
+    count = torch.int32 if ties.numel() < 2**31 else torch.int64
+    return ties & (ties.cumsum(0, dtype=count) <= number)
+
+
+def _among(ties: Tensor, numbers: Tensor) -> Tensor:
+    """Random numbers in [0, 1) where scores are equal, less elsewhere."""
+    return numbers.to(ties.device).masked_fill(~ties, -1.0)
 
 
 def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:
@@ -104,17 +117,60 @@ def strictly_above_kth(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor
     return {name: score > threshold for name, score in scores.items()}
 
 
-def top_k_of_all(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
-    """Select the k largest scores of all tensors together; ties go to the first tensor, then to the lowest index."""
+def top_k_of_all(
+    scores: Mapping[str, Tensor], k: int, draw: Callable[[int], Mapping[str, Tensor]] | None = None
+) -> dict[str, Tensor]:
+    """Select the k largest scores of all tensors together.
+
+    Args:
+        scores: Float tensors of one type by name.
+        k: Number to select; clamped to [0, number of scores].
+        draw: As for `top_k`, with random numbers for every tensor. Without it ties go to the first tensor, then to the
+            lowest index.
+
+    Raises:
+        NotFinite: for scores with NaN or infinity.
+    """
+    k = min(k, sum(score.numel() for score in scores.values()))
     if k <= 0:
         return {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}
-    threshold = kth_largest(list(scores.values()), min(k, sum(score.numel() for score in scores.values())))
+    threshold = kth_largest(list(scores.values()), k)
     chosen = {name: score > threshold for name, score in scores.items()}
-    missing = k - torch.stack([mask.sum() for mask in chosen.values()]).sum()
-    for name, score in scores.items():
-        ties = (score == threshold).flatten()
-        count = torch.int32 if ties.numel() < 2**31 else torch.int64
-        taken = ties & (ties.cumsum(0, dtype=count) <= missing)
-        chosen[name] |= taken.view(score.shape)
-        missing = missing - taken.sum()
-    return chosen
+    ties = {name: score == threshold for name, score in scores.items()}
+    above, tied = (torch.stack([mask.sum() for mask in masks.values()]).sum() for masks in (chosen, ties))
+    missing, all_tied = torch.stack([k - above, tied]).tolist()
+    if missing < all_tied and draw is not None:
+        numbers = draw(missing)
+        ties = top_k_of_all({name: _among(equal, numbers[name]) for name, equal in ties.items()}, missing)
+    elif missing < all_tied:
+        for name, equal in ties.items():
+            ties[name] = _first(equal.flatten(), missing).view(equal.shape)
+            missing -= int(ties[name].sum())
+    return {name: mask | ties[name] for name, mask in chosen.items()}
+
+
+def keep_largest(scores: Tensor, mask: Tensor, number: int, draw: Callable[[int], Tensor] | None = None) -> Tensor:
+    """Select the `number` largest scores (>= 0) among the True entries of `mask`.
+
+    Args:
+        scores: Scores of one layer.
+        mask: True where weights are active.
+        number: How many weights stay.
+        draw: Decides among equal scores, ``drawn(ctx, name, "kept")``. Without it the lowest indices would stay, which
+            are the first classes of a head that is initialised at zero.
+    """
+    # scores >= 0 > -1: a pruned position is never kept before an active one, even one that is exactly zero
+    return top_k(scores.masked_fill(~mask, -1.0), number, draw)
+
+
+def grow_largest(scores: Tensor, kept: Tensor, number: int, draw: Callable[[int], Tensor] | None = None) -> Tensor:
+    """Add to `kept` the `number` largest scores (>= 0) among its False entries.
+
+    Args:
+        scores: Scores of one layer.
+        kept: True where weights stay active.
+        number: How many weights grow.
+        draw: Decides among equal scores, ``drawn(ctx, name)``. Without it the lowest indices would grow in a layer that
+            no gradient reaches (a branch that is initialised at zero).
+    """
+    return kept | top_k(scores.masked_fill(kept, -1.0), number, draw)

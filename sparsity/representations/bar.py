@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sparsity.options import OptionError, option
 from sparsity.registry import register_representation
 
-from .product import Pair
+from .product import Balance, Pair
 
 if TYPE_CHECKING:
     from sparsity.topology import Context
@@ -66,11 +66,9 @@ class Bar(Pair):
     paper = "Li, Zhang & He, NeurIPS 2024, arXiv 2410.14802"
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(Balance):
         """Options of BAR."""
 
-        beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
-        pruned_m: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
         variant: str = option(
             "nbar", "which norms are compared: nbar: of gradients; obar: of factors", choices=("nbar", "obar")
         )

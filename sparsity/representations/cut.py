@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from sparsity.masking.distributions import counts
+from sparsity.masking.draws import drawn, drawn_of_all
 from sparsity.masking.selection import top_k, top_k_of_all
 from sparsity.masks import MaskSet
+from sparsity.options import option
 
 from .product import Pair
 
@@ -18,10 +21,11 @@ if TYPE_CHECKING:
     from sparsity.topology import Context
 
 
-def largest(thetas: Mapping[str, Tensor], sparsity: float, allocation: str) -> MaskSet:
-    """Select the largest |θ|: of all layers together, or the same fraction of each.
+def largest(ctx: Context, thetas: Mapping[str, Tensor], sparsity: float, allocation: str) -> MaskSet:
+    """Select the largest |θ|: of all layers together, or the same fraction of each; a draw decides among equal ones.
 
     Args:
+        ctx: The run.
         thetas: Weights by name.
         sparsity: Fraction of zeros, in [0, 1).
         allocation: ``global`` or ``uniform``.
@@ -29,8 +33,8 @@ def largest(thetas: Mapping[str, Tensor], sparsity: float, allocation: str) -> M
     number = kept_weights({name: tuple(theta.shape) for name, theta in thetas.items()}, sparsity, allocation)
     scores = {name: theta.abs() for name, theta in thetas.items()}
     if allocation == "uniform":
-        return MaskSet({name: top_k(score, number[name]) for name, score in scores.items()})
-    return MaskSet(top_k_of_all(scores, sum(number.values())))
+        return MaskSet({name: top_k(score, number[name], drawn(ctx, name)) for name, score in scores.items()})
+    return MaskSet(top_k_of_all(scores, sum(number.values()), drawn_of_all(ctx, scores)))
 
 
 def kept_weights(shapes: Mapping[str, tuple[int, ...]], sparsity: float, allocation: str) -> dict[str, int]:
@@ -38,6 +42,15 @@ def kept_weights(shapes: Mapping[str, tuple[int, ...]], sparsity: float, allocat
     if allocation == "global":
         shapes = {"all": (sum(math.prod(shape) for shape in shapes.values()),)}
     return counts(shapes, dict.fromkeys(shapes, 1 - sparsity))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The option that says when weights are pruned."""
+
+    cut_at: float = option(
+        1.0, "fraction of the epochs after which weights are pruned; the rest is fine-tuning", gt=0, le=1
+    )
 
 
 class CutProduct(Pair):
@@ -60,7 +73,7 @@ class CutProduct(Pair):
         """Prune at the end of the epoch of the cut."""
         super().after_epoch(ctx, metrics)
         if ctx.sparsity_left > 0 and ctx.epoch == self._cut_epoch(ctx.total_epochs):
-            ctx.set_masks(largest(dict(self.weights()), ctx.sparsity_left, self.allocation), "cut")
+            ctx.set_masks(largest(ctx, dict(self.weights()), ctx.sparsity_left, self.allocation), "cut")
 
     def expected_events(self, epochs: int, sparsity: float) -> dict[str, int]:
         """Count the cut."""

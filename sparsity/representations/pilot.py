@@ -11,7 +11,8 @@ import torch
 from sparsity.options import option
 from sparsity.registry import register_representation
 
-from .cut import CutProduct
+from .cut import Cut, CutProduct
+from .product import Balance
 
 if TYPE_CHECKING:
     from sparsity.topology import Context
@@ -44,19 +45,14 @@ class Pilot(CutProduct):
     state = ("penalty", "_accuracy")
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(Cut, Balance):
         """Options of PILoT."""
 
-        beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
-        pruned_m: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
         penalty: float = option(1e-4, "α at the start", ge=0)
         multiplier: float = option(1.01, "δ, by which α is multiplied or divided after an epoch", ge=1)
         l1_level: float = option(0.0, "K: α is raised only while |m⊙w|₁ is at least K", ge=0)
         decay_factors: bool = option(
             False, "whether the optimizer's decay acts on the factors in addition to the penalty"
-        )
-        cut_at: float = option(
-            1.0, "fraction of the epochs after which weights are pruned; the rest is fine-tuning", gt=0, le=1
         )
 
     def __init__(self, options: Any):

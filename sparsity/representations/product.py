@@ -58,6 +58,14 @@ def _metric(m: Tensor, w: Tensor) -> Tensor:
     return (m * m + w * w).clamp_min(torch.finfo(m.dtype).tiny)
 
 
+@dataclass(frozen=True)
+class Balance:
+    """Options of a product that keeps m² − w² at the start and where entries are pruned."""
+
+    beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
+    pruned_m: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
+
+
 class Pair(Representation):
     """Base class of θ = m ⊙ w; both factors are trained, decayed and masked. A `Recipe` says everything else.
 
@@ -188,11 +196,9 @@ class HadamardProduct(Pair):
     paper = "Jacobs & Burkholz, ICLR 2025, arXiv 2408.09966 (PILoT, for the initialisation m² − w² = β)"
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(Balance):
         """Options of the product."""
 
-        beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
-        pruned_m: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
         init: str = option(
             "geometry",
             "geometry: the model's weights at m² − w² = beta; independent: both drawn anew; clone: m = w = weight",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sparsity.options import option
 from sparsity.registry import register_representation
 
-from .product import MOMENTS, Pair
+from .product import MOMENTS, Balance, Pair
 
 
 @register_representation("sign_in")
@@ -27,10 +27,8 @@ class SignIn(Pair):
     paper = "Gadhikar et al., NeurIPS 2025, arXiv 2504.12801"
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(Balance):
         """Options of Sign-In."""
 
-        beta: float = option(1.0, "m² − w² at the start; 0 is the balanced start", ge=0)
-        pruned_m: float = option(1.0, "m of a pruned entry when beta is 0", gt=0)
         reset_every: int = option(1, "period p of the reset in epochs", ge=1)
         moments: str = option("remap", "how a reset treats moments", choices=MOMENTS)

@@ -8,7 +8,7 @@ from typing import Any
 from sparsity.options import option
 from sparsity.registry import register_representation
 
-from .cut import CutProduct
+from .cut import Cut, CutProduct
 
 
 @register_representation("spred")
@@ -39,7 +39,7 @@ class Spred(CutProduct):
     preset = {"beta": 0.0}
 
     @dataclass(frozen=True)
-    class Options:
+    class Options(Cut):
         """Options of spred."""
 
         init: str = option(
@@ -48,9 +48,6 @@ class Spred(CutProduct):
             choices=("sqrt", "independent", "clone"),
         )
         pruned_m: float = option(1.0, "m of a pruned entry", gt=0)
-        cut_at: float = option(
-            1.0, "fraction of the epochs after which weights are pruned; the rest is fine-tuning", gt=0, le=1
-        )
         allocation: str = option(
             "global", "one threshold for all layers, or the same fraction of each", choices=("global", "uniform")
         )

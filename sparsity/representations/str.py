@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from sparsity.options import option
+from sparsity.options import OptionError, option
 from sparsity.registry import register_representation
 from sparsity.representation import Representation
+from sparsity.roles import UnclearRole
 
 if TYPE_CHECKING:
     from sparsity.topology import Context
@@ -84,7 +85,10 @@ class SoftThreshold(Representation):
         """Install, and switch off the threshold of the classifier if the option says so."""
         super().install(model, seed)
         if not self.options.classifier:
-            last = self.slots[list(self.shapes(by_role=True))[-1]].parameters[1]
+            try:
+                last = self.slots[self.called("last")].parameters[1]
+            except UnclearRole as error:
+                raise OptionError("classifier", f"false, but {error}", section="representation") from None
             # without a gradient no optimizer changes it, not even by decay
             last.requires_grad_(False).fill_(NEVER)
 

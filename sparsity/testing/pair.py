@@ -94,7 +94,7 @@ def _unsaved(run: ShortRun) -> str:
     """Name the attributes of the methods that training has changed and that are not saved."""
     first, found = run.again(), []
     for method, fresh in ((run.sparse.topology, first.sparse.topology), (run.rep, first.rep)):
-        named = {*type(method).state_names(), "options", *vars(Representation(None)), "_model", "ends"}
+        named = {*type(method).state_names(), "options", *vars(Representation(None)), "_model"}
         for key, value in vars(method).items():
             try:
                 same = key in named or bool(value == vars(fresh).get(key))

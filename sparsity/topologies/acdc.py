@@ -31,7 +31,7 @@ class ACDC(Topology):
     also ship it without the first convolution and the classifier (``dense: first_last, rebudget: false``, so that s
     holds over the other layers alone). Every other allocation keeps the largest weights of each layer; the authors'
     uniform runs are ``uniform`` with ``dense: first_last, rebudget: false``, while by default the first and the last
-    layer are pruned like all others. Deviations there: exact counts and ties to the lowest index instead of the strict
+    layer are pruned like all others. Deviations there: exact counts and ties that are drawn instead of the strict
     threshold; ``erk`` and the others are the suite's own choice for small networks, in which a global threshold can
     prune a whole layer.
 
@@ -85,7 +85,7 @@ class ACDC(Topology):
         options = self.options
         scores = {name: ctx.weight(name).abs() for name in ctx.shapes}
         if options.allocation != "global":
-            return options.select(scores, ctx.sparsity)
+            return options.select(ctx, scores)
         chosen = {name: scores[name].add_(1e-4) for name in ctx.prunable}
         return MaskSet(strictly_above_kth(chosen, options.inner_active(ctx.shapes, ctx.sparsity, _kth)))
 

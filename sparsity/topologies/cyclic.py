@@ -29,7 +29,7 @@ class CyclicTraining(Topology):
     is reported, and about 450 epochs for ResNet-50 on ImageNet at 90 %, which is five cycles of 90 epochs; how they are
     divided is not known here. Also *unverified*: the global threshold, which is that of TurboPrune's iterative pruning.
 
-    Deviations: exact counts instead of Bernoulli masks and ties to the lowest index; TurboPrune also has cycles of
+    Deviations: exact counts instead of Bernoulli masks, ties are drawn; TurboPrune also has cycles of
     unequal length within one budget of epochs, whereas here all cycles are equal and the budget is that of one cycle.
     """
 
@@ -64,7 +64,7 @@ class CyclicTraining(Topology):
     def next_level(self, ctx: Context) -> None:
         """Prune if this is the first level after the cycles."""
         if ctx.level == self.options.cycles and ctx.sparsity > self.options.initial_sparsity:
-            ctx.set_masks(self._allocation().select(magnitudes(ctx), ctx.sparsity), "prune")
+            ctx.set_masks(self._allocation().select(ctx, magnitudes(ctx)), "prune")
 
     def _allocation(self) -> Allocation:
         # the budgets are those of the mask's own distribution at the target, so no layer needs more weights than it has

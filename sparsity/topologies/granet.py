@@ -21,6 +21,7 @@ from sparsity.dynamic import (
     random_masks,
     top_k_of_all,
 )
+from sparsity.masking.draws import drawn_of_all
 from sparsity.masks import MaskSet
 from sparsity.options import OptionError, option
 from sparsity.registry import register_topology
@@ -49,8 +50,8 @@ class GraNet(MaskUpdates):
     update at its end is part of it, and counts are exact (theirs ends with 587 weights where 569.6 are the target).
     Theirs updates once more after the last step if that is a multiple of ΔT. Under Adam they clear no moments of what
     grows, so that it inherits those of dense gradients; here all moments restart. Initial masks have exact counts per
-    layer, whereas theirs are Bernoulli. Growth where gradients are zero is drawn with the mask's seed, whereas theirs
-    goes by index. Published for batch 128 and ΔT = 4000: 30 of 100 epochs of ramp from density 0.5 (ERK).
+    layer, whereas theirs are Bernoulli. Ties are drawn with the mask's seed, such as growth where gradients are zero,
+    whereas theirs go by index. Published for batch 128 and ΔT = 4000: 30 of 100 epochs of ramp from density 0.5 (ERK).
     """
 
     title = "GraNet"
@@ -124,7 +125,7 @@ class GraNet(MaskUpdates):
         updated, restart = {}, {}
         for name, left in pruned.num_active().items():
             replaced = ceil_count(fraction * left)
-            kept = keep_largest(ctx.weight(name).abs(), pruned[name], left - replaced)
+            kept = keep_largest(ctx.weight(name).abs(), pruned[name], left - replaced, drawn(ctx, name, "kept"))
             updated[name] = grow_largest(self._gradient[name].abs(), kept, replaced, drawn(ctx, name))
             restart[name] = updated[name] & ~pruned[name]
         self._gradient.clear()
@@ -138,7 +139,7 @@ class GraNet(MaskUpdates):
         active = masks.num_active()
         if budget >= sum(active[name] for name in scores):
             return masks
-        return MaskSet({**masks, **top_k_of_all(scores, budget)})
+        return MaskSet({**masks, **top_k_of_all(scores, budget, drawn_of_all(ctx, scores))})
 
     def budget(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float, step: int, total_steps: int) -> int:
         """Count the active weights, at a step, of the layers that are not left dense."""

@@ -27,7 +27,7 @@ class GraSP(ScoredAtStart):
     ``per_class: null, batches: 150``. Gradients are computed on parts as large as a training micro-batch, whereas the
     authors compute halves of a class-balanced batch, and 20 images at a time on ImageNet; batch statistics depend on
     it. Deviations: the classifier keeps its initial weights, whereas the authors' code draws it anew (Xavier) for
-    scoring only; exact counts, where theirs keeps the weight at the threshold too, one more; ties to the lowest index;
+    scoring only; exact counts, where theirs keeps the weight at the threshold too, one more; ties are drawn;
     single precision even if training uses autocast.
     """
 

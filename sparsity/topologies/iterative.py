@@ -34,7 +34,7 @@ class IterativePruning(Topology):
     Deviations: all layers are pruned at one rate, as in TurboPrune (``dense`` leaves the first or last out, as open_lth
     can; the 2019 paper prunes the last layer of small networks at half the rate); counts are those of the density
     (1 − fraction)^k instead of a rounded fraction of the active weights (open_lth removes ⌈0.2 n⌉ + 1 a level, and has
-    606 of 5,696 weights after ten, here 612); ties go to the lowest index; the last pruning is adapted, whereas both
+    606 of 5,696 weights after ten, here 612); ties are drawn; the last pruning is adapted, whereas both
     codes overshoot the target, TurboPrune by a whole level where (1 − fraction)^k exceeds it by binary rounding alone.
     """
 
@@ -78,7 +78,7 @@ class IterativePruning(Topology):
     def next_level(self, ctx: Context) -> None:
         """Prune to the density of this level."""
         density = pruning_densities(ctx.sparsity, self.options.prune_fraction)[ctx.level - 1]
-        ctx.set_masks(self.options.select(magnitudes(ctx), 1 - density), "prune")
+        ctx.set_masks(self.options.select(ctx, magnitudes(ctx), 1 - density), "prune")
 
     def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """Return the target's count: one for all layers, or the sum of the layer budgets."""

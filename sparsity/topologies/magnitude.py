@@ -30,8 +30,7 @@ class GMP(Topology):
 
     With an allocation other than ``global`` each layer follows the curve to its own final sparsity. Deviations: weights
     are pruned after the step that ends an interval; STR's code selects anew in each forward pass, so a weight could
-    become active again, whereas here pruned weights stay pruned, as in the paper; exact counts, ties to the lowest
-    index.
+    become active again, whereas here pruned weights stay pruned, as in the paper; exact counts, ties are drawn.
     """
 
     title = "GMP"
@@ -73,7 +72,7 @@ class GMP(Topology):
         self._done = due
         start, end = int(self.options.start * ctx.total_steps), cuts[-1]
         fraction = cubic((cuts[due - 1] - start) / (end - start)) if end > start else 1.0
-        ctx.set_masks(self.options.select(magnitudes(ctx), ctx.sparsity, fraction), "prune")
+        ctx.set_masks(self.options.select(ctx, magnitudes(ctx), fraction=fraction), "prune")
 
     def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """Return the target's count."""
@@ -94,7 +93,7 @@ class OneShot(Topology):
     is dense up to it, in one run with one learning-rate schedule.
 
     Deviations: one global threshold by default, whereas the paper has one per layer, at a multiple of its standard
-    deviation; exact counts, ties to the lowest index.
+    deviation; exact counts, ties are drawn.
     """
 
     title = "One-shot"
@@ -124,14 +123,14 @@ class OneShot(Topology):
         if ctx.sparsity == 0 or self._step(ctx.total_steps) > 0:
             return None
         self._done = True
-        return self.options.select(magnitudes(ctx), ctx.sparsity)
+        return self.options.select(ctx, magnitudes(ctx))
 
     def after_step(self, ctx: Context) -> None:
         """Prune once, when the step is reached; after a step that is not finite, at the next finite one."""
         if ctx.sparsity == 0 or self._done or ctx.steps_done < self._step(ctx.total_steps):
             return
         self._done = True
-        ctx.set_masks(self.options.select(magnitudes(ctx), ctx.sparsity), "prune")
+        ctx.set_masks(self.options.select(ctx, magnitudes(ctx)), "prune")
 
     def expected_active(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
         """Return the target's count."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from sparsity.dynamic import (
     MaskUpdates,
     UpdateOptions,
+    drawn,
     floor_count,
     grow_largest,
     keep_largest,
@@ -68,6 +69,7 @@ class MEST(MaskUpdates):
         soft_bound: bool = option(False, "exceed the target density by p between updates (EM&S)")
 
     options: Options
+    replaces_by = "mutation"
 
     def __init__(self, options: Options):
         super().__init__(options)
@@ -89,6 +91,12 @@ class MEST(MaskUpdates):
             return masks
         bound = self.options.num_active(ctx.shapes, ctx.sparsity)
         return self._grown(ctx, masks, {name: self.mutated(ctx, name, active, 0) for name, active in bound.items()})
+
+    def most_replaced(self, shapes: Mapping[str, tuple[int, ...]], sparsity: float) -> int:
+        """Return how many weights an update replaces at most in one layer."""
+        counts = self.options.num_active(shapes, sparsity)
+        share = self.options.mutation / (1 - sparsity)
+        return max(min(floor_count(share * n), math.prod(shapes[name]) - n) for name, n in counts.items())
 
     def closing(self, total_steps: int) -> int:
         """Return the step of the first update at which p is 0, or of the last update if there is none."""
@@ -123,7 +131,7 @@ class MEST(MaskUpdates):
             if name in self._gradients:
                 score = score + self.options.gradient_weight * self._gradients[name]
             left = active if self.options.soft_bound else active - numbers[name]
-            survivors[name] = keep_largest(score, ctx.masks[name], left)
+            survivors[name] = keep_largest(score, ctx.masks[name], left, drawn(ctx, name, "kept"))
         self._gradients = {}
         grown = self._grown(ctx, MaskSet(survivors), numbers)
         restart = {name: mask & ~survivors[name] for name, mask in grown.items()}

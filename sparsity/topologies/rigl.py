@@ -7,24 +7,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sparsity.dynamic import (
-    GradientSum,
-    MaskUpdates,
-    UpdateOptions,
-    annealed_fraction,
-    drawn,
-    grow_largest,
-    keep_largest,
-    rounded,
-)
+from sparsity.dynamic import GradientSum, drawn, grow_largest, keep_largest
 from sparsity.masks import MaskSet
 from sparsity.options import OptionError, option
 from sparsity.registry import register_topology
+from sparsity.replacement import Replacement, ReplaceOptions
 from sparsity.topology import Context
 
 
 @register_topology("rigl")
-class RiGL(MaskUpdates):
+class RiGL(Replacement):
     """Sparse training at a fixed density in which weights grow where the dense gradient is largest.
 
     Evci et al., "Rigging the Lottery: Making All Tickets Winners" (ICML 2020, arXiv 1911.11134), algorithm 1, and the
@@ -41,9 +33,9 @@ class RiGL(MaskUpdates):
     makes as many updates per epoch at any batch size.
 
     Deviation: no tie-breaking noise N(0, 1e-5) on the drop score, which in the authors' code also causes a pruned
-    position to be kept now and then; ties go to the lowest index instead, the same on every rank and device. Where
-    fewer gradients than k are not zero (a branch that is initialised at zero), the rest is drawn with the mask's seed,
-    and the event says how many; the authors' code would grow the lowest indices.
+    position to be kept now and then. Equal magnitudes (a head that is initialised at zero) and equal gradients (a
+    branch that is) are drawn with the mask's seed, the same on every rank and device, and the event says how many;
+    the authors' code would grow the lowest indices.
     T_end is 25k of 32k steps in the authors' configuration, about 3/4 in the paper, and 0.75 here.
 
     Variants of later code. ``average: 8``: growth reads the mean gradient of the last 8 backward passes, that of the
@@ -61,20 +53,9 @@ class RiGL(MaskUpdates):
     paper = "Evci et al., ICML 2020, arXiv 1911.11134"
 
     @dataclass(frozen=True)
-    class Options(UpdateOptions):
+    class Options(ReplaceOptions):
         """Options of RiGL."""
 
-        drop_fraction: float = option(
-            0.3, "fraction of a layer's active weights replaced at the first update (a)", gt=0, le=1
-        )
-        final_drop_fraction: float = option(0.0, "that fraction at `end`", ge=0, le=1, neutral=0.0)
-        rounding: str = option(
-            "floor",
-            "how the number of weights replaced in a layer is rounded",
-            choices=("floor", "ceil"),
-            neutral="floor",
-        )
-        end: float = option(0.75, "fraction of training after which the mask is fixed (T_end)", gt=0, le=1)
         average: int = option(1, "backward passes whose mean gradient decides where to grow", ge=1, neutral=1)
         also_step: bool = option(
             False, "do the weight step of an update's iteration too, before the update", neutral=False
@@ -95,18 +76,9 @@ class RiGL(MaskUpdates):
         self._gradient = GradientSum()
 
     @property
-    def in_place(self) -> bool:
-        """By default an update replaces the weight step."""
-        return not self.options.also_step
-
-    @property
     def at_start(self) -> bool:
         """By default the first update is at step 0."""
         return self.options.at_start and not self.options.also_step
-
-    def last_update(self, total_steps: int) -> int:
-        """Return T_end."""
-        return min(int(self.options.end * total_steps), total_steps - 1)
 
     def accumulate_gradients(self, ctx: Context, step: int, is_update: bool) -> None:
         """Keep gradients that a later update needs; an update in place reads those of its own step itself."""
@@ -118,15 +90,14 @@ class RiGL(MaskUpdates):
 
     def update(self, ctx: Context, step: int) -> None:
         """Drop and grow in every layer."""
-        options = self.options
-        end = int(options.end * ctx.total_steps)
-        fraction = annealed_fraction(options.drop_fraction, options.final_drop_fraction, step, end)
+        fraction = self.annealed(step, ctx.total_steps)
         updated = {}
         for name, active in ctx.masks.num_active().items():
             gradient = self._gradient[name] if name in self._gradient else ctx.grad(name)
-            replaced = rounded(options.rounding)(fraction * active)
+            replaced = self.replaced(fraction, active)
             updated[name] = drop_and_grow(
-                ctx.weight(name), gradient, ctx.masks[name], active, replaced, drawn(ctx, name)
+                *(ctx.weight(name), gradient, ctx.masks[name], active, replaced),
+                *(drawn(ctx, name, "kept"), drawn(ctx, name)),
             )
         self._gradient.clear()
         ctx.set_masks(MaskSet(updated), "update")
@@ -138,7 +109,8 @@ def drop_and_grow(
     mask: Tensor,
     active: int,
     replaced: int,
-    draw: Callable[[int], Tensor] | None = None,
+    draw_kept: Callable[[int], Tensor] | None = None,
+    draw_grown: Callable[[int], Tensor] | None = None,
 ) -> Tensor:
     """Compute the new mask of one layer.
 
@@ -155,7 +127,8 @@ def drop_and_grow(
         mask: Current mask, same shape.
         active: Number of True in the mask.
         replaced: Number of active weights to replace (k).
-        draw: Decides where fewer gradients than that are not zero.
+        draw_kept: Decides among equal magnitudes, see `keep_largest`.
+        draw_grown: Decides among equal gradients.
     """
-    kept = keep_largest(theta.abs(), mask, active - replaced)
-    return grow_largest(grad.abs(), kept, replaced, draw)
+    kept = keep_largest(theta.abs(), mask, active - replaced, draw_kept)
+    return grow_largest(grad.abs(), kept, replaced, draw_grown)

@@ -8,23 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsity.dynamic import (
-    MaskUpdates,
-    UpdateOptions,
-    annealed_fraction,
-    grow_largest,
-    keep_largest,
-    random_scores,
-    rounded,
-)
+from sparsity.dynamic import drawn, grow_largest, keep_largest, random_scores, rounded
 from sparsity.masks import MaskSet
 from sparsity.options import option
 from sparsity.registry import register_topology
+from sparsity.replacement import Replacement, ReplaceOptions
 from sparsity.topology import Context
 
 
 @register_topology("set")
-class SET(MaskUpdates):
+class SET(Replacement):
     """Sparse evolutionary training: like RiGL, but weights grow at random, without a gradient.
 
     Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity inspired by
@@ -49,21 +42,10 @@ class SET(MaskUpdates):
     paper = "Mocanu et al., Nature Communications 2018, arXiv 1707.04780"
 
     @dataclass(frozen=True)
-    class Options(UpdateOptions):
+    class Options(ReplaceOptions):
         """Options of SET."""
 
-        drop_fraction: float = option(
-            0.3, "fraction of a layer's active weights replaced at the first update", gt=0, le=1
-        )
-        final_drop_fraction: float = option(0.0, "that fraction at `end`", ge=0, le=1, neutral=0.0)
-        rounding: str = option(
-            "floor",
-            "how the number of weights replaced in a layer is rounded",
-            choices=("floor", "ceil"),
-            neutral="floor",
-        )
         drop_schedule: str = option("cosine", "how that fraction changes until `end`", choices=("cosine", "constant"))
-        end: float = option(0.75, "fraction of training after which the mask is fixed", gt=0, le=1)
         drop: str = option(
             "magnitude",
             "what drops: the smallest |θ| of all, or the same fraction of each sign",
@@ -74,41 +56,35 @@ class SET(MaskUpdates):
     options: Options
 
     @property
-    def in_place(self) -> bool:
-        """By default an update replaces the weight step."""
-        return not self.options.also_step
-
-    @property
     def at_start(self) -> bool:
         """Updates that replace the weight step begin at step 0."""
         return self.in_place
 
-    def last_update(self, total_steps: int) -> int:
-        """Return the step after which masks are fixed."""
-        return min(int(self.options.end * total_steps), total_steps - 1)
-
     def update(self, ctx: Context, step: int) -> None:
         """Drop and grow in every layer."""
         options = self.options
-        fraction = options.drop_fraction
-        if options.drop_schedule == "cosine":
-            end = int(options.end * ctx.total_steps)
-            fraction = annealed_fraction(fraction, options.final_drop_fraction, step, end)
-        count = rounded(options.rounding)
+        constant = options.drop_schedule == "constant"
+        fraction = options.drop_fraction if constant else self.annealed(step, ctx.total_steps)
         updated = {}
         for name, active in ctx.masks.num_active().items():
-            theta, mask = ctx.weight(name), ctx.masks[name]
+            theta, mask, draw = ctx.weight(name), ctx.masks[name], drawn(ctx, name, "kept")
             if options.drop == "signs":
-                kept = keep_of_each_sign(theta, mask, fraction, count)
+                kept = keep_of_each_sign(theta, mask, fraction, rounded(options.rounding), draw)
                 replaced = active - int(kept.sum())
             else:
-                replaced = count(fraction * active)
-                kept = keep_largest(theta.abs(), mask, active - replaced)
+                replaced = self.replaced(fraction, active)
+                kept = keep_largest(theta.abs(), mask, active - replaced, draw)
             updated[name] = grow_largest(random_scores(ctx, name), kept, replaced)
         ctx.set_masks(MaskSet(updated), "update")
 
 
-def keep_of_each_sign(theta: Tensor, mask: Tensor, fraction: float, count: Callable[[float], int] = int) -> Tensor:
+def keep_of_each_sign(
+    theta: Tensor,
+    mask: Tensor,
+    fraction: float,
+    count: Callable[[float], int] = int,
+    draw: Callable[[int], Tensor] | None = None,
+) -> Tensor:
     """Drop the `fraction` nearest to zero among the positive and among the negative weights; return the others.
 
     Active weights of exactly zero, which have not moved since they grew, count as positive.
@@ -116,5 +92,5 @@ def keep_of_each_sign(theta: Tensor, mask: Tensor, fraction: float, count: Calla
     kept = torch.zeros_like(mask)
     for side in (mask & (theta >= 0), mask & (theta < 0)):
         number = int(side.sum())
-        kept |= keep_largest(theta.abs(), side, number - count(fraction * number))
+        kept |= keep_largest(theta.abs(), side, number - count(fraction * number), draw)
     return kept

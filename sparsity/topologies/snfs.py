@@ -48,7 +48,7 @@ class SNFS(MaskUpdates):
     layer and correct the total by smoothed residuals at later updates; a layer may become full, whereas they stop at
     99 %; v is that of plain SGD under every optimizer and contains no weight decay and no clipping, whereas they use
     Adam's m / √v, and a grown weight inherits Adam's moments; here it restarts.
-    Growth where v is zero is drawn with the mask's seed, whereas theirs goes by index.
+    Ties are drawn with the mask's seed, such as growth where v is zero, whereas theirs go by index.
     Layers start with equal densities (``uniform``), as theirs do; the RigL paper's figures are with ``erk``.
     """
 
@@ -105,7 +105,7 @@ class SNFS(MaskUpdates):
         )
         updated = {}
         for name, number in zip(sizes, grown, strict=True):
-            kept = keep_largest(ctx.weight(name).abs(), ctx.masks[name], left[name])
+            kept = keep_largest(ctx.weight(name).abs(), ctx.masks[name], left[name], drawn(ctx, name, "kept"))
             updated[name] = grow_largest(self._momentum[name].abs(), kept, number, drawn(ctx, name))
         momentum = {name: self._momentum[name] for name in updated} if self.options.grown_momentum == "dense" else None
         ctx.set_masks(MaskSet(updated), "update", momentum=momentum)

@@ -23,7 +23,7 @@ class SNIP(ScoredAtStart):
 
     The batch is one of training, with its augmentation, loss and micro-batches, the same on every rank. With
     ``batches`` > 1 the mean gradient over them is used. Batch statistics are computed in training mode and discarded.
-    Deviations: exact counts, where mil-ad/snip rounds them down; ties to the lowest index; no variance-scaling
+    Deviations: exact counts, where mil-ad/snip rounds them down; ties are drawn; no variance-scaling
     initialisation of its own; single precision even if training uses autocast.
     """
 

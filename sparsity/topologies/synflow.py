@@ -10,6 +10,7 @@ from torch import nn
 from sparsity.at_start import ScoredAtStart
 from sparsity.masking import scores
 from sparsity.masking.budgets import DenseLayers, active_of
+from sparsity.masking.draws import drawn_of_all
 from sparsity.masking.selection import top_k_of_all
 from sparsity.options import Infeasible, option
 from sparsity.probe import Probe
@@ -28,7 +29,7 @@ class SynFlow(ScoredAtStart):
     of the outputs for an input of ones, with |θ| for all parameters and statistics and normalisation in evaluation
     mode. The rounds are essential: one shot (``rounds: 1``, as in TurboPrune) can prune a whole layer.
 
-    Deviations: exact counts, ties to the lowest index, and a pruned weight stays pruned; always double precision, which
+    Deviations: exact counts, ties are drawn, and a pruned weight stays pruned; always double precision, which
     the authors' code has as a comment, because deep networks overflow otherwise. A network in which nothing flows
     through some layer (batch normalisation with a scale of zero at the end of a block) is refused, because that layer
     would be pruned completely.
@@ -64,7 +65,8 @@ class SynFlow(ScoredAtStart):
             if done + 1 == self.options.rounds:
                 return found
             number = active_of(size, 1 - density ** ((done + 1) / self.options.rounds))
-            active |= top_k_of_all({name: found[name] for name in ctx.prunable}, number)
+            draw = drawn_of_all(ctx, ctx.prunable, note=False)
+            active |= top_k_of_all({name: found[name] for name in ctx.prunable}, number, draw)
             for name in ctx.prunable:
                 weights[name].masked_fill_(~active[name], 0.0)
         raise AssertionError("at least one round")

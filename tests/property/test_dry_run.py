@@ -38,7 +38,7 @@ ODD: list[Any] = [None, True, False, "text", -1, 0.5, 3, math.inf, {}]
 NEEDED = {  # without which nothing is accepted, or too much to do
     "granet": ["topology.update_every=3"],
     "grasp": ["topology.per_class=2"],
-    "mest": ["topology.update_every=1"],
+    "mest": ["topology.update_every=1", "topology.sparsity=0.4"],
     "rigl": ["topology.update_every=5"],
     "set": ["topology.update_every=5"],
     "synflow": ["topology.rounds=2"],
@@ -125,7 +125,7 @@ def options() -> Iterator[tuple[str, list[str], list[Any]]]:
                 meta = field.metadata
                 bounds = {bound: meta[bound] for bound in ("ge", "gt", "le", "lt") if meta.get(bound) is not None}
                 values = [*ODD, *(meta.get("choices") or ()), *around(bounds, "int" in str(field.type))]
-                yield f"{kind}.{field.name}", [f"{kind}.name={name}", *NEEDED.get(name, []), *CONTEXT[kind]], values
+                yield f"{kind}.{field.name}", [f"{kind}.name={name}", *CONTEXT[kind], *NEEDED.get(name, [])], values
 
 
 # ---- both sides -----------------------------------------------------------------------------------------------------

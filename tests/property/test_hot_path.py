@@ -90,7 +90,7 @@ def test_an_ordinary_step_waits_for_nothing_and_no_step_sorts(pair: tuple[str, s
         with watch:
             run.just_step(step)
         ends_epoch = run.sparse.steps_done % STEPS_PER_EPOCH == 0  # then densities are counted
-        if len(run.sparse.events) == happened and not ends_epoch:
+        if len(run.sparse.events) == happened and not ends_epoch and step > 0:  # the first step looks at the weights
             assert watch.waited[before:] == [], f"step {step}"
             ordinary += 1
         if run.sparse.level_ended:
@@ -118,10 +118,11 @@ def test_the_watch_sees_what_it_is_for(offence: str, watch: Watch, monkeypatch: 
 
     monkeypatch.setattr(registry.topology("random"), "after_step", offend)
     run = WithGradients("random", "plain")
-    run.give_gradients(0)
-    del watch.waited[:]
-    with watch:
-        run.just_step(0)
+    for step in range(2):
+        run.give_gradients(step)
+        del watch.waited[:]
+        with watch:
+            run.just_step(step)
     assert bool(watch.sorted) == (offence == "sort")
     assert bool(watch.waited) == (offence != "sort")
 

@@ -144,11 +144,11 @@ def handed_in(module: ModuleType, recording: Recording, kept: Iterable[int] | No
     def scores(ctx: Any, name: str) -> Tensor:
         return recording.mask(ctx.steps_done - 1, name).double()
 
-    def grown(theirs: Tensor, mask: Tensor, number: int) -> Tensor:
+    def grown(theirs: Tensor, mask: Tensor, number: int, draw: Any = None) -> Tensor:
         return grow_largest(theirs, mask, int(theirs.sum() - mask.sum()))
 
-    def left(score: Tensor, mask: Tensor, number: int) -> Tensor:
-        return keep_largest(score, mask, number if survivors is None else next(survivors))
+    def left(score: Tensor, mask: Tensor, number: int, draw: Any = None) -> Tensor:
+        return keep_largest(score, mask, number if survivors is None else next(survivors), draw)
 
     with ExitStack() as stack:
         for name, function in {"random_scores": scores, "grow_largest": grown, "keep_largest": left}.items():

@@ -60,9 +60,9 @@ def gmp(tally: Tally) -> None:
     recording = Recording("acdc", "gmp")
     cuts = iter(sorted({step for step in range(1, 200) if not _same(recording, step)}))
 
-    def theirs(scores: Masks, number: int) -> Masks:
+    def theirs(scores: Masks, number: int, draw: Any) -> Masks:
         kept = sum(int(mask.sum()) for mask in recording.masks(next(cuts)).values())
-        return top_k_of_all(scores, kept)
+        return top_k_of_all(scores, kept, draw)
 
     with mock.patch.object(budgets, "top_k_of_all", theirs):
         _manager(tally, "gmp", "gmp", start=0.1, end=0.75, update_every=10)

@@ -15,6 +15,8 @@ import sparsity
 from sparsity.representation import Representation
 from sparsity.representations.cut import largest
 
+NO_TIES: Any = None  # a run is asked for draws alone
+
 
 def _model(recording: Recording) -> nn.Module:
     """Build the network; the layers of STR's perceptron have no biases."""
@@ -88,6 +90,6 @@ def spred(tally: Tally) -> None:
         representation = sparsity.represent(_model(recording), "spred", init=start)
         _follow(tally, recording, representation, ("m", "w"))
         for target in (0.5, 0.9, 0.95):
-            cut = largest(dict(representation.weights()), target, "uniform")
+            cut = largest(NO_TIES, dict(representation.weights()), target, "uniform")
             ours = torch.cat([mask.flatten() for mask in cut.values()])
             tally.flags(f"{recording.label}, cut at {target}", ours, torch.from_numpy(recording.value(f"cut{target}")))

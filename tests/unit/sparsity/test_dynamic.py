@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import sparsity
 from sparsity import MaskSet, OptionError, registry
-from sparsity.dynamic import share_out
+from sparsity.dynamic import MaskUpdates, share_out
 from sparsity.topologies.set import keep_of_each_sign
 
 
@@ -169,11 +169,16 @@ def test_resumed_in_the_middle_of_a_window(options: dict[str, Any], cut: int):
         ("granet", {"update_every": 10}, 100, 9),
         ("granet", {"update_every": 10, "ramp_start": 0.2}, 100, 8),  # from 20
         ("granet", {"update_every": 10, "ramp_start": 0.25}, 100, 7),  # from 30, the first that is not before the ramp
-        ("mest", {"update_every": 10, "unit": "step"}, 100, 7),  # 10 ... 70; from 80 on nothing mutates
-        ("mest", {"update_every": 10, "unit": "step", "soft_bound": True}, 100, 8),  # 80 only drops
         (
             "mest",
-            {"update_every": 30, "unit": "step", "soft_bound": True, "end": 1.0},
+            {"update_every": 10, "unit": "step", "mutation": 0.05},
+            100,
+            7,
+        ),  # 10 ... 70; from 80 on nothing mutates
+        ("mest", {"update_every": 10, "unit": "step", "soft_bound": True, "mutation": 0.05}, 100, 8),  # 80: no growth
+        (
+            "mest",
+            {"update_every": 30, "unit": "step", "soft_bound": True, "end": 1.0, "mutation": 0.05},
             100,
             3,
         ),  # 90 is the last there is
@@ -202,23 +207,24 @@ def test_nothing_happens_without_sparsity(name: str):
 
 
 def test_an_update_that_a_non_finite_step_puts_off():
-    toy = Toy("set", 6, total=12, update_every=4, also_step=True, end=1.0, allocation="uniform")
+    toy = Toy("set", 8, total=12, update_every=4, also_step=True, end=1.0, allocation="uniform")
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     for index in range(12):
-        scaler.scale((toy.model[0](torch.randn(2, 6)) * (math.inf if index == 3 else 1)).sum()).backward()
+        scaler.scale((toy.model[0](torch.randn(2, 8)) * (math.inf if index == 3 else 1)).sum()).backward()
         toy.sparse.step(scaler=scaler)
         toy.optimizer.zero_grad()
     assert [event["step"] for event in toy.sparse.events] == [0, 5, 8]
 
 
 def test_steps_between_updates_are_rescaled_to_the_batch_size():
-    toy = Toy("rigl", 6, batch_reference=4096, batch_size=512, total=1100)
+    toy = Toy("rigl", 8, batch_reference=4096, batch_size=512, total=1100)
     assert (toy.sparse.topology.options.update_every, toy.sparse.topology.options.batch_reference) == (800, None)
-    assert Toy("set", 6, update_every=1, batch_reference=8, batch_size=64).sparse.topology.options.update_every == 1
+    often = Toy("set", 8, update_every=1, batch_reference=8, batch_size=64, also_step=True)
+    assert often.sparse.topology.options.update_every == 1
     granet = Toy("granet", 6, total=20, update_every=3, batch_reference=7, batch_size=8)
     assert granet.sparse.topology.options.update_every == 3  # 2.6 steps
     with pytest.raises(ValueError, match="'rigl' has batch_reference: give attach batch_size"):
-        Toy("rigl", 6, batch_reference=4096, total=1100)
+        Toy("rigl", 8, batch_reference=4096, total=1100)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +244,50 @@ def test_a_schedule_without_an_update_after_the_start_is_refused(name: str, opti
     Toy(name, 40, total=total, share=0.0, **options)  # a dense training has no masks to update
 
 
+@pytest.mark.parametrize("options", [{}, {"unit": "epoch", "per_epoch": 1}, {"batch_reference": 8, "batch_size": 64}])
+@pytest.mark.parametrize("name", ["rigl", "set"])
+def test_updates_in_place_of_every_weight_step_are_refused(name: str, options: dict[str, Any]):
+    with pytest.raises(sparsity.OptionError) as caught:
+        Toy(name, 40, update_every=1, total=40, **options)
+    assert str(caught.value) == (
+        f"update_every: 1 is out of range: an update of {name} replaces the weight step, so no weight would move until "
+        "step 31; must be >= 2 steps, or also_step: true"
+    )
+    Toy(name, 40, update_every=1, total=40, **options, also_step=True)
+    Toy(name, 40, update_every=1, total=40, share=0.0, **options)
+
+
+@pytest.mark.parametrize("name", registry.topologies())
+def test_no_topology_replaces_every_weight_step(name: str):
+    """Whatever updates in place is refused where nothing would train, found by what the classes say of themselves."""
+    method = registry.topology(name)
+    if not (issubclass(method, MaskUpdates) and method(method.Options()).in_place):
+        return
+    with pytest.raises(sparsity.OptionError, match="so no weight would move"):
+        Toy(name, 40, update_every=1, total=40)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "options"),
+    [
+        ("rigl", "drop_fraction", {"drop_fraction": 1e-9}),
+        ("set", "drop_fraction", {"drop_fraction": 0.04}),
+        ("mest", "mutation", {"mutation": 0.02, "unit": "step"}),
+    ],
+)
+def test_an_update_that_could_replace_no_weight_is_refused(name: str, key: str, options: dict[str, Any]):
+    with pytest.raises(sparsity.OptionError) as caught:
+        Toy(name, 40, update_every=2, total=40, **options)
+    assert str(caught.value) == (
+        f"{key}: {options[key]:g} is out of range: in no layer is it a whole weight, so {name} would never change its "
+        "masks"
+    )
+    if options.get("drop_fraction") == 0.04:  # of 20; a billionth of them is none, however it is rounded
+        Toy(name, 40, update_every=2, total=40, **options, rounding="ceil")
+
+
 def test_epochs_between_updates():
-    toy = Toy("mest", 6, per_epoch=7, update_every=2, total=70, share=0.5)
+    toy = Toy("mest", 6, per_epoch=7, update_every=2, total=70, share=0.5, mutation=0.2)
     assert (toy.sparse.topology.options.update_every, toy.sparse.topology.options.unit) == (14, "step")
     with pytest.raises(ValueError, match="'snfs' counts update_every in epochs: give attach steps_per_epoch"):
         Toy("snfs", 6)
@@ -310,7 +358,7 @@ def test_growth_is_uniform_over_all_positions_outside_the_kept_set():
     #   4 of 8 active, 2 drop (k = 2): 2 of 6 grow, so each of the six, the two just dropped among them, in a third
     hits = torch.zeros(8)
     for seed in range(300):
-        toy = Toy("set", 8, seed=seed, total=2, update_every=1, end=1.0, drop_fraction=0.5, allocation="uniform")
+        toy = Toy("set", 8, seed=seed, total=4, update_every=2, end=1.0, drop_fraction=0.5, allocation="uniform")
         toy.start((row(4, 3, 2, 1, 0, 0, 0, 0), bits(1, 1, 1, 1, 0, 0, 0, 0)))
         toy.step(torch.zeros(1, 8))
         hits += torch.tensor(toy.mask())
@@ -320,9 +368,11 @@ def test_growth_is_uniform_over_all_positions_outside_the_kept_set():
 
 
 def test_layers_and_steps_grow_differently():
-    toy = Toy("set", 40, 40, update_every=1, end=1.0, drop_schedule="constant", drop_fraction=1.0, allocation="uniform")
+    toy = Toy("set", 40, 40, update_every=2, end=1.0, drop_schedule="constant", drop_fraction=1.0, allocation="uniform")
     seen = []
     for _ in range(3):
+        if seen:
+            toy.step(torch.zeros(1, 40), torch.zeros(1, 40))
         toy.step(torch.zeros(1, 40), torch.zeros(1, 40))
         seen += [tuple(toy.mask(0)), tuple(toy.mask(1))]
     assert len(set(seen)) == 6

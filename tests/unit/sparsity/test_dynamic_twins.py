@@ -1,6 +1,6 @@
 """The rules of dynamic sparse training in plain Python, sorting lists, against the topologies on random data.
 
-Values are multiples of a quarter, so that ties are common and exact.
+Values are multiples of a quarter, so that ties are common and exact; among equals the highest number drawn wins.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Rows = list[list[float]]
 Bits = list[list[int]]
 
 
-def largest(scores: list[float], among: list[int], number: int) -> list[int]:
-    return sorted(among, key=lambda i: (-scores[i], i))[:number]
+def largest(scores: list[float], among: list[int], number: int, draw: list[float]) -> list[int]:
+    return sorted(among, key=lambda i: (-scores[i], -draw[i]))[:number]
 
 
-def random_scores(layer: int, step: int) -> list[float]:
-    digest = hashlib.sha256(f"7/grow {layer}.weight/{step}".encode()).digest()
+def random_scores(layer: int, step: int, purpose: str) -> list[float]:
+    digest = hashlib.sha256(f"7/{purpose} {layer}.weight/{step}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.rand((1, SIZES[layer]), generator=generator)[0].tolist()
 
@@ -44,10 +44,12 @@ def bits_of(size: int, *members: list[int]) -> list[int]:
     return [int(any(i in part for part in members)) for i in range(size)]
 
 
-def drop_and_grow(theta: list[float], score: list[float], bits: list[int], drop: int, grow: int) -> list[int]:
-    kept = largest([abs(t) for t in theta], on(bits), sum(bits) - drop)
+def drop_and_grow(
+    theta: list[float], score: list[float], bits: list[int], drop: int, grow: int, layer: int, step: int
+) -> list[int]:
+    kept = largest([abs(t) for t in theta], on(bits), sum(bits) - drop, random_scores(layer, step, "kept"))
     outside = [i for i in range(len(bits)) if i not in kept]
-    return bits_of(len(bits), kept, largest(score, outside, grow))
+    return bits_of(len(bits), kept, largest(score, outside, grow, random_scores(layer, step, "ties")))
 
 
 class Twin:
@@ -80,7 +82,7 @@ class RiglTwin(Twin):
         for layer, bits in enumerate(self.masks):
             mean = [abs(sum(values)) / 3 for values in zip(*(g[layer] for g in self.seen[-3:]), strict=True)]
             number = int(fraction * sum(bits))
-            new.append(drop_and_grow(theta[layer], mean, bits, number, number))
+            new.append(drop_and_grow(theta[layer], mean, bits, number, number, layer, now))
         return new
 
 
@@ -108,7 +110,8 @@ class SnfsTwin(Twin):
         room = [size - sum(bits) + drop for size, bits, drop in zip(SIZES, self.masks, dropped, strict=True)]
         grown = share_out(sum(dropped), shares, room)
         absolute = [[abs(x) for x in v] for v in self.velocity]
-        return [drop_and_grow(*args) for args in zip(theta, absolute, self.masks, dropped, grown, strict=True)]
+        parts = zip(theta, absolute, self.masks, dropped, grown, strict=True)
+        return [drop_and_grow(*args, layer, now) for layer, args in enumerate(parts)]
 
 
 class GranetTwin(Twin):
@@ -117,16 +120,19 @@ class GranetTwin(Twin):
     def update(self, now: int, theta: Rows, gradients: Rows) -> Bits:
         share = min(1.0, now / 12)
         budget = 20 + int(20 * (1 - share) ** 3 + 1e-6)
-        flat = [(abs(t[i]), layer, i) for layer, t in enumerate(theta) for i in on(self.masks[layer])]
-        stay = sorted(flat, key=lambda entry: (-entry[0], entry[1], entry[2]))[:budget]
-        pruned = [
-            [int((abs(theta[layer][i]), layer, i) in stay) for i in range(size)] for layer, size in enumerate(SIZES)
+        draws = [random_scores(layer, now, "ties of all") for layer in range(len(SIZES))]
+        flat = [
+            (-abs(t[i]), -draws[layer][i], layer, i) for layer, t in enumerate(theta) for i in on(self.masks[layer])
         ]
+        stay = {(layer, i) for *_, layer, i in sorted(flat)[:budget]}
+        pruned = [[int((layer, i) in stay) for i in range(size)] for layer, size in enumerate(SIZES)]
         fraction = 0.1 + 0.2 * (1 + math.cos(math.pi * now / STEPS))
         new = []
         for layer, bits in enumerate(pruned):
             number = math.ceil(fraction * sum(bits) - 1e-6)
-            new.append(drop_and_grow(theta[layer], [abs(g) for g in gradients[layer]], bits, number, number))
+            new.append(
+                drop_and_grow(theta[layer], [abs(g) for g in gradients[layer]], bits, number, number, layer, now)
+            )
         self.fresh = [[int(n and not p) for n, p in zip(*pair, strict=True)] for pair in zip(new, pruned, strict=True)]
         return new
 
@@ -143,9 +149,10 @@ class MestTwin(Twin):
             bound = int(0.4 * SIZES[layer] + 1e-6)
             number = int(p / 0.4 * bound + 1e-6)
             score = [abs(t) + abs(g) / 2 for t, g in zip(theta[layer], gradients[layer], strict=True)]
-            kept = largest(score, on(bits), bound if self.soft else bound - number)
+            kept = largest(score, on(bits), bound if self.soft else bound - number, random_scores(layer, now, "kept"))
             outside = [i for i in range(SIZES[layer]) if i not in kept]
-            new.append(bits_of(SIZES[layer], kept, largest(random_scores(layer, now), outside, number)))
+            grow = random_scores(layer, now, "grow")
+            new.append(bits_of(SIZES[layer], kept, largest(grow, outside, number, grow)))
             self.fresh[layer] = [int(bit and i not in kept) for i, bit in enumerate(new[-1])]
         return new
 

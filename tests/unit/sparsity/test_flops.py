@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import sparsity
 from sparsity.engine.flops import TrainingCost, inference_fraction, layer_macs
+from sparsity.options import Infeasible
 
 
 @pytest.mark.parametrize(
@@ -210,3 +211,35 @@ def test_soft_threshold_cost_follows_its_zeros():
         model(torch.randn(3, 4)).sum().backward()
         sparse.step()
     assert sparse.cost.fraction({"0.weight": 8}) == pytest.approx(5 / 8)
+
+
+class Functional(nn.Module):
+    """A head whose weight the forward pass reads and changes."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.body, self.head, self.change = nn.Linear(6, 8), nn.Linear(8, 5, bias=False), change
+
+    def forward(self, x):
+        return nn.functional.linear(self.body(x), self.change(self.head.weight))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nn.functional.normalize,
+        lambda w: 3 * w,
+        lambda w: w / w.norm(dim=1, keepdim=True),
+        lambda w: -w.clone(),
+        lambda w: w.double().float(),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_head_that_keeps_the_zeros_of_its_weight_counts(change, device):
+    assert layer_macs(Functional(change).to(device), (6,)) == {"body.weight": 48, "head.weight": 40}
+
+
+@pytest.mark.parametrize("change", [lambda w: w - w.mean(), lambda w: w + 0.1, lambda w: w.softmax(1)])
+def test_a_head_that_fills_the_zeros_of_its_weight_is_refused(change):
+    with pytest.raises(Infeasible, match=r"does not multiply by head\.weight"):
+        layer_macs(Functional(change), (6,))

@@ -117,22 +117,18 @@ def test_pruning_by_layer_follows_each_layers_own_curve():
 
 
 def test_what_is_gone_stays_gone_and_a_zero_that_exists_goes_last():
-    network = row_net(6)
-    sparse = attach("gmp", network, 0.5, 2, start=0.0, end=1.0, update_every=1)
-    sparse.step()  # 7/8 of 3 zeros: 1 and 2 go
-    assert sparse.masks["0.weight"].flatten().tolist() == [False, False, True, True, True, True]
-    with torch.no_grad():
-        network[0].weight[2:] = torch.tensor([[4.0], [0.0], [0.0], [6.0]])
-    sparse.step()  # three stay: two, and the first zero that exists, not the zeros before it that do not
-    assert sparse.masks["0.weight"].flatten().tolist() == [False, False, True, True, False, True]
-
-
-def test_equal_weights_go_from_the_end():
-    network = row_net(2, 2)
-    for layer in network:
-        nn.init.ones_(layer.weight)  # pyright: ignore
-    sparse = attach("one_shot", network, 0.25, 1)
-    assert [mask.flatten().tolist() for mask in sparse.masks.values()] == [[True, True], [True, False]]
+    found = set()
+    for seed in range(10):
+        network = row_net(6)
+        sparse = attach("gmp", network, 0.5, 2, start=0.0, end=1.0, update_every=1, seed=seed)
+        sparse.step()  # 7/8 of 3 zeros: 1 and 2 go
+        assert sparse.masks["0.weight"].flatten().tolist() == [False, False, True, True, True, True]
+        with torch.no_grad():
+            network[0].weight[2:] = torch.tensor([[4.0], [0.0], [0.0], [6.0]])
+        sparse.step()
+        found.add(tuple(sparse.masks["0.weight"].flatten().nonzero().flatten().tolist()))
+    # three stay: two, and one of the zeros that exist, not of those before them that do not
+    assert found == {(2, 3, 5), (2, 4, 5)}
 
 
 def test_a_cut_put_off_by_a_step_that_is_not_finite_comes_after_the_next():

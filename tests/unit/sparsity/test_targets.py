@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import random
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
@@ -18,6 +20,7 @@ import sparsity
 from sparsity import registry
 from sparsity.engine.flops import layer_macs
 from sparsity.masking.distributions import dense_layers
+from sparsity.options import OptionError
 from sparsity.targets import targets, uncounted
 
 
@@ -388,15 +391,146 @@ def test_the_classifier_of_str_is_the_layer_called_last():
     assert [slot.parameters[1].requires_grad for slot in rep.slots.values()] == [False, True, True]
 
 
-def test_a_role_that_cannot_be_traced_is_checked_at_the_first_step():
-    sparse = attached(Branching(), dense="last", sparsity=0.2)
-    sparse.representation.model(torch.ones(2, 20)).sum().backward()
-    with pytest.raises(ValueError, match=r"dense: body\.2\.weight was taken for the last .*dense: \[head\]"):
-        sparse.step()
+def test_a_role_that_cannot_be_traced_is_refused():
+    with pytest.raises(OptionError) as caught:
+        attached(Branching(), dense="last", sparsity=0.2)
+    assert str(caught.value) == (
+        "dense: which layer is last cannot be told, since the forward pass cannot be followed without data "
+        "(TraceError); name the layers that stay dense, such as dense: [head]"
+    )
     sparse = attached(Branching(), dense=["head"], sparsity=0.3)
-    sparse.representation.model(torch.ones(2, 20)).sum().backward()
-    sparse.step()
     assert sparse.masks.densities()["head.weight"] == 1
+    with pytest.raises(OptionError, match="classifier: false, but which layer is last cannot be told"):
+        sparsity.represent(Branching(), "str", classifier=False)
+
+
+class Cosine(HeadFirst):
+    """Reads the weight of its head, and normalises it."""
+
+    def forward(self, x: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+        x = nn.functional.linear(self.body(x), nn.functional.normalize(self.head.weight))
+        return x if scale is None else scale * x
+
+
+class Tied(nn.Module):
+    """Multiplies by the weight of its only encoder again at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.encoder = nn.Linear(20, 20), nn.Linear(20, 20)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(self.inner(self.encoder(x).relu()), self.encoder.weight.t())
+
+
+class Auxiliary(HeadFirst):
+    """A side head is called after the classifier: its output is returned, or dropped, or it has one in training."""
+
+    returned = "both"
+
+    def __init__(self):
+        super().__init__()
+        self.side = nn.Linear(64, 5)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        hidden = self.body(x)
+        main, side = self.head(hidden), self.side(hidden)
+        alone = self.returned == "main" or (self.returned == "in training" and not self.training)
+        return main if alone else (main, side)
+
+
+def roles(model: nn.Module, representation: str = "plain") -> list[str]:
+    rep = sparsity.represent(model, representation)
+    return [rep.called(role) for role in ("first", "last")]
+
+
+@pytest.mark.parametrize("representation", ["plain", "product"])
+def test_a_head_that_is_not_called_has_its_role(representation: str):
+    assert roles(Cosine(), representation) == ["body.0.weight", "head.weight"]
+
+
+def test_compiled_parts_have_their_roles():
+    model = HeadFirst()
+    model.body = torch.compile(model.body)  # pyright: ignore
+    assert roles(model) == ["body.0.weight", "head.weight"]
+    model = HeadFirst()
+    model.head.compile()
+    assert roles(model) == ["body.0.weight", "head.weight"]
+
+
+def test_a_layer_that_is_first_and_last_is_refused_for_both_alone():
+    assert roles(Tied()) == ["encoder.weight", "encoder.weight"]
+    assert attached(Tied(), dense="first", sparsity=0.3).masks.densities()["encoder.weight"] == 1
+    assert attached(Tied(), dense="last", sparsity=0.3).masks.densities()["encoder.weight"] == 1
+    with pytest.raises(OptionError, match=r"encoder\.weight is the first layer and the last: name the layers"):
+        attached(Tied(), dense="first_last", sparsity=0.3)
+
+
+@pytest.mark.parametrize("returned", ["main", "in training"])
+def test_a_side_head_is_not_the_last_layer(returned: str):
+    model = Auxiliary()
+    model.returned = returned
+    assert roles(model) == ["body.0.weight", "head.weight"]
+
+
+def test_two_heads_have_no_last_layer():
+    words = r"^dense: .*last cannot be told: head\.weight, side\.weight are all last; name the layers"
+    with pytest.raises(OptionError, match=words):
+        attached(Auxiliary(), dense="last", sparsity=0.2)
+    attached(Auxiliary(), dense="first", sparsity=0.2)
+    attached(Auxiliary(), dense=["head"], sparsity=0.2)
+
+
+def test_a_residual_around_the_last_layer_does_not_make_two():
+    class Residual(HeadFirst):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = self.body(x)
+            return hidden[:, :5] + self.head(hidden)
+
+    assert roles(Residual()) == ["body.0.weight", "head.weight"]
+
+
+class Changed(HeadFirst):
+    """Multiplies by a copy of its head's weight."""
+
+    change: Any
+
+    def __init__(self):
+        super().__init__()
+        self.low, self.rank = nn.Parameter(torch.zeros(5, 2)), nn.Parameter(torch.ones(2, 64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(self.body(x), type(self).change(self.head.weight))
+
+
+KEEPING = {
+    "as it is": lambda w: w,
+    "normalised": nn.functional.normalize,
+    "scaled": lambda w: 2 * w / w.norm(dim=1, keepdim=True),
+    "cast": lambda w: w.to(torch.float64).float(),
+    "turned": lambda w: w.t().contiguous().t(),
+    "rounded": lambda w: (w * 8).round() / 8,
+}
+FILLING = {
+    "centred": lambda w: w - w.mean(dim=1, keepdim=True),
+    "shifted": lambda w: w + 0.1,
+    "softmax": lambda w: torch.softmax(w, dim=1),
+    "cosine": lambda w: w.cos(),
+}
+
+
+@pytest.mark.parametrize("representation", ["plain", "product"])
+@pytest.mark.parametrize("change", [*KEEPING, *FILLING])
+def test_a_copy_of_a_weight_that_fills_its_zeros_is_refused(change: str, representation: str):
+    model = type("Now", (Changed,), {"change": staticmethod({**KEEPING, **FILLING}[change])})()
+    sparsity.represent(model, representation)
+    if change in KEEPING:
+        attached(model, sparsity=0.5)
+        return
+    with pytest.raises(
+        ValueError, match=r"^head\.weight: the forward pass reads it and multiplies by a tensor computed"
+    ):
+        attached(model, sparsity=0.5)
 
 
 def test_tracing_changes_nothing():
@@ -410,8 +544,25 @@ def test_tracing_changes_nothing():
             return super().forward(x)
 
     model = Counting()
+    seen: list[Any] = []
+    model.head.register_forward_hook(lambda *call: seen.append(call))
+    model.register_forward_pre_hook(lambda *call: seen.append(call))
     attached(model, dense="last", sparsity=0.3)
     assert model.calls == 0
+    assert seen == []
+
+
+def test_tracing_draws_nothing():
+    class Drawing(HeadFirst):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * float(torch.rand(1)) * random.random()
+
+    model = Drawing()
+    sparsity.represent(model)
+    before = torch.random.get_rng_state(), random.getstate()
+    attached(model, dense="last", sparsity=0.3)
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
 
 
 NAMES = {
