@@ -12,7 +12,7 @@ _LONGEST = 400
 _STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # what Slurm, and the batch script, say once a task has ended or a job is being ended
 _FOLLOWS = re.compile(
-    r"ham: |Terminated$|submitit (INFO|WARNING)"
+    r"ham: |the task did not start|Terminated$|submitit (INFO|WARNING)"
     r"|.*resource_tracker(\.py)?:|.*destroy_process_group"
     r"|(srun|slurmstepd)[\w-]*: .*("
     r"_step_signal|Terminating StepId|Force Terminated|forcing job termination|Job step aborted|Complete StepId"
