@@ -118,10 +118,11 @@ class Blows:
         """
         node = one["node"]
         if node in self._down:
-            return kill([one["pid"]])
-        kill([self._cluster.daemon(int(node.removeprefix("n")))])
-        self._cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=dead")
-        self._down[node] = time.monotonic() + 8
+            kill([one["pid"]])
+        else:
+            kill([self._cluster.daemon(int(node.removeprefix("n")))])
+            self._cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=dead")
+            self._down[node] = time.monotonic() + 8
 
     def bring_back(self) -> None:
         """Start the slurmd of nodes that have been down long enough."""
