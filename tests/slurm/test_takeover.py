@@ -129,7 +129,8 @@ class Blows:
         for node in [node for node, until in self._down.items() if time.monotonic() > until]:
             del self._down[node]
             self._cluster.control("start-node", node.removeprefix("n"))
-            self._cluster.ask("scontrol", "update", f"nodename={node}", "state=resume")
+            with suppress(AssertionError):  # it may be back already
+                self._cluster.ask("scontrol", "update", f"nodename={node}", "state=resume")
 
 
 def kill(pids: list[int]) -> None:
