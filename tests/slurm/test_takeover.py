@@ -84,6 +84,7 @@ class Blows:
 
     def __init__(self, cluster: Cluster, draw: random.Random):
         self._cluster, self._draw = cluster, draw
+        self._down: dict[str, float] = {}  # nodes, and until when
         self.kinds: dict[str, Callable[[dict[str, Any]], object]] = {
             "task killed": lambda one: kill([one["pid"]]),
             "srun killed": lambda one: kill(numbers("srun", job=one["job_id"])),
@@ -111,12 +112,25 @@ class Blows:
             os.kill(one["pid"], signal.SIGCONT)
 
     def _node(self, one: dict[str, Any]) -> None:
-        """Its slurmd dies, and what runs there lives on; Slurm gives the node up, and later finds it back."""
+        """Its slurmd dies, and what runs there lives on; Slurm gives the node up, and finds it back later.
+
+        Not at once: Slurm holds a job for ever that it cannot launch since its former start is still on the node.
+        """
         node = one["node"]
-        kill([self._cluster.daemon(int(node.removeprefix("n")))])
-        self._cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=dead")
-        self._cluster.control("start-node", node.removeprefix("n"))
-        self._cluster.ask("scontrol", "update", f"nodename={node}", "state=resume")
+        if node in self._down:
+            kill([one["pid"]])
+        else:
+            kill([self._cluster.daemon(int(node.removeprefix("n")))])
+            self._cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=dead")
+            self._down[node] = time.monotonic() + 8
+
+    def bring_back(self) -> None:
+        """Start the slurmd of nodes that have been down long enough."""
+        for node in [node for node, until in self._down.items() if time.monotonic() > until]:
+            del self._down[node]
+            self._cluster.control("start-node", node.removeprefix("n"))
+            with suppress(AssertionError):  # it may be back already
+                self._cluster.ask("scontrol", "update", f"nodename={node}", "state=resume")
 
 
 def kill(pids: list[int]) -> None:
@@ -157,7 +171,10 @@ def test_blows_at_random_moments(cluster: Cluster, table: Any) -> None:
             if plan == 0 or (begun and step(made.run(row)) >= begun[0] + plan):
                 struck += blows.strike(attempt)
                 plans[key] = 10**6 if struck[-1] != "asleep" else plan + draw.randint(1, 5)
+        blows.bring_back()
         time.sleep(0.05)
+    time.sleep(8)
+    blows.bring_back()
     slow.unlink()
     cluster.wait_until_done(made.sweep, 240)
     made.assert_equal()
