@@ -1,4 +1,4 @@
-"""What shells and notebooks inside a job have, and what sites set: none of it may reach a job or a command of Slurm's."""
+"""What shells and notebooks inside a job have, and what sites set: none of it may reach a job or Slurm's commands."""
 
 from __future__ import annotations
 
