@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dirt import DIRT
 
 from experiments.config.yaml_text import dump
 from slurm.scheduler.environment import clean
@@ -41,37 +42,6 @@ TABLE: dict[str, Any] = {
     "seeds": [0, 1],
 }
 PROFILE: dict[str, Any] = {"hours": 0.25, "cpus_per_rank": 1, "mem_per_rank_gb": 1.0}
-
-# what shells and notebooks inside a job have, and what sites set; none of it may reach a job or a command of Slurm's
-DIRT: dict[str, str] = {
-    **{"SLURM_JOB_ID": "7", "SLURM_JOBID": "7", "SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "33"},
-    **{"SLURM_RESTART_COUNT": "2", "SLURM_NTASKS": "3", "SLURM_NNODES": "3", "SLURM_NTASKS_PER_NODE": "3"},
-    **{
-        "SLURM_MEM_PER_CPU": "200",
-        "SLURM_CPUS_PER_TASK": "5",
-        "SLURM_EXPORT_ENV": "NONE",
-        "SLURM_DISTRIBUTION": "cyclic",
-    },
-    **{"SLURM_SUBMIT_DIR": "/nowhere", "SLURM_JOB_NODELIST": "elsewhere[1-3]", "SLURM_TASKS_PER_NODE": "1(x3)"},
-    **{
-        "SLURMD_NODENAME": "elsewhere1",
-        "SLURM_JOB_NUM_NODES": "3",
-        "SLURM_GTIDS": "5",
-        "SLURM_LAUNCH_NODE_IPADDR": "::1",
-    },
-    **{"SBATCH_EXPORT": "NONE", "SBATCH_TIMELIMIT": "1", "SBATCH_NO_REQUEUE": "1", "SBATCH_PARTITION": "urgent"},
-    **{
-        "SBATCH_ARRAY_INX": "0-1",
-        "SBATCH_CONSTRAINT": "nosuch",
-        "SBATCH_MEM_PER_NODE": "1",
-        "SBATCH_HINT": "nomultithread",
-    },
-    **{"SRUN_EXPORT_ENV": "NONE", "SALLOC_PARTITION": "urgent", "SQUEUE_STATES": "SUSPENDED", "SINFO_FORMAT": "%N"},
-    **{"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "2", "MASTER_ADDR": "elsewhere1", "MASTER_PORT": "1"},
-    **{"TORCHELASTIC_RUN_ID": "x", "PMI_RANK": "2", "PMIX_RANK": "2", "OMPI_COMM_WORLD_RANK": "2"},
-    **{"SUBMITIT_EXECUTOR": "local", "SUBMITIT_FOLDER": "/nowhere", "CUDA_VISIBLE_DEVICES": "5", "TMPDIR": "/nowhere"},
-    **{"MPLBACKEND": "module://matplotlib_inline.backend_inline", "JPY_PARENT_PID": "1"},
-}
 
 
 def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:

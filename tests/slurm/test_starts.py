@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import DIRT, HAM, TABLE, Cluster, attempts, ledger, logs, planned, prepare, records, wait_for
+from clusters import HAM, TABLE, Cluster, attempts, ledger, logs, planned, prepare, records, wait_for
+from dirt import DIRT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 
