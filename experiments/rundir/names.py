@@ -19,6 +19,9 @@ RUN = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
 # a sweep's folder
 MANIFEST, SUBMISSIONS = "sweep.json", "submissions"
 
+MEASURED = ("seconds", "step_ms", "images_per_s", "peak_memory_gib", "gpu_utilisation")
+"""Entries of metrics and results that differ between equal runs."""
+
 NOT_IDENTIFYING = (
     "extends",
     "sweep",
