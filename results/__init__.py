@@ -1,5 +1,5 @@
 """Results of runs: loading, comparison, tables and figures. Never imports torch."""
 
-from .runs.store import load
+from .runs.frames import curves, layers, load
 
-__all__ = ["load"]
+__all__ = ["curves", "layers", "load"]

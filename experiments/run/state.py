@@ -15,6 +15,7 @@ from experiments.rundir import names
 from experiments.rundir.checkpoint import Checkpoints
 
 from .build import RunObjects
+from .diagnostics import Diagnostics
 from .ham_watch import HamWatch
 from .metrics import EpochMeter
 
@@ -42,13 +43,16 @@ class Progress:
         return self.seconds + time.monotonic() - self.started
 
 
-def collect(run: RunObjects, progress: Progress, watch: HamWatch, metrics: bytes, world: World) -> dict[str, Any]:
+def collect(
+    run: RunObjects, progress: Progress, watch: HamWatch, diagnostics: Diagnostics, metrics: bytes, world: World
+) -> dict[str, Any]:
     """Gather everything that makes a run in pieces equal a run in one; all ranks must call it, rank 0 writes it.
 
     Args:
         run: The objects of the run.
         progress: How far it is.
         watch: The watch over HAM.
+        diagnostics: What signs and masks are compared with.
         metrics: The metrics so far, from which a damaged log is written anew.
         world: The ranks.
     """
@@ -69,12 +73,18 @@ def collect(run: RunObjects, progress: Progress, watch: HamWatch, metrics: bytes
         "metrics": metrics.decode(),
         "seconds": progress.elapsed(),
         "ham_watch": watch.state_dict(),
+        "diagnostics": diagnostics.state_dict(),
         "initial_weights": run.initial_weights,
     }
 
 
 def restore(
-    run: RunObjects, progress: Progress, watch: HamWatch, checkpoints: Checkpoints, world: World
+    run: RunObjects,
+    progress: Progress,
+    watch: HamWatch,
+    diagnostics: Diagnostics,
+    checkpoints: Checkpoints,
+    world: World,
 ) -> tuple[bytes, str | None]:
     """Load the newest whole checkpoint, the same one on all ranks.
 
@@ -96,6 +106,7 @@ def restore(
         progress.step, progress.seconds = state["step"], state["seconds"]
         run.initial_weights = state["initial_weights"]
         watch.load_state_dict(state["ham_watch"])
+        diagnostics.load_state_dict(state["diagnostics"])
         _load_rank(run, progress.meter, state["ranks"], world)
         metrics = state["metrics"].encode()
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

@@ -24,6 +24,7 @@ from sparsity.options import TrainingError
 
 from . import reuse, state
 from .build import build
+from .diagnostics import Diagnostics, Pace
 from .ham_watch import HamWatch
 from .metrics import EpochMeter, density_of, evaluate
 from .schedule import lr_multiplier
@@ -68,13 +69,17 @@ class Training:
         self.progress = state.Progress(EpochMeter(self.objects.device))
         self.checkpoints = Checkpoints(self.folder, identity, spec.seed, spec.checkpoint.keep)
         self._watch = HamWatch(self.objects, is_main=world.is_main)
+        self.diagnostics = Diagnostics(self.objects.sparse, is_main=world.is_main)
+        self._pace = Pace(self.objects.device)
         self._vote = StepVote(world, questions=2)
         self._saved = time.monotonic()
-        self._seen: tuple[tuple[float, float, int] | None, float] = None, 1.0  # of the epoch that ends
+        self._seen: dict[str, Any] = {}  # of the epoch that ends
 
     def start(self) -> None:
         """Resume from the newest checkpoint, if there is one, and open the files of this attempt."""
-        good, digest = state.restore(self.objects, self.progress, self._watch, self.checkpoints, self.world)
+        good, digest = state.restore(
+            self.objects, self.progress, self._watch, self.diagnostics, self.checkpoints, self.world
+        )
         run = self.objects
         reuse.check_used(self.spec, self.identity, run.data.content_hash, run.initial_weights, self.folder)
         self.writer = RunWriter(self._attempt, self.spec, self.identity, self._group, good, is_main=self.world.is_main)
@@ -91,6 +96,7 @@ class Training:
         self.record_events()  # of the initial masks
         while progress.step < run.total_steps:
             epoch, start = divmod(progress.step, per_epoch)
+            self._pace.begin(progress.step)
             for images, labels in run.data.batches(epoch, start):
                 self._train_step(images, labels)
                 self.writer.beat(progress.step, run.total_steps)
@@ -192,7 +198,6 @@ class Training:
                 where=str(self.folder),
             )
         self.progress.meter = EpochMeter(run.device)
-        validation, density = self._seen
         self.writer.write(
             {
                 "kind": "epoch",
@@ -201,23 +206,28 @@ class Training:
                 "step": step,
                 "loss": loss,
                 "train_accuracy": accuracy,
-                "validation_loss": validation[0] if validation else None,
-                "validation_accuracy": validation[1] if validation else None,
                 "lr": run.optimizer.param_groups[0]["lr"],
-                "density": density,
                 "train_flops_fraction": run.sparse.cost.fraction(run.macs),
+                **self._seen,
                 "seconds": round(self.progress.elapsed(), 3),
             }
         )
 
     def _look(self) -> None:
-        """Validate what an epoch has trained, and note its density: masks may change at the epoch's end."""
+        """Validate what an epoch has trained, and note its signs and masks, which may change at the epoch's end."""
         run, validation = self.objects, None
+        pace = self._pace.end(self.progress.step + 1, self.spec.data.batch_size)
         if run.data.count("validation"):
             share_buffers(run.model, self.world)
             with self.autocast():
                 validation = evaluate(run.model, run.data.evaluate_batches("validation"), self.world)
-        self._seen = validation, density_of(run.sparse)
+        self._seen = {
+            "validation_loss": validation[0] if validation else None,
+            "validation_accuracy": validation[1] if validation else None,
+            "density": density_of(run.sparse),
+            **self.diagnostics.look(),
+            **pace,
+        }
 
     def _epoch_metrics(self) -> dict[str, float]:
         """Return what a representation may ask of an epoch that has just ended; all ranks must call it."""
@@ -230,6 +240,7 @@ class Training:
         if run.sparse.level_ended:
             run.sparse.next_level()
             self._watch.new_level()
+            self.diagnostics.restart()
             if run.average is not None:
                 run.average.restart()
             self.record_events()
@@ -245,7 +256,9 @@ class Training:
 
     def _save(self) -> None:
         # all ranks give their part
-        content = state.collect(self.objects, self.progress, self._watch, self.writer.sync(), self.world)
+        content = state.collect(
+            self.objects, self.progress, self._watch, self.diagnostics, self.writer.sync(), self.world
+        )
         if self.world.is_main:
             self.writer.saved(self.checkpoints.save(self.progress.step, content, self.writer.check))
         self._saved = time.monotonic()

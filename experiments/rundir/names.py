@@ -21,6 +21,9 @@ MANIFEST, SUBMISSIONS = "sweep.json", "submissions"
 CANCELLED = "cancelled"
 """Folder below `SUBMISSIONS` with a record of each cancellation."""
 
+MEASURED = ("seconds", "step_ms", "images_per_s", "peak_memory_gib", "gpu_utilisation")
+"""Entries of metrics and results that differ between equal runs."""
+
 NOT_IDENTIFYING = (
     "extends",
     "sweep",

@@ -16,6 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from results.runs.schema import SweepResults, column_groups, column_label, variant_of
 
@@ -78,6 +79,12 @@ _FURTHER = (
 )
 
 
+COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#b88700", "#56b4e9", "#7a5230", "#6a3d9a", "#e0457b", "#3d8b8b")
+"""Colours of base methods where all stand in one panel."""
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+"""Line styles of a base method and its additions there."""
+
+
 def looks(sweep: SweepResults) -> dict[str, VariantStyle]:
     """Return a style for each variant of a sweep ("plain", "+ HAM", ...), in the order in which they appear."""
     variants = dict.fromkeys(variant_of(sweep, row) for row in sweep.rows)
@@ -130,7 +137,8 @@ def column_panels(
         across = len(columns) if len(columns) <= 4 else 3
         chunks += [columns[start : start + across] for start in range(0, len(columns), across)]
     single = len(sweep.columns) == 1
-    height = len(chunks) * (0.45 + lines * (0.24 if single else 0.2))
+    # a panel needs height for its lines, its tick labels and, of several, its title; the figure for its axis label
+    height = 0.35 + len(chunks) * (0.3 + (0 if single else 0.3) + max(2, lines) * (0.24 if single else 0.2))
     figure, axes = panels(len(chunks), max(map(len, chunks)), height, sharex=sharex, sharey=True, gap=0.06)
     used = []
     for line, chunk in zip(axes, chunks, strict=True):
@@ -138,6 +146,7 @@ def column_panels(
             axis.set_visible(False)
         for axis, column in zip(line, chunk, strict=False):
             clean(axis)
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=5 if len(chunk) > 1 else 8, steps=[1, 2, 2.5, 5, 10]))
             if not single:
                 axis.set_title(column_label(column))
             used.append((axis, column))
@@ -204,8 +213,19 @@ def legend(figure: Figure, sweep: SweepResults, variants: list[str]) -> None:
     figure.legend(handles=handles, loc="outside upper left", ncols=8, labelcolor=INK)
 
 
+_ON_PAGE = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    RULE: "var(--rule)",
+    PAPER: "var(--page)",
+    _KNOWN["plain"].color: "var(--plain)",
+    _KNOWN["+ Sign-In"].color: "var(--sign-in)",
+}
+"""Colours that follow a page from light to dark; the others can be read on both."""
+
+
 def svg(figure: Figure, name: str, label: str) -> str:
-    """Return a figure as an ``svg`` element for an HTML page.
+    """Return a figure as an ``svg`` element for an HTML page, which says what ``--ink`` and the like are.
 
     Args:
         figure: The figure; drawn within `style`.
@@ -219,5 +239,7 @@ def svg(figure: Figure, name: str, label: str) -> str:
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
+    for color, variable in _ON_PAGE.items():
+        text = text.replace(color, variable)
     head = f'<svg role="img" aria-label="{html.escape(label)}" '
     return text.replace("<svg ", head, 1).strip()

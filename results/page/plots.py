@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.errors import UserError
-from experiments.rundir.files import atomic
 from results.numbers.measure import Measured, Measurements, measure
 from results.numbers.stats import Difference
 from results.runs.schema import SweepResults, column_id, variant_of
-from results.runs.store import read
 from results.table.notes import DAGGER, points
 
-from .drawing import INK, MUTED, VariantStyle, by_base, column_panels, heights_of, looks, row_labels, style
-
-
-def save_figure(directory: str | Path, path: str | Path) -> Path:
-    """Draw accuracy by method and write it to a file, for a README or a paper.
-
-    Args:
-        directory: A directory as for `results.load`.
-        path: File to write; its suffix determines the format: .svg, .png or .pdf.
-
-    Returns:
-        The path of the file.
-
-    Raises:
-        UserError: for another suffix, without finished runs, and as for `results.load`.
-    """
-    path = Path(path)
-    if path.suffix not in (".svg", ".png", ".pdf"):
-        raise UserError(f"unknown picture format {path.suffix!r}; allowed: .svg, .png, .pdf", where=str(path))
-    sweep = read(directory)
-    with style():
-        figure = accuracy(sweep)
-        if figure is None:
-            raise UserError("no finished run to draw", where=str(directory))
-        stamp = {"CreationDate": None} if path.suffix == ".pdf" else {"Date": None} if path.suffix == ".svg" else {}
-        with atomic(path) as file:
-            figure.savefig(file, format=path.suffix[1:], dpi=200, metadata=stamp)
-    return path
+from .drawing import INK, MUTED, VariantStyle, by_base, column_panels, heights_of, looks, row_labels
 
 
 def accuracy(sweep: SweepResults) -> Figure | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from experiments.errors import UserError, way_out
 from experiments.rundir.files import check_regular, write_text
@@ -21,38 +21,11 @@ from results.runs.store import read
 from results.table.markup import html
 from results.table.tables import DASH, table
 
-from . import curves, plots
+from . import curves
 from .drawing import style, svg
+from .figures import boxes_allowed, drawn
+from .maps import layer_densities
 from .provenance import configuration, environments
-
-FIGURES: tuple[tuple[str, str, Callable[[SweepResults], Figure | None], str], ...] = (
-    (
-        "accuracy",
-        "Accuracy by method",
-        plots.accuracy,
-        "Large markers: mean. Lines: one sample standard deviation to each side. Dots: single seeds. Hollow markers are"
-        " off target (†).",
-    ),
-    (
-        "differences",
-        "Differences to the plain rows",
-        plots.differences,
-        "Mean difference at equal seeds with its 95 % confidence interval; filled markers: the interval does not hold"
-        " zero. An arrow marks an interval that leaves the frame. “Up” counts the seeds that gained.",
-    ),
-    (
-        "sparsity",
-        "Accuracy over sparsity",
-        curves.over_sparsity,
-        "Mean and one sample standard deviation over seeds. On the axis, each halving of the density is one step.",
-    ),
-    (
-        "training",
-        "Validation accuracy during training",
-        curves.training,
-        "Mean and one sample standard deviation over seeds, after every epoch.",
-    ),
-)
 
 
 def write_report(directory: str | Path, output: str | Path | None = None) -> Path:
@@ -73,7 +46,7 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write to", where=str(path))
     check_regular(path)
-    page = render(sweep)
+    page = render(sweep, path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
@@ -82,8 +55,13 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
     return path
 
 
-def render(sweep: SweepResults) -> str:
-    """Return the report of a sweep as one HTML page."""
+def render(sweep: SweepResults, home: Path) -> str:
+    """Return the report of a sweep as one HTML page.
+
+    Args:
+        sweep: The results.
+        home: Folder of the page, from which its links lead to the folders of runs.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -97,11 +75,11 @@ def render(sweep: SweepResults) -> str:
         title=sweep.title,
         summary=_summary(sweep),
         finding=_finding(measurements),
-        table=Markup(html(table(sweep))),  # escapes its texts itself
+        table=Markup(html(table(sweep), {row: "#runs" for row in sweep.rows})),  # escapes its texts itself
         figures=_figures(sweep),
         details=[_detail(sweep, row, column) for row, column in sweep.first_cells()],
         seeds=[str(seed) for seed in sweep.seeds],
-        accuracies=_accuracies(sweep, measurements),
+        accuracies=_accuracies(sweep, measurements, home),
         layers=_layers(sweep),
         troubles=_troubles(sweep),
         shared=shared,
@@ -109,6 +87,7 @@ def render(sweep: SweepResults) -> str:
         environments=environments(sweep),
         runs=len(sweep.runs),
         columns=len(sweep.columns),
+        few_panels=not curves.too_many(sweep),
     )
 
 
@@ -138,13 +117,13 @@ def _finding(measurements: Measurements) -> str:
 
 
 def _figures(sweep: SweepResults) -> list[dict[str, Any]]:
-    drawn = []
+    shown = []
     with style():
-        for name, title, draw, text in FIGURES:
-            figure = draw(sweep)
-            if figure is not None:
-                drawn.append({"name": name, "title": title, "text": text, "svg": Markup(svg(figure, name, title))})
-    return drawn
+        for kind, figure in drawn(sweep):
+            with boxes_allowed():
+                picture = Markup(svg(figure, kind.name, kind.title))
+            shown.append({"name": kind.name, "title": kind.title, "text": kind.text, "svg": picture})
+    return shown
 
 
 def _detail(sweep: SweepResults, row: str, column: Mapping[str, Any]) -> dict[str, str]:
@@ -186,18 +165,9 @@ def _events(done: list[RunEntry]) -> str:
 
 def _extremes(done: list[RunEntry]) -> str:
     """Return the sparsity of the densest and of the sparsest layer, averaged over seeds."""
-    values = list(_layer_sparsities(done).values())
+    values = [1 - density for density in layer_densities(done).values()]
     ends = dict.fromkeys(f"{100 * value:.2f}" for value in (min(values), max(values))) if values else {DASH: None}
     return " to ".join(ends)
-
-
-def _layer_sparsities(done: list[RunEntry]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for entry in done:
-        for name, layer in (entry.result.get("layers") or {}).items():
-            if layer.get("size"):
-                found.setdefault(name, []).append(1 - layer["nonzero"] / layer["size"])
-    return {name: math.fsum(values) / len(values) for name, values in found.items()}
 
 
 def _duration(values: Iterable[float | None]) -> str:
@@ -210,24 +180,34 @@ def _duration(values: Iterable[float | None]) -> str:
     return f"{sample.mean:.1f} s"
 
 
-def _accuracies(sweep: SweepResults, measurements: Measurements) -> list[tuple[str, list[str]]]:
+def _accuracies(
+    sweep: SweepResults, measurements: Measurements, home: Path
+) -> list[tuple[str, list[tuple[str, str | None]]]]:
+    """Return the accuracy of every seed with the folder of its run, by cell."""
     lines = []
     for row, column in sweep.first_cells():
         found = measurements[row, column_id(column)].accuracies
-        lines.append(
-            (place(sweep, row, column), [f"{100 * found[s]:.2f}" if s in found else DASH for s in sweep.seeds])
-        )
+        paths = {entry.seed: entry.path for entry in sweep.cell(row, column)}
+        shown = [
+            (f"{100 * found[seed]:.2f}", _link(paths[seed], home)) if seed in found else (DASH, None)
+            for seed in sweep.seeds
+        ]
+        lines.append((place(sweep, row, column), shown))
     return lines
+
+
+def _link(path: Path, home: Path) -> str:
+    return quote(os.path.relpath(path, home.resolve()), safe="/") + "/"
 
 
 def _layers(sweep: SweepResults) -> list[dict[str, Any]]:
     """Return the sparsity by layer and row, as one table per column."""
     tables = []
     for column in sweep.columns:
-        rows = {row: _layer_sparsities(sweep.cell(row, column)) for row in sweep.rows}
+        rows = {row: layer_densities(sweep.cell(row, column)) for row in sweep.rows}
         rows = {row: values for row, values in rows.items() if values}
         names = dict.fromkeys(name for values in rows.values() for name in values)
-        lines = [(name, [f"{100 * v[name]:.2f}" if name in v else DASH for v in rows.values()]) for name in names]
+        lines = [(name, [f"{100 * (1 - v[name]):.2f}" if name in v else DASH for v in rows.values()]) for name in names]
         if lines:
             tables.append({"name": column_label(column), "rows": list(rows), "lines": lines})
     return tables

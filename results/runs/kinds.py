@@ -25,6 +25,7 @@ def _inside(path: str) -> str:
 
 
 Inside = Annotated[str, AfterValidator(_inside)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Scalar = bool | int | float | str | None
 
 
@@ -58,7 +59,9 @@ class EpochLine(_Record):
     """What a curve takes of an epoch's line in ``metrics.jsonl``."""
 
     epoch: Annotated[int, Field(ge=1, le=10**7)]
-    validation_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    validation_accuracy: Fraction | None = None
+    sign_flips_initial: Fraction | None = None
+    overlap_initial: Fraction | None = None
 
 
 class SubmittedArray(_Record):

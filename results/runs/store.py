@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experiments.errors import UserError, nearest
 from experiments.rundir import names, reading
@@ -17,66 +17,18 @@ from .discover import found_cells, inner
 from .kinds import Manifest, one_line
 from .schema import RunEntry, RunStatus, SweepResults, column_id
 
-if TYPE_CHECKING:
-    import pandas
-
 log = logging.getLogger("results")
 
-NUMBERS = (
-    "accuracy",
-    "loss",
-    "train_loss",
-    "best_validation_accuracy",
-    "best_validation_epoch",
-    "sparsity",
-    "target_sparsity",
-    "inference_flops_fraction",
-    "training_flops_fraction",
-    "prunable_weights",
-    "nonzero",
-    "evaluated",
-    "epochs",
-    "steps",
-    "seconds",
-)
 
-
-def load(directory: str | Path) -> pandas.DataFrame:
-    """Load the results of a sweep, of a folder of runs, or of a single run.
+def read(directory: str | Path) -> SweepResults:
+    """Read a sweep with its results.
 
     Args:
         directory: A sweep's folder (with ``sweep.json``), a folder whose sub-folders are runs, or a run's folder.
 
-    Returns:
-        One row for every run in every cell of the table, in table order: ``row``, one column for each
-        configuration key that varies between the sweep's columns (such as ``topology.sparsity``), ``seed``,
-        ``identity``, ``status`` ("done", "failed", "missing"), ``error``, then the numbers of the result (accuracies,
-        sparsities and FLOPs as fractions in [0, 1]; NaN where there is none), ``accuracy_on``, ``events`` and
-        ``layers`` (mappings) and ``path`` (absolute). A run that is repeated over columns, such as a dense row in a
-        sweep over sparsities, appears once per column.
-
     Raises:
         UserError: if the folder does not exist, holds no runs, or its manifest is damaged.
     """
-    import pandas
-
-    sweep = read(directory)
-    records = []
-    for entry in sweep.entries:
-        record: dict[str, Any] = {"row": entry.row}
-        record |= {key: entry.column.get(key) for key in sweep.column_keys}
-        record |= {"seed": entry.seed, "identity": entry.identity, "status": entry.status, "error": entry.error}
-        record |= {name: entry.number(name) for name in NUMBERS}
-        record |= {"accuracy_on": entry.result.get("accuracy_on")}
-        record |= {name: dict(entry.result.get(name) or {}) for name in ("events", "layers")}
-        record |= {"path": str(entry.path)}
-        records.append(record)
-    frame = pandas.DataFrame.from_records(records)
-    return frame.astype(dict.fromkeys(NUMBERS, "float64"))
-
-
-def read(directory: str | Path) -> SweepResults:
-    """Read a sweep with its results; see `load` for the directory and for the errors raised."""
     return outcomes(read_plan(directory))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 
 from .tex import MISSING, is_missing, tex
@@ -52,9 +53,14 @@ def _label(name: str) -> str:
     return "".join(char if char.isascii() and char.isalnum() else "-" for char in name)
 
 
-def html(table: Table) -> str:
-    """Write a table as a fragment of HTML: one ``table`` per grid, then warnings and caption, without style."""
-    parts = [_html_grid(grid, table.title) for grid in table.grids]
+def html(table: Table, links: Mapping[str, str] | None = None) -> str:
+    """Write a table as a fragment of HTML: one ``table`` per grid, then warnings and caption, without style.
+
+    Args:
+        table: The table.
+        links: Where the names of rows lead.
+    """
+    parts = [_html_grid(grid, table.title, links or {}) for grid in table.grids]
     parts += [f'<p class="warning">{_prose(warning)}</p>' for warning in table.warnings]
     parts += [f'<p class="note">{_prose(paragraph)}</p>' for paragraph in table.caption]
     return "\n".join(parts) + "\n"
@@ -64,7 +70,7 @@ def _prose(value: str) -> str:
     return escape(value).replace(" %", "&nbsp;%")
 
 
-def _html_grid(grid: TableGrid, title: str) -> str:
+def _html_grid(grid: TableGrid, title: str, links: Mapping[str, str]) -> str:
     head = ""
     if any(group for group, _ in spans(grid)):
         cells = "".join(
@@ -84,18 +90,21 @@ def _html_grid(grid: TableGrid, title: str) -> str:
     )
     rows = "\n".join(
         f"<tr{_class(open=line.opens_group)}>"
-        + "".join(_html_cell(cell, i, i in starts) for i, cell in enumerate(line.cells))
+        + "".join(_html_cell(cell, i, i in starts, links) for i, cell in enumerate(line.cells))
         + "</tr>"
         for line in grid.rows
     )
+    name = escape(grid.heading or title)
     return (
-        f'<div class="scroll"><table>\n<caption>{escape(grid.heading or title)}</caption>\n'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table>\n<caption>{name}</caption>\n'
         f"<thead>\n{head}<tr>{heads}</tr>\n</thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
     )
 
 
-def _html_cell(cell: TableCell, place: int, start: bool) -> str:
+def _html_cell(cell: TableCell, place: int, start: bool, links: Mapping[str, str]) -> str:
     value = escape(cell.text)
+    if place == 0 and cell.text in links:
+        value = f'<a href="{escape(links[cell.text])}">{value}</a>'
     if place == 0:
         return f'<th scope="row">{value}</th>'
     content = f"<b>{value}</b>" if cell.side else value

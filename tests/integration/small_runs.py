@@ -16,6 +16,7 @@ from experiments.config.schema import Spec
 from experiments.config.yaml_text import dump
 from experiments.errors import Interrupted
 from experiments.run import runner
+from experiments.rundir.names import MEASURED
 
 # 300 images to train on in batches of 50: 6 steps an epoch, 24 in all
 STEPS_PER_EPOCH, STEPS = 6, 24
@@ -107,7 +108,7 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def _timeless(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in ("seconds", "checksum", "files")}
+    return {key: value for key, value in record.items() if key not in (*MEASURED, "checksum", "files")}
 
 
 def differing(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> list[str]:

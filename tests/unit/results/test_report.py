@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from fake_runs import fail, forget, overridden, result, write_json, write_run, write_sweep
 
 from experiments.errors import UserError
-from results.page import curves, plots
+from results.page import curves, figures, plots
 from results.page.drawing import looks, style
-from results.page.plots import save_figure
+from results.page.figures import write
 from results.page.provenance import configuration, environments
 from results.page.report import write_report
 from results.runs.store import read
@@ -78,19 +80,21 @@ def test_page_is_well_formed_and_self_contained(tmp_path, columns):
     assert path == tmp_path / "report.html"
     text = path.read_text()
     page = Page(text)
-    assert page.loads == []
+    folders = {run.path.name + "/" for run in read(tmp_path).runs}
+    assert set(page.loads) == folders, "nothing is loaded, and each run has a link"
     assert len(page.ids) == len(set(page.ids))
     assert page.references <= set(page.ids)
-    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert page.tags.count("script") == 1, "the one that sorts tables"
+    assert not {"link", "img", "iframe", "object"} & set(page.tags)
     assert "@import" not in text
-    assert page.tags.count("svg") == (4 if len(columns) > 1 else 3)
+    assert page.tags.count("svg") == (6 if len(columns) > 1 else 5)
     assert [p.name for p in tmp_path.iterdir() if p.suffix in (".part", ".tmp")] == []
 
 
 @pytest.fixture
 def no_figures(monkeypatch):
     """Figures take most of a report's time; tests of the text leave them out."""
-    monkeypatch.setattr("results.page.report.FIGURES", ())
+    monkeypatch.setattr("results.page.figures.KINDS", ())
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -129,7 +133,7 @@ def test_everything_is_escaped(tmp_path):
     fail(read(tmp_path).runs[0].path, evil)
     write_json(read(tmp_path).runs[1].path / "environment.json", {evil: evil})
     text = write_report(tmp_path).read_text()
-    assert "script" not in Page(text).tags
+    assert Page(text).tags.count("script") == 1, "the page's own"
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;x&#34; $\\bad{$</h1>" in text
 
 
@@ -276,28 +280,86 @@ def test_sparsity_figure_needs_two_sparsities(tmp_path):
     models = [{"model.name": name} for name in ("resnet8", "mlp_bn")]
     assert curves.over_sparsity(read(sweep(tmp_path / "models", models))) is None
     axes = drawn(curves.over_sparsity, sweep(tmp_path / "several", SEVERAL))
-    assert [axis.get_title(loc="left") for axis in axes] == ["RiGL", ""]
+    assert [axis.get_title(loc="left") for axis in axes] == ["resnet8", "mlp_bn"]
     assert [label.get_text() for label in axes[1].get_xticklabels()] == ["80 %", "95 %"]
     assert [text.get_text() for text in axes[0].texts] == ["Dense"]
     dense = axes[0].lines[0].get_ydata()
     assert list(dense) == pytest.approx([100 * sum(value("Dense", {}, s) for s in range(3)) / 3] * 2)
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_saved_figures_are_equal_for_equal_results(tmp_path, suffix):
-    sweep(tmp_path)
-    first = save_figure(tmp_path, tmp_path / f"a.{suffix}").read_bytes()
-    assert save_figure(tmp_path, tmp_path / f"b.{suffix}").read_bytes() == first
-    assert first.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix])
+@pytest.mark.parametrize("form", ["png", "svg", "pdf"])
+def test_figures_as_files_are_equal_for_equal_results(tmp_path, form):
+    sweep(tmp_path / "runs", SEVERAL)
+    first, second = (write(tmp_path / "runs", tmp_path / name, form) for name in ("a", "b"))
+    assert [path.name for path in first] == [
+        f"{name}.{suffix}"
+        for name in ("accuracy", "differences", "sparsity", "cost", "training", "layers")
+        for suffix in (form, "csv")
+    ]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert first[0].read_bytes().startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[form])
 
 
-def test_save_figure_refuses_other_formats_and_empty_sweeps(tmp_path):
+def test_the_data_of_figures(tmp_path):
+    sweep(tmp_path / "runs", SEVERAL)
+    paths = {path.name: path for path in write(tmp_path / "runs", form="svg")}
+    assert paths["accuracy.csv"].parent == tmp_path / "runs/figures"
+    accuracies = pd.read_csv(paths["accuracy.csv"])
+    assert accuracies.columns.tolist() == ["row", "model.name", "topology.sparsity", "seed", "accuracy"]
+    for _, line in accuracies.iterrows():
+        assert line["accuracy"] == value(line["row"], {}, line["seed"])
+    differences = pd.read_csv(paths["differences.csv"])
+    ham = differences[differences["row"] == "RiGL + HAM"]
+    assert ham["difference"].tolist() == pytest.approx([0.011] * 4)
+    assert (ham["low"] < ham["difference"]).all()
+    costs = pd.read_csv(paths["cost.csv"])
+    assert set(costs[costs["front"]]["row"]) == {"RiGL + HAM", "Dense"}
+    layers = pd.read_csv(paths["layers.csv"])
+    at = layers[(layers["row"] == "RiGL") & (layers["topology.sparsity"] == 0.95)]
+    assert at["density"].tolist() == pytest.approx([0.05] * 8, abs=0.01)
+    training = pd.read_csv(paths["training.csv"])
+    assert training["epoch"].max() == 4
+    assert len(training) == 4 * len(read(tmp_path / "runs").runs)
+
+
+def test_figures_refuse_other_formats_and_empty_sweeps(tmp_path):
     sweep(tmp_path / "full")
-    with pytest.raises(UserError, match=r"unknown picture format '\.gif'; allowed: \.svg, \.png, \.pdf"):
-        save_figure(tmp_path / "full", tmp_path / "a.gif")
+    with pytest.raises(UserError, match="'pfd' is not a format; allowed: svg, pdf, png; did you mean 'pdf'"):
+        write(tmp_path / "full", form="pfd")
     write_sweep(tmp_path / "empty", {"RiGL": [None]}, {"RiGL": RIGL}, seeds=(0,))
     with pytest.raises(UserError, match="no finished run"):
-        save_figure(tmp_path / "empty", tmp_path / "a.png")
+        write(tmp_path / "empty")
+    assert not (tmp_path / "empty/figures").exists()
+
+
+SHAPES = [(1, 1), (1, 6), (2, 2), (3, 2), (20, 1), (20, 6)]
+
+
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+@pytest.mark.filterwarnings("error")
+def test_figures_of_any_shape_keep_texts_apart(tmp_path, rows, columns):
+    """No label lies on another, and every panel has room, from one row to twenty and one column to six."""
+    methods = {}
+    for place in range(rows):
+        base = {"topology.name": "rigl", "optimizer.lr": 0.1 + place // 2}
+        methods[f"Method {place // 2}" + (" + HAM" if place % 2 else "")] = base | (HAM if place % 2 else {})
+    plain = {name: name.removesuffix(" + HAM") for name in methods if name.endswith("HAM")}
+    sparsities = [{"topology.sparsity": s} for s in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)[:columns]]
+    number = iter(range(10**6))
+    write_sweep(tmp_path, lambda *_: 0.7 + 0.001 * (next(number) * 37 % 101), methods, sparsities, (0, 1), plain)
+    with style():
+        for kind, figure in figures.drawn(read(tmp_path)):
+            figure.canvas.draw()
+            for axis in (one for one in figure.axes if one.get_visible() and one.get_label() != "<colorbar>"):
+                box = axis.get_window_extent()
+                assert box.height > 20, f"{kind.name}: a panel of {box.height:.0f} points"
+                assert box.width > 40, f"{kind.name}: a panel of {box.width:.0f} points"
+                for labels in (axis.get_yticklabels(), axis.texts if kind.name == "cost" else []):
+                    shown = [label.get_window_extent() for label in labels if label.get_text() and label.get_visible()]
+                    shown = sorted((one.y0, one.y1) for one in shown)
+                    for (_, top), (bottom, _) in itertools.pairwise(shown):
+                        assert bottom > top - 2, f"{kind.name}: labels overlap"
 
 
 def test_configuration_splits_shared_from_changed(tmp_path):

@@ -1,0 +1,25 @@
+"""The command `ham figures`, which makes files of a report's figures, for a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def figures(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sweep, of runs, or of a run.")],
+    format: Annotated[str, typer.Option("--format", "-f", help="pdf, svg or png.")] = "pdf",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the files; default: DIR/figures.")
+    ] = None,
+) -> None:
+    """Write each figure of a sweep to a file, with its data as CSV beside it."""
+    from results.page.figures import write
+
+    for path in write(directory, output, format):
+        print(path)
