@@ -17,7 +17,7 @@ import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import bench, read, theory
+from . import analyse, bench, read, theory
 from .loading import expand_checked, load, single
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(bench.app)
 app.add_typer(read.app)
+app.add_typer(analyse.app)
 app.add_typer(theory.app)
 
 Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, such as quickstart.")]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.errors import UserError, way_out
 from experiments.rundir.files import check_regular, write_text
-from results.numbers.measure import Measurements, measure
+from results.numbers.measure import Measurements, family, measure
 from results.numbers.stats import summarise
 from results.runs.schema import RunEntry, SweepResults, column_id, column_label, place
 from results.runs.store import read
@@ -37,8 +37,8 @@ FIGURES: tuple[tuple[str, str, Callable[[SweepResults], Figure | None], str], ..
         "differences",
         "Differences to the plain rows",
         plots.differences,
-        "Mean difference at equal seeds with its 95 % confidence interval; filled markers: the interval does not hold"
-        " zero. An arrow marks an interval that leaves the frame. “Up” counts the seeds that gained.",
+        "Mean difference at equal seeds with its 95 % confidence interval; filled markers: p < .05 after Holm's"
+        " correction. An arrow marks an interval that leaves the frame. “Up” counts the seeds that gained.",
     ),
     (
         "sparsity",
@@ -96,7 +96,7 @@ def render(sweep: SweepResults) -> str:
     return environment.get_template("report.html.j2").render(
         title=sweep.title,
         summary=_summary(sweep),
-        finding=_finding(measurements),
+        finding=_finding(sweep, measurements),
         table=Markup(html(table(sweep))),  # escapes its texts itself
         figures=_figures(sweep),
         details=[_detail(sweep, row, column) for row, column in sweep.first_cells()],
@@ -124,16 +124,17 @@ def _summary(sweep: SweepResults) -> str:
     return f"{runs}: {', '.join(states)} · {shape} · {seeds}"
 
 
-def _finding(measurements: Measurements) -> str:
+def _finding(sweep: SweepResults, measurements: Measurements) -> str:
     """Summarise on which side of zero the intervals lie, in one sentence; empty without differences."""
-    found = [cell.difference for cell in measurements.values() if cell.difference and cell.comparable]
-    judged = [difference for difference in found if difference.se is not None]
+    judged = family(sweep, measurements)
     if not judged:
         return ""
     sides = Counter(difference.side for difference in judged)
+    held = Counter(difference.verdict for difference in judged)
     return (
         f"95 % intervals of the differences to plain rows: {sides[1]} above zero, {sides[-1]} below, {sides[0]} with"
         " zero inside. By chance alone, one in 20 would miss zero."
+        f" After Holm's correction over all {len(judged)}: {held[1]} above zero, {held[-1]} below."
     )
 
 

@@ -13,7 +13,7 @@ from experiments.rundir import names, reading
 from experiments.rundir.reading import Unreadable
 from experiments.rundir.result import check, is_sealed
 
-from .discover import found_cells
+from .discover import found_cells, strays
 from .kinds import Manifest, one_line
 from .schema import RunEntry, RunStatus, SweepResults, column_id
 
@@ -26,6 +26,7 @@ NUMBERS = (
     "accuracy",
     "loss",
     "train_loss",
+    "train_accuracy",
     "best_validation_accuracy",
     "best_validation_epoch",
     "sparsity",
@@ -159,6 +160,8 @@ def _from_manifest(directory: Path) -> SweepResults:
             RunEntry(one_line(cell.row), cell.column, cell.seed, cell.identity, directory / cell.path)
             for cell in head.cells
         ),
+        overrides=tuple(map(one_line, head.overrides)),
+        strays=strays(directory, {cell.path for cell in head.cells}),
     )
     _check(sweep, where)
     return sweep
