@@ -35,6 +35,7 @@ class Loaded:
         files: All files merged, the packaged base first.
         tree: The merged mapping, without ``extends`` and ``sweep``.
         sweep: The section ``sweep``, or None.
+        overrides: What the command line set, as written.
     """
 
     config: str
@@ -42,6 +43,7 @@ class Loaded:
     files: tuple[Path, ...]
     tree: Located
     sweep: Located | None
+    overrides: tuple[str, ...] = ()
 
     def place(self, path: KeyPath) -> str | None:
         """Say where a key path was written, as ``FILE:LINE`` or ``command line``."""
@@ -66,7 +68,7 @@ def load(config: str, overrides: Sequence[str] = ()) -> Loaded:
     sweep = tree.pop("sweep", None)
     if sweep is not None and not isinstance(sweep, Located):
         raise UserError(f"sweep: must be a mapping with rows, columns, seeds, or null, not {sweep!r}", place)
-    return Loaded(config, path, files, tree, sweep)
+    return Loaded(config, path, files, tree, sweep, tuple(overrides))
 
 
 def resolve(loaded: Loaded, tree: Located | None = None, *, calibrate: bool = True, context: str = "") -> Spec:

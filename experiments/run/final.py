@@ -8,7 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from experiments.config.schema import Spec
 from experiments.errors import RunFailure
@@ -21,6 +23,7 @@ from sparsity.engine.flops import inference_fraction
 from sparsity.engine.sparse_training import SparseTraining
 from sparsity.options import TrainingError
 
+from . import predictions
 from .metrics import density_of, evaluate
 from .recalibrate import recalibrate
 from .training import Training
@@ -70,8 +73,10 @@ def finish(training: Training) -> dict[str, Any]:
         raise RunFailure(str(error), where=str(folder)) from None
     training.record_events()
     _settle_statistics(training, run.model)
+    seen: list[Tensor] | None = [] if spec.evaluate.predictions else None
     with training.autocast():
-        loss, accuracy, images = evaluate(run.model, run.data.evaluate_batches(spec.data.evaluate_on), training.world)
+        batches = run.data.evaluate_batches(spec.data.evaluate_on)
+        loss, accuracy, images = evaluate(run.model, batches, training.world, seen)
     averaged, average = _evaluate_average(training)
     if not math.isfinite(loss):
         raise RunFailure("the final loss is not finite: the run diverged in its last steps", where=str(folder))
@@ -109,8 +114,9 @@ def finish(training: Training) -> dict[str, Any]:
         "seconds": round(training.progress.elapsed(), 3),
     }
     result = summarise(spec, training.identity, records, measured, trained)
+    predicted = predictions.gather(seen, training.world) if seen is not None else None
     if training.world.is_main:
-        _write(training, result, average)
+        _write(training, result, average, predicted)
     return result
 
 
@@ -124,12 +130,16 @@ def _settle_statistics(training: Training, model: nn.Module) -> None:
             recalibrate(model, islice(run.data.batches(epoch), batches), training.world)
 
 
-def _write(training: Training, result: dict[str, Any], average: nn.Module | None) -> None:
+def _write(
+    training: Training, result: dict[str, Any], average: nn.Module | None, predicted: NDArray[np.int64] | None
+) -> None:
     folder, content = training.folder, {"model": training.objects.model.state_dict()}
     if average is not None:
         content["average"] = average.state_dict()
     check = training.writer.check
     checkpoint.write(folder / names.WEIGHTS, training.identity, training.spec.seed, content, check)
+    if predicted is not None:
+        predictions.write(folder, predicted, check)
     training.writer.close_metrics()
     write_json(folder / names.RESULT, seal(result, folder), check)
     training.checkpoints.clear()
@@ -239,6 +249,7 @@ def summarise(
         "best_validation_accuracy": best["validation_accuracy"] if best else None,
         "best_validation_epoch": best["epoch"] if best else None,
         "train_loss": epochs[-1]["loss"],
+        "train_accuracy": epochs[-1]["train_accuracy"],
         "target_sparsity": target if target > 0 else None,
         **_terms(spec),
         **measured,

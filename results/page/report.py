@@ -69,7 +69,12 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
         UserError: if the file cannot be written, and as for `results.load`.
     """
     sweep = read(directory)
-    path = Path(output) if output is not None else sweep.directory / "report.html"
+    if output is not None:
+        path = Path(output)
+    elif Path(directory).is_dir():
+        path = sweep.directory / "report.html"
+    else:  # of an archive, whose folder is gone when the command ends
+        path = Path(directory).with_suffix(".html")
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write to", where=str(path))
     check_regular(path)

@@ -33,7 +33,7 @@ def settings(sweep: SweepResults) -> Settings:
 
 
 def distribution(spec: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
-    """Say how a run distributes its density over layers: "ERK", "uniform", ..., or "own" where the method itself decides.
+    """Say how a run distributes its density over layers: "ERK", "uniform", or "own" if the method decides.
 
     Returns:
         The word of a table; None for a dense network, and where it is not known.

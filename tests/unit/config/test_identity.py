@@ -36,7 +36,7 @@ def test_identity_is_the_hash_of_the_canonical_json():
     """Computed a second time by hand from the resolved mapping, minus what the docstring says is left out."""
     spec = build("topology.name=rigl", "topology.sparsity=0.9")
     content = spec.model_dump()
-    for key in ("seed", "label", "tracking", "checkpoint", "resources"):
+    for key in ("seed", "label", "tracking", "checkpoint", "resources", "evaluate"):
         del content[key]
     # where files lie, how they are read and how long ranks wait
     del content["data"]["root"], content["data"]["workers"], content["runtime"]["rank_timeout"]
