@@ -24,17 +24,12 @@ from sparsity.engine.sparse_training import SparseTraining
 from sparsity.options import TrainingError
 
 from . import predictions
+from .cut import lost_at_cut
 from .metrics import density_of, evaluate
 from .recalibrate import recalibrate
 from .training import Training
 
 log = logging.getLogger(__name__)
-
-STALE = (
-    "; its batch statistics are those of the network before the cut: model.recalibrate=100 computes them anew over 100 "
-    "training batches"
-)
-KEPT = 0.25  # of the accuracy beyond guessing: a last cut that leaves less is told
 
 
 def carry_out(training: Training) -> dict[str, Any]:
@@ -99,7 +94,7 @@ def finish(training: Training) -> dict[str, Any]:
         "events": run.sparse.event_counts,
         "empty_layers": run.sparse.emptied,
         "uncounted": run.sparse.representation.uncounted if spec.topology.sparsity > 0 else {},
-        **_lost_at_cut(
+        **lost_at_cut(
             accuracy,
             run.data.num_classes,
             records,
@@ -159,32 +154,6 @@ def _evaluate_average(training: Training) -> tuple[dict[str, Any], nn.Module | N
     with training.autocast():
         loss, accuracy, _ = evaluate(network, batches, training.world)
     return {"average_accuracy": accuracy, "average_loss": loss}, network
-
-
-def _lost_at_cut(
-    accuracy: float, classes: int, records: list[dict[str, Any]], last: int, *, recalibrated: bool
-) -> dict[str, float]:
-    """Say if a cut at the last step took most of what the last epoch's network knew beyond guessing.
-
-    Args:
-        accuracy: Accuracy after the cut, in [0, 1].
-        classes: Number of classes.
-        records: The metrics of the run.
-        last: Its last step.
-        recalibrated: Whether batch statistics were computed after the cut.
-    """
-    cuts = [record for record in records if record["kind"] == "event" and record["step"] == last and record["changed"]]
-    (*_, epoch) = (record for record in records if record["kind"] == "epoch")
-    before = epoch["train_accuracy"] if epoch["validation_accuracy"] is None else epoch["validation_accuracy"]
-    guessing = 1 / classes
-    if not cuts or accuracy - guessing > KEPT * (before - guessing):
-        return {}
-    log.warning(
-        "the cut at the last step took the network near chance: accuracy %.4f where the last epoch's network has %.4f "
-        "and guessing %.4f%s",
-        *(accuracy, before, guessing, "" if recalibrated else STALE),
-    )
-    return {"accuracy_before_cut": before}
 
 
 def check_events(sparse: SparseTraining, records: list[dict[str, Any]], spec: Spec, folder: Path) -> None:

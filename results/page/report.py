@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 
 from experiments.errors import UserError, way_out
 from experiments.rundir.files import check_regular, write_text
-from results.numbers.measure import Measurements, family, measure
+from results.numbers.measure import Measurements, measure
 from results.numbers.stats import summarise
 from results.runs.schema import RunEntry, SweepResults, column_id, column_label, place
 from results.runs.store import read
@@ -23,6 +22,7 @@ from results.table.tables import DASH, table
 
 from . import curves, plots
 from .drawing import style, svg
+from .headline import finding, summary
 from .provenance import configuration, environments
 
 FIGURES: tuple[tuple[str, str, Callable[[SweepResults], Figure | None], str], ...] = (
@@ -100,8 +100,8 @@ def render(sweep: SweepResults) -> str:
     shared, changes = configuration(sweep)
     return environment.get_template("report.html.j2").render(
         title=sweep.title,
-        summary=_summary(sweep),
-        finding=_finding(sweep, measurements),
+        summary=summary(sweep),
+        finding=finding(sweep, measurements),
         table=Markup(html(table(sweep))),  # escapes its texts itself
         figures=_figures(sweep),
         details=[_detail(sweep, row, column) for row, column in sweep.first_cells()],
@@ -114,32 +114,6 @@ def render(sweep: SweepResults) -> str:
         environments=environments(sweep),
         runs=len(sweep.runs),
         columns=len(sweep.columns),
-    )
-
-
-def _summary(sweep: SweepResults) -> str:
-    counts = Counter(run.status for run in sweep.runs)
-    words = {"done": "finished", "failed": "failed", "missing": "missing"}
-    states = [f"{counts[status]} {word}" for status, word in words.items() if counts[status] or status == "done"]
-    shape = f"{len(sweep.rows)} rows" if len(sweep.rows) != 1 else "1 row"
-    if len(sweep.columns) > 1:
-        shape += f" × {len(sweep.columns)} columns"
-    seeds = f"seed {sweep.seeds[0]}" if len(sweep.seeds) == 1 else f"seeds {', '.join(map(str, sweep.seeds))}"
-    runs = "1 run" if len(sweep.runs) == 1 else f"{len(sweep.runs)} runs"
-    return f"{runs}: {', '.join(states)} · {shape} · {seeds}"
-
-
-def _finding(sweep: SweepResults, measurements: Measurements) -> str:
-    """Summarise on which side of zero the intervals lie, in one sentence; empty without differences."""
-    judged = family(sweep, measurements)
-    if not judged:
-        return ""
-    sides = Counter(difference.side for difference in judged)
-    held = Counter(difference.verdict for difference in judged)
-    return (
-        f"95 % intervals of the differences to plain rows: {sides[1]} above zero, {sides[-1]} below, {sides[0]} with"
-        " zero inside. By chance alone, one in 20 would miss zero."
-        f" After Holm's correction over all {len(judged)}: {held[1]} above zero, {held[-1]} below."
     )
 
 
