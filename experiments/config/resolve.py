@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from experiments.errors import UserError
 
 from . import methods
@@ -101,10 +103,24 @@ def with_threshold_decay(spec: Spec, number: float) -> Spec:
 def from_mapping(mapping: Mapping[str, Any]) -> Spec:
     """Rebuild the specification of a run from what its ``spec.yaml`` holds, `Spec.model_dump()`.
 
+    A key that did not exist yet when the file was written has its neutral value, what the code did then.
+
     Raises:
         UserError: with one line per problem.
     """
-    return _build(mapping, (Path(),), "")
+    return _build(_completed(mapping, Spec), (Path(),), "")
+
+
+def _completed(mapping: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    full = dict(mapping)
+    for name, field in model.model_fields.items():
+        inner, extra, found = field.annotation, field.json_schema_extra, full.get(name, {})
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(found, Mapping):
+            content = _completed(found, inner)
+            full |= {name: content} if name in full or content.keys() == inner.model_fields.keys() else {}
+        elif name not in full and isinstance(extra, dict) and "neutral" in extra:
+            full[name] = extra["neutral"]
+    return full
 
 
 def calibration_path(config: Path) -> Path:

@@ -231,7 +231,7 @@ class ChecksSpec(Section):
 class EvaluateSpec(Section):
     """What the final evaluation keeps besides its numbers, which it does not change: no part of the identity."""
 
-    predictions: bool
+    predictions: Annotated[bool, _neutral(False)]
 
 
 class TrackingSpec(Section):

@@ -18,6 +18,7 @@ from results.numbers.stats import summarise
 from results.runs.schema import RunEntry, SweepResults, column_id, column_label, place
 from results.runs.store import read
 from results.table.markup import html
+from results.table.origin import title
 from results.table.tables import DASH, table
 
 from . import curves, plots
@@ -99,7 +100,7 @@ def render(sweep: SweepResults) -> str:
     measurements = measure(sweep)
     shared, changes = configuration(sweep)
     return environment.get_template("report.html.j2").render(
-        title=sweep.title,
+        title=title(sweep),
         summary=summary(sweep),
         finding=finding(sweep, measurements),
         table=Markup(html(table(sweep))),  # escapes its texts itself
