@@ -49,8 +49,8 @@ def check(sweep: Sweep, folder: Path) -> str | None:
             where=str(folder),
         )
     return (
-        f"{folder}: {_runs(gone)} of the table so far ({some}) had other settings, data or code, and are no longer in "
-        "it; their folders stay"
+        f"{folder}: {_runs(gone)} of the table so far ({some}) had other settings, seeds, data or code, and are no "
+        "longer in it; their folders stay"
     )
 
 
