@@ -13,7 +13,7 @@ import typer
 from experiments.errors import UserError
 
 if TYPE_CHECKING:
-    from results.numbers.planning import Plan
+    from results.numbers.planning import SeedPlan
 
 app = typer.Typer()
 
@@ -132,7 +132,7 @@ def _is_yaml(what: str) -> bool:
     return Path(what).suffix in (".yaml", ".yml")
 
 
-def _planned_folder(what: str, difference: float) -> Plan:
+def _planned_folder(what: str, difference: float) -> SeedPlan:
     from results.numbers import planning
     from results.runs.store import read
 
@@ -143,7 +143,7 @@ def _planned_folder(what: str, difference: float) -> Plan:
     return planning.plan(difference, planning.planned(sweep), spread)
 
 
-def _planned_config(what: str, difference: float) -> Plan:
+def _planned_config(what: str, difference: float) -> SeedPlan:
     """Plan a sweep that has not begun, with the published spreads of its methods."""
     from experiments.config.sweep import expand
     from results.numbers import planning

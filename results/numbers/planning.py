@@ -35,7 +35,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SeedPlan:
     """Seeds a row for a power of 80 %; None beyond `power.MOST`.
 
     Attributes:
@@ -59,10 +59,10 @@ class Plan:
     reach: Mapping[int, float]
 
 
-def plan(difference: float, judged: int, spread: Spread) -> Plan:
+def plan(difference: float, judged: int, spread: Spread) -> SeedPlan:
     """Compute how many seeds a difference needs."""
     first = LEVEL / judged
-    return Plan(
+    return SeedPlan(
         difference=difference,
         spread=spread,
         family=judged,
@@ -111,7 +111,7 @@ def published(wanted: Iterable[tuple[str, str, str, str]]) -> Spread | None:
     return Spread(text, std, math.sqrt(2) * std)
 
 
-def words(found: Plan) -> str:
+def words(found: SeedPlan) -> str:
     """Return a plan as text."""
     spread, judged = found.spread, found.family
     together = f"if {judged} differences are judged together (Holm)"
@@ -131,6 +131,6 @@ def _seeds(number: int | None) -> str:
     return "more than 10,000 seeds" if number is None else f"{number} seeds"
 
 
-def as_dict(found: Plan) -> dict[str, Any]:
+def as_dict(found: SeedPlan) -> dict[str, Any]:
     """Return a plan for JSON."""
     return {**asdict(found), "power": POWER, "level": LEVEL}
