@@ -104,6 +104,8 @@ def archive(
     from results.runs import archive as writer
     from results.runs.store import read_plan
 
+    if output is None and directory.is_file():
+        raise UserError("is an archive already; give --output to write it again", where=str(directory))
     sweep = read_plan(directory)
     path = output or sweep.directory.with_name(f"{sweep.directory.name}{writer.SUFFIX}")
     if path.suffix != ".zip":

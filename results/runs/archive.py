@@ -6,6 +6,7 @@ import atexit
 import shutil
 import tempfile
 import zipfile
+import zlib
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +23,10 @@ KEPT = (
     *(names.LOG, names.PREDICTIONS),
 )
 MOST_FILES, MOST_TOTAL = 200_000, 20 * MOST_BYTES
+_NO_ARCHIVE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+    *(ValueError, FileExistsError, NotADirectoryError, IsADirectoryError),  # names that are none, or of two kinds
+)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip file
 
 
@@ -66,7 +71,8 @@ def unpacked(path: Path) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, target.open("xb") as file:
                     shutil.copyfileobj(source, file)
-    except (zipfile.BadZipFile, Unreadable, NotImplementedError, RuntimeError, EOFError, FileExistsError) as error:
+    except _NO_ARCHIVE as error:
+        shutil.rmtree(home, ignore_errors=True)
         raise UserError(f"is no archive of `ham archive`: {error}", where=str(path)) from error
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import stat
 import zipfile
@@ -128,6 +129,27 @@ def test_a_damaged_member_is_refused(folder):
     path.write_bytes(content)
     with pytest.raises(UserError, match="is no archive of `ham archive`"):
         read(path)
+
+
+def test_no_damage_ends_in_anything_but_a_refusal(folder):
+    """Two hundred archives with bytes changed, cut or repeated, each read or refused, none in another way."""
+    whole, drawn = archived(folder).read_bytes(), random.Random(3)
+    refused: list[str] = []
+    for number in range(200):
+        content = bytearray(whole)
+        for _ in range(drawn.randint(1, 4)):
+            content[drawn.randrange(len(content))] = drawn.randrange(256)
+        content = content[: drawn.randrange(len(content))] if number % 4 == 0 else content
+        path = folder.parent / f"{number}.zip"
+        path.write_bytes(content)
+        try:
+            unpacked = archive.unpacked(path)
+        except UserError as error:
+            refused.append(str(error))
+            continue
+        assert {each.name for each in unpacked.rglob("*") if each.is_file()} <= {"sweep.json", *archive.KEPT}
+    assert len(refused) > 100
+    assert all("is no archive of `ham archive`" in text for text in refused)
 
 
 def test_another_file_is_refused(tmp_path):
