@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,16 +20,6 @@ Words = Annotated[
         metavar="[WORD]...", help="Which runs: a row, a seed (s0), a state, a job, part of a folder's name."
     ),
 ]
-
-
-class Format(StrEnum):
-    """Output format of a table."""
-
-    text = "text"
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-    html = "html"
 
 
 @app.command()
@@ -98,33 +87,3 @@ def cancel(
     sweep = read_plan(directory)
     submitted = submissions(sweep.directory)
     print(take_out(submitted, [run.path for run in select(sweep, submitted, words or [])]))
-
-
-@app.command()
-def table(
-    directory: Dir,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.text,
-) -> None:
-    """Print the table of a sweep: mean ± sample standard deviation, paired differences, sparsity, FLOPs."""
-    from results.table.formats import render
-
-    print(render(directory, format.value), end="")
-
-
-@app.command()
-def best(directory: Dir) -> None:
-    """Name the best setting of each row of a tuning sweep, by mean accuracy on the validation part."""
-    from results.numbers import best as chooser
-
-    print(chooser.render(directory))
-
-
-@app.command()
-def report(
-    directory: Dir,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR/report.html.")] = None,
-) -> None:
-    """Write one self-contained HTML page: table, curves, configuration, versions."""
-    from results.page import report as writer
-
-    print(writer.write_report(directory, output))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from experiments.errors import UserError
 
 from . import methods
@@ -35,6 +37,7 @@ class Loaded:
         files: All files merged, the packaged base first.
         tree: The merged mapping, without ``extends`` and ``sweep``.
         sweep: The section ``sweep``, or None.
+        overrides: What the command line set, as written.
     """
 
     config: str
@@ -42,6 +45,7 @@ class Loaded:
     files: tuple[Path, ...]
     tree: Located
     sweep: Located | None
+    overrides: tuple[str, ...] = ()
 
     def place(self, path: KeyPath) -> str | None:
         """Say where a key path was written, as ``FILE:LINE`` or ``command line``."""
@@ -66,7 +70,7 @@ def load(config: str, overrides: Sequence[str] = ()) -> Loaded:
     sweep = tree.pop("sweep", None)
     if sweep is not None and not isinstance(sweep, Located):
         raise UserError(f"sweep: must be a mapping with rows, columns, seeds, or null, not {sweep!r}", place)
-    return Loaded(config, path, files, tree, sweep)
+    return Loaded(config, path, files, tree, sweep, tuple(overrides))
 
 
 def resolve(loaded: Loaded, tree: Located | None = None, *, calibrate: bool = True, context: str = "") -> Spec:
@@ -99,10 +103,24 @@ def with_threshold_decay(spec: Spec, number: float) -> Spec:
 def from_mapping(mapping: Mapping[str, Any]) -> Spec:
     """Rebuild the specification of a run from what its ``spec.yaml`` holds, `Spec.model_dump()`.
 
+    A key that did not exist yet when the file was written has its neutral value, what the code did then.
+
     Raises:
         UserError: with one line per problem.
     """
-    return _build(mapping, (Path(),), "")
+    return _build(_completed(mapping, Spec), (Path(),), "")
+
+
+def _completed(mapping: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    full = dict(mapping)
+    for name, field in model.model_fields.items():
+        inner, extra, found = field.annotation, field.json_schema_extra, full.get(name, {})
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(found, Mapping):
+            content = _completed(found, inner)
+            full |= {name: content} if name in full or content.keys() == inner.model_fields.keys() else {}
+        elif name not in full and isinstance(extra, dict) and "neutral" in extra:
+            full[name] = extra["neutral"]
+    return full
 
 
 def calibration_path(config: Path) -> Path:

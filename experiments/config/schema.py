@@ -234,6 +234,12 @@ class ChecksSpec(Section):
     events: dict[EventKind, EventCheck]
 
 
+class EvaluateSpec(Section):
+    """What the final evaluation keeps besides its numbers, which it does not change: no part of the identity."""
+
+    predictions: Annotated[bool, _neutral(False)]
+
+
 class TrackingSpec(Section):
     """Weights & Biases as a mirror of the files on disk."""
 
@@ -258,6 +264,7 @@ class Spec(Section):
     checkpoint: CheckpointSpec
     resources: ResourcesSpec
     checks: ChecksSpec
+    evaluate: EvaluateSpec
     tracking: TrackingSpec
     seed: Annotated[int, Field(ge=0)]
 

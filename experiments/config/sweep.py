@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.rundir import names
 
 from .grid import SweepGrid, at
 from .identity import folder_suffix, identity
@@ -25,6 +26,7 @@ from .resolve import Loaded, resolve
 from .schema import Spec
 from .yaml_text import shown
 
+_NAMING = ("sweep.name", "sweep.title", "sweep.notes", "sweep.seeds", "sweep.tuning_cells")
 MAX_NAME = 80  # characters of a run's folder
 
 
@@ -59,6 +61,7 @@ class Sweep:
         baselines: Row to the row it is compared with, seed by seed.
         cells: In table order: rows, columns, seeds.
         config: Path of its configuration, None if it is not known.
+        overrides: What the command line set of that which title and notes may speak of.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Sweep:
     baselines: dict[str, str]
     cells: list[Cell] = field(repr=False)
     config: Path | None = None
+    overrides: list[str] = field(default_factory=list)
 
     @property
     def runs(self) -> list[Cell]:
@@ -115,7 +119,14 @@ def expand(
         baselines=section.baselines,
         cells=_named(cells),
         config=loaded.path.resolve(),
+        overrides=list(filter(_changes_table, loaded.overrides)),
     )
+
+
+def _changes_table(override: str) -> bool:
+    """Return whether a setting of the command line changes more of a table than its name, words and seeds."""
+    key = override.partition("=")[0].strip()
+    return key not in _NAMING and (names.identifies(key) or names.below(key, ("sweep",)))
 
 
 def manifest(sweep: Sweep) -> dict[str, Any]:
@@ -124,8 +135,8 @@ def manifest(sweep: Sweep) -> dict[str, Any]:
         {"row": cell.row, "column": cell.column, "seed": cell.seed, "identity": cell.identity, "path": cell.path}
         for cell in sweep.cells
     ]
-    names = ("name", "title", "column_keys", "tuning_cells", "notes", "baselines")
-    return {**{name: getattr(sweep, name) for name in names}, "cells": cells}
+    keys = ("name", "title", "column_keys", "tuning_cells", "notes", "baselines", "overrides")
+    return {**{key: getattr(sweep, key) for key in keys}, "cells": cells}
 
 
 def slug(text: str) -> str:

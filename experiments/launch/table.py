@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ def check(sweep: Sweep, folder: Path) -> str | None:
         What the table will no longer show, in words; None if nothing is lost.
 
     Raises:
-        UserError: if the folder shows the table of another configuration, with runs that this one has not.
+        UserError: if the folder shows the table of another configuration, or of this one with other settings on the
+            command line, with runs that this one has not.
     """
     old = read_json(folder / names.MANIFEST)
     cells = old.get("cells") if isinstance(old, dict) else None
@@ -39,10 +41,16 @@ def check(sweep: Sweep, folder: Path) -> str | None:
                 f"give this one another sweep.name or --out, or remove {names.MANIFEST} there",
                 where=str(folder),
             )
-    plural = "1 run" if len(gone) == 1 else f"{len(gone)} runs"
+    before, finished = old.get("overrides"), [cell for cell in gone if _finished(folder, cell)]
+    if isinstance(before, list) and before != sweep.overrides and finished:
+        raise UserError(
+            f"shows this table {_with(before)}; {_runs(finished)} of it that are finished ({some}) would be in no "
+            f"table {_with(sweep.overrides)}: give this one another sweep.name or --out, or remove {names.MANIFEST}",
+            where=str(folder),
+        )
     return (
-        f"{folder}: {plural} of the table so far ({some}) had other settings, data or code, and are no longer in it; "
-        "their folders stay"
+        f"{folder}: {_runs(gone)} of the table so far ({some}) had other settings, seeds, data or code, and are no "
+        "longer in it; their folders stay"
     )
 
 
@@ -91,6 +99,18 @@ def check_same(sweep: Sweep, folder: Path) -> None:
 def _from(folder: Path, config: Path) -> str:
     """Return the path of a configuration from a folder, which stays the same when both are moved together."""
     return os.path.relpath(config, folder.resolve())
+
+
+def _with(overrides: Sequence[object]) -> str:
+    return f"with {', '.join(map(str, overrides))}" if overrides else "without settings on the command line"
+
+
+def _runs(cells: Sequence[object]) -> str:
+    return "1 run" if len(cells) == 1 else f"{len(cells)} runs"
+
+
+def _finished(folder: Path, cell: dict[str, Any]) -> bool:
+    return (folder / str(cell.get("path")) / names.RESULT).is_file()
 
 
 def _key(cell: dict[str, Any]) -> tuple[Any, Any]:

@@ -8,7 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from experiments.config.schema import Spec
 from experiments.errors import RunFailure
@@ -21,17 +23,13 @@ from sparsity.engine.flops import inference_fraction
 from sparsity.engine.sparse_training import SparseTraining
 from sparsity.options import TrainingError
 
+from . import predictions
+from .cut import lost_at_cut
 from .metrics import density_of, evaluate
 from .recalibrate import recalibrate
 from .training import Training
 
 log = logging.getLogger(__name__)
-
-STALE = (
-    "; its batch statistics are those of the network before the cut: model.recalibrate=100 computes them anew over 100 "
-    "training batches"
-)
-KEPT = 0.25  # of the accuracy beyond guessing: a last cut that leaves less is told
 
 
 def carry_out(training: Training) -> dict[str, Any]:
@@ -70,8 +68,10 @@ def finish(training: Training) -> dict[str, Any]:
         raise RunFailure(str(error), where=str(folder)) from None
     training.record_events()
     _settle_statistics(training, run.model)
+    seen: list[Tensor] | None = [] if spec.evaluate.predictions else None
     with training.autocast():
-        loss, accuracy, images = evaluate(run.model, run.data.evaluate_batches(spec.data.evaluate_on), training.world)
+        batches = run.data.evaluate_batches(spec.data.evaluate_on)
+        loss, accuracy, images = evaluate(run.model, batches, training.world, seen)
     averaged, average = _evaluate_average(training)
     if not math.isfinite(loss):
         raise RunFailure("the final loss is not finite: the run diverged in its last steps", where=str(folder))
@@ -94,7 +94,7 @@ def finish(training: Training) -> dict[str, Any]:
         "events": run.sparse.event_counts,
         "empty_layers": run.sparse.emptied,
         "uncounted": run.sparse.representation.uncounted if spec.topology.sparsity > 0 else {},
-        **_lost_at_cut(
+        **lost_at_cut(
             accuracy,
             run.data.num_classes,
             records,
@@ -109,8 +109,9 @@ def finish(training: Training) -> dict[str, Any]:
         "seconds": round(training.progress.elapsed(), 3),
     }
     result = summarise(spec, training.identity, records, measured, trained)
+    predicted = predictions.gather(seen, training.world) if seen is not None else None
     if training.world.is_main:
-        _write(training, result, average)
+        _write(training, result, average, predicted)
     return result
 
 
@@ -124,12 +125,16 @@ def _settle_statistics(training: Training, model: nn.Module) -> None:
             recalibrate(model, islice(run.data.batches(epoch), batches), training.world)
 
 
-def _write(training: Training, result: dict[str, Any], average: nn.Module | None) -> None:
+def _write(
+    training: Training, result: dict[str, Any], average: nn.Module | None, predicted: NDArray[np.int64] | None
+) -> None:
     folder, content = training.folder, {"model": training.objects.model.state_dict()}
     if average is not None:
         content["average"] = average.state_dict()
     check = training.writer.check
     checkpoint.write(folder / names.WEIGHTS, training.identity, training.spec.seed, content, check)
+    if predicted is not None:
+        predictions.write(folder, predicted, check)
     training.writer.close_metrics()
     write_json(folder / names.RESULT, seal(result, folder), check)
     training.checkpoints.clear()
@@ -149,32 +154,6 @@ def _evaluate_average(training: Training) -> tuple[dict[str, Any], nn.Module | N
     with training.autocast():
         loss, accuracy, _ = evaluate(network, batches, training.world)
     return {"average_accuracy": accuracy, "average_loss": loss}, network
-
-
-def _lost_at_cut(
-    accuracy: float, classes: int, records: list[dict[str, Any]], last: int, *, recalibrated: bool
-) -> dict[str, float]:
-    """Say if a cut at the last step took most of what the last epoch's network knew beyond guessing.
-
-    Args:
-        accuracy: Accuracy after the cut, in [0, 1].
-        classes: Number of classes.
-        records: The metrics of the run.
-        last: Its last step.
-        recalibrated: Whether batch statistics were computed after the cut.
-    """
-    cuts = [record for record in records if record["kind"] == "event" and record["step"] == last and record["changed"]]
-    (*_, epoch) = (record for record in records if record["kind"] == "epoch")
-    before = epoch["train_accuracy"] if epoch["validation_accuracy"] is None else epoch["validation_accuracy"]
-    guessing = 1 / classes
-    if not cuts or accuracy - guessing > KEPT * (before - guessing):
-        return {}
-    log.warning(
-        "the cut at the last step took the network near chance: accuracy %.4f where the last epoch's network has %.4f "
-        "and guessing %.4f%s",
-        *(accuracy, before, guessing, "" if recalibrated else STALE),
-    )
-    return {"accuracy_before_cut": before}
 
 
 def check_events(sparse: SparseTraining, records: list[dict[str, Any]], spec: Spec, folder: Path) -> None:
@@ -239,6 +218,7 @@ def summarise(
         "best_validation_accuracy": best["validation_accuracy"] if best else None,
         "best_validation_epoch": best["epoch"] if best else None,
         "train_loss": epochs[-1]["loss"],
+        "train_accuracy": epochs[-1]["train_accuracy"],
         "target_sparsity": target if target > 0 else None,
         **_terms(spec),
         **measured,

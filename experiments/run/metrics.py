@@ -62,13 +62,16 @@ def density_of(sparse: SparseTraining) -> float:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], world: World) -> tuple[float, float, int]:
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], world: World, seen: list[Tensor] | None = None
+) -> tuple[float, float, int]:
     """Evaluate in evaluation mode, counting every image once.
 
     Args:
         model: The network, the same on all ranks.
         batches: This rank's share of the images.
         world: The ranks.
+        seen: Gets (predicted classes, labels) of each batch of this rank, if it is given.
 
     Returns:
         Over all ranks: mean cross-entropy, accuracy in [0, 1], number of images.
@@ -79,7 +82,10 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], world: 
     sums = torch.zeros(3, dtype=torch.float64)
     for inputs, labels in batches:
         logits = model(inputs).float()
-        correct = (logits.argmax(1) == labels).sum()
+        predicted = logits.argmax(1)
+        correct = (predicted == labels).sum()
+        if seen is not None:
+            seen.append(torch.stack([predicted, labels]).cpu())
         loss = cross_entropy(logits, labels, reduction="sum")
         sums += torch.stack([loss.double(), correct.double(), torch.full_like(loss, labels.numel()).double()]).cpu()
     model.train(was_training)

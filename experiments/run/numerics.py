@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -33,6 +33,13 @@ def same_arithmetic(threads: int) -> Iterator[None]:
 def _flushes() -> bool:
     """Find out whether this thread flushes subnormal numbers to zero; torch can set that, but does not report it."""
     return not (torch.tensor(torch.finfo(torch.float32).tiny) / 2).item()
+
+
+def autocast(spec: RuntimeSpec, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context that sets the precision of forward passes."""
+    if spec.amp == "none":
+        return nullcontext()
+    return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[spec.amp])
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from .build import build
 from .diagnostics import Diagnostics, Pace
 from .ham_watch import HamWatch
 from .metrics import EpochMeter, density_of, evaluate
+from .numerics import autocast
 from .schedule import lr_multiplier
 from .writer import RunWriter
 
@@ -172,10 +173,7 @@ class Training:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context that sets the precision of forward passes."""
-        if self.spec.runtime.amp == "none":
-            return nullcontext()
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.spec.runtime.amp]
-        return torch.autocast(self.objects.device.type, dtype=dtype)
+        return autocast(self.spec.runtime, self.objects.device)
 
     def record_events(self) -> None:
         """Record what the methods did, and make sure that all ranks did the same."""

@@ -8,9 +8,10 @@ import re
 SPEC, ENVIRONMENT = "spec.yaml", "environment.json"
 METRICS, LOG = "metrics.jsonl", "log.txt"
 RESULT, FAILURE, WEIGHTS = "result.json", "failure.json", "weights.pt"
+PREDICTIONS = "predictions.npz"
 ATTEMPTS, LEDGER, HEARTBEAT = "attempts", "ledger.jsonl", "heartbeat"
 CHECKPOINTS = "checkpoints"
-FILES = (SPEC, ENVIRONMENT, METRICS, LOG, RESULT, FAILURE, WEIGHTS, LEDGER, HEARTBEAT)
+FILES = (SPEC, ENVIRONMENT, METRICS, LOG, RESULT, FAILURE, WEIGHTS, PREDICTIONS, LEDGER, HEARTBEAT)
 _CHECKPOINT = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
 
 RUN = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
@@ -32,6 +33,7 @@ NOT_IDENTIFYING = (
     "tracking",
     "checkpoint",
     "resources",
+    "evaluate",
     "data.root",
     "data.workers",
     "runtime.rank_timeout",

@@ -15,7 +15,7 @@ from .files import finite
 from .reading import Unreadable, typed
 
 CHECKSUM, FILES = "checksum", "files"
-SEALED = (names.METRICS, names.WEIGHTS)
+SEALED = (names.METRICS, names.WEIGHTS, names.PREDICTIONS)
 """Files of a finished run whose checksums its result holds."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -47,6 +47,7 @@ class Result(_Strict):
     average_accuracy: Share | None = None
     average_loss: Loss | None = None
     train_loss: Loss | None = None
+    train_accuracy: Share | None = None
     evaluated: Count | None = None
     best_validation_accuracy: Share | None = None
     best_validation_epoch: Count | None = None
@@ -71,6 +72,12 @@ class Result(_Strict):
             raise ValueError(
                 f"sparsity {self.sparsity:g} does not agree with {self.nonzero} of {self.prunable_weights} weights left"
             )
+        for name in ("accuracy", "average_accuracy"):
+            correct = (getattr(self, name) or 0.0) * (self.evaluated or 0)
+            if abs(correct - round(correct)) > 1e-6:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is no count of {self.evaluated} images: {correct:.6g} of them"
+                )
         for name, total in (("size", self.prunable_weights), ("nonzero", self.nonzero)):
             summed = sum(getattr(layer, name) for layer in self.layers.values())
             if self.layers and summed != total:

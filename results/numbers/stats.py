@@ -1,4 +1,4 @@
-"""Means, standard deviations, and seed-paired differences with Student's t."""
+"""Means, standard deviations, and seed-paired differences with Student's t and Holm's correction."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from .student import LEVEL, two_sided, upper
+
 # Accuracies are counts over thousands of images; a spread below this is a rounding error of equal numbers.
 ROUNDING = 1e-12
-CONFIDENCE = 0.95
+FEW = 3
+"""Number of seeds below which nothing is judged, and a cell gets a warning."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Difference:
         high: Upper end of the interval.
         wins: Number of seeds with a difference above zero.
         p: Two-sided p-value of the paired t-test; None for n = 1 and if all differences are equal (t is undefined).
+        p_holm: The same corrected for all differences that are judged together (Holm); None if it is not one of them.
     """
 
     n: int
@@ -52,6 +56,7 @@ class Difference:
     high: float | None
     wins: int
     p: float | None
+    p_holm: float | None = None
 
     @property
     def side(self) -> int:
@@ -59,6 +64,16 @@ class Difference:
         if self.low is None or self.high is None or not self.se:
             return 0
         return int(self.low > 0) - int(self.high < 0)
+
+    @property
+    def verdict(self) -> int:
+        """+1 or -1 for a gain or a loss that holds after Holm's correction, otherwise 0."""
+        return self.side if self.p_holm is not None and self.p_holm < LEVEL else 0
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation of the differences."""
+        return None if self.se is None else self.se * math.sqrt(self.n)
 
 
 def summarise(values: Iterable[float]) -> Summary | None:
@@ -92,8 +107,28 @@ def paired(addition: Mapping[int, float], plain: Mapping[int, float]) -> Differe
     se = std / math.sqrt(n)
     if se == 0.0:
         return Difference(n, mean, se, mean, mean, wins, None)
-    half = _t_quantile(n - 1) * se
-    return Difference(n, mean, se, mean - half, mean + half, wins, _two_sided(mean / se, n - 1))
+    half = upper(n - 1) * se
+    return Difference(n, mean, se, mean - half, mean + half, wins, two_sided(mean / se, n - 1))
+
+
+def holm(values: Iterable[float]) -> list[float]:
+    """Correct p-values that are judged together (Holm 1979), in their order.
+
+    The chance that any of them falls below a level by chance alone is at most that level, however they depend.
+    """
+    values = list(values)
+    corrected, largest = [0.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[place]))
+        corrected[place] = largest
+    return corrected
+
+
+def pooled(spreads: Iterable[tuple[int, float]]) -> float | None:
+    """Pool standard deviations of samples, given as (n, standard deviation); return None without a pair of values."""
+    weighed = [((n - 1) * std**2, n - 1) for n, std in spreads if n > 1]
+    freedom = sum(each for _, each in weighed)
+    return math.sqrt(math.fsum(square for square, _ in weighed) / freedom) if freedom else None
 
 
 def _std(values: list[float], mean: float) -> float | None:
@@ -101,15 +136,3 @@ def _std(values: list[float], mean: float) -> float | None:
         return None
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
     return std if std > ROUNDING else 0.0
-
-
-def _t_quantile(freedom: int) -> float:
-    from scipy.special import stdtrit  # scipy.stats would load four times as much
-
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
-
-
-def _two_sided(t: float, freedom: int) -> float:
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(freedom, -abs(t)))

@@ -109,8 +109,8 @@ KINDS = (
     Kind(
         "differences",
         "Differences to the plain rows",
-        "Mean difference at equal seeds with its 95 % confidence interval; filled markers: the interval does not hold"
-        " zero. An arrow marks an interval that leaves the frame. “Up” counts the seeds that gained.",
+        "Mean difference at equal seeds with its 95 % confidence interval; filled markers: p < .05 after Holm's"
+        " correction. An arrow marks an interval that leaves the frame. “Up” counts the seeds that gained.",
         plots.differences,
         _differences,
     ),

@@ -103,7 +103,7 @@ def _interval(
         for outside, x, arrow in ((low < frame[0], frame[0], "<"), (high > frame[1], frame[1], ">")):
             if outside:
                 axis.plot([x], [y], arrow, color=look.color, markersize=4, clip_on=False)
-    filled = look.color if difference.side and cell.comparable else "white"
+    filled = look.color if difference.verdict else "white"
     axis.plot([100 * difference.mean], [y], look.marker, color=look.color, markerfacecolor=filled, markersize=5)
 
 

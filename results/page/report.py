@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,13 @@ from results.numbers.stats import summarise
 from results.runs.schema import RunEntry, SweepResults, column_id, column_label, place
 from results.runs.store import read
 from results.table.markup import html
+from results.table.origin import title
 from results.table.tables import DASH, table
 
 from . import curves
 from .drawing import style, svg
 from .figures import boxes_allowed, drawn
+from .headline import finding, summary
 from .maps import layer_densities
 from .provenance import configuration, environments
 
@@ -42,7 +43,12 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
         UserError: if the file cannot be written, and as for `results.load`.
     """
     sweep = read(directory)
-    path = Path(output) if output is not None else sweep.directory / "report.html"
+    if output is not None:
+        path = Path(output)
+    elif Path(directory).is_dir():
+        path = sweep.directory / "report.html"
+    else:  # of an archive, whose folder is gone when the command ends
+        path = Path(directory).with_suffix(".html")
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write to", where=str(path))
     check_regular(path)
@@ -72,9 +78,9 @@ def render(sweep: SweepResults, home: Path) -> str:
     measurements = measure(sweep)
     shared, changes = configuration(sweep)
     return environment.get_template("report.html.j2").render(
-        title=sweep.title,
-        summary=_summary(sweep),
-        finding=_finding(measurements),
+        title=title(sweep),
+        summary=summary(sweep),
+        finding=finding(sweep, measurements),
         table=Markup(html(table(sweep), {row: "#runs" for row in sweep.rows})),  # escapes its texts itself
         figures=_figures(sweep),
         details=[_detail(sweep, row, column) for row, column in sweep.first_cells()],
@@ -88,31 +94,6 @@ def render(sweep: SweepResults, home: Path) -> str:
         runs=len(sweep.runs),
         columns=len(sweep.columns),
         few_panels=not curves.too_many(sweep),
-    )
-
-
-def _summary(sweep: SweepResults) -> str:
-    counts = Counter(run.status for run in sweep.runs)
-    words = {"done": "finished", "failed": "failed", "missing": "missing"}
-    states = [f"{counts[status]} {word}" for status, word in words.items() if counts[status] or status == "done"]
-    shape = f"{len(sweep.rows)} rows" if len(sweep.rows) != 1 else "1 row"
-    if len(sweep.columns) > 1:
-        shape += f" × {len(sweep.columns)} columns"
-    seeds = f"seed {sweep.seeds[0]}" if len(sweep.seeds) == 1 else f"seeds {', '.join(map(str, sweep.seeds))}"
-    runs = "1 run" if len(sweep.runs) == 1 else f"{len(sweep.runs)} runs"
-    return f"{runs}: {', '.join(states)} · {shape} · {seeds}"
-
-
-def _finding(measurements: Measurements) -> str:
-    """Summarise on which side of zero the intervals lie, in one sentence; empty without differences."""
-    found = [cell.difference for cell in measurements.values() if cell.difference and cell.comparable]
-    judged = [difference for difference in found if difference.se is not None]
-    if not judged:
-        return ""
-    sides = Counter(difference.side for difference in judged)
-    return (
-        f"95 % intervals of the differences to plain rows: {sides[1]} above zero, {sides[-1]} below, {sides[0]} with"
-        " zero inside. By chance alone, one in 20 would miss zero."
     )
 
 

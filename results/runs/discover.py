@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,11 @@ def found_cells(directory: Path) -> list[RunEntry]:
         found.setdefault(label, []).append((path, spec))
     entries = [entry for label in sorted(found) for entry in _rows(label, found[label])]
     return _once(entries)
+
+
+def strays(directory: Path, named: Collection[str]) -> tuple[str, ...]:
+    """Name the folders of runs in a sweep's directory that are none of those named, such as a renamed sweep's."""
+    return tuple(sorted(name for name in os.listdir(directory) if names.RUN.fullmatch(name) and name not in named))
 
 
 def _is_run(path: Path) -> bool:

@@ -19,6 +19,7 @@ NUMBERS = (
     "accuracy",
     "loss",
     "train_loss",
+    "train_accuracy",
     "best_validation_accuracy",
     "best_validation_epoch",
     "sparsity",

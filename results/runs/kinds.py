@@ -52,6 +52,7 @@ class Manifest(_Record):
     baselines: dict[str, str] = {}
     tuning_cells: Annotated[int, Field(ge=1)] | None = None
     notes: str | None = None
+    overrides: list[str] = []
     cells: list[ManifestCell]
 
 

@@ -61,6 +61,8 @@ class SweepResults:
         tuning_cells: Number of configurations that were tried for each row, or None if unknown.
         notes: The author's remarks, or None.
         entries: One entry per element of rows × columns × seeds, in table order.
+        overrides: Settings of the command line that change what the configuration's title and notes were written for.
+        strays: Folders of runs in the directory that no row names, by name.
     """
 
     directory: Path
@@ -71,6 +73,8 @@ class SweepResults:
     tuning_cells: int | None
     notes: str | None
     entries: tuple[RunEntry, ...]
+    overrides: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
 
     @cached_property
     def rows(self) -> tuple[str, ...]:

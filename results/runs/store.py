@@ -6,14 +6,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from experiments.errors import UserError, nearest
 from experiments.rundir import names, reading
 from experiments.rundir.reading import Unreadable
 from experiments.rundir.result import check, is_sealed
 
-from .discover import found_cells, inner
+from .archive import unpacked
+from .discover import found_cells, inner, strays
 from .kinds import Manifest, one_line
 from .schema import RunEntry, RunStatus, SweepResults, column_id
 
@@ -50,15 +51,19 @@ def read_plan(directory: str | Path) -> SweepResults:
     directory = Path(directory)
     if not directory.exists():
         raise UserError(_absent(directory), where=str(directory))
-    if not directory.is_dir():
-        raise UserError("is a file; give the folder of a sweep or of a run", where=str(directory))
     directory = directory.resolve()
+    if not directory.is_dir():
+        directory = unpacked(directory) if directory.suffix == ".zip" else _refused(directory)
     if (directory / names.MANIFEST).is_file():
         return _from_manifest(directory)
     entries = found_cells(directory)
     if not entries:
         raise UserError(_empty(directory), where=str(directory))
     return SweepResults(directory, directory.name, directory.name, (), {}, None, None, tuple(entries))
+
+
+def _refused(path: Path) -> NoReturn:
+    raise UserError("is a file; give the folder of a sweep or of a run, or what `ham archive` wrote", where=str(path))
 
 
 def _absent(directory: Path) -> str:
@@ -110,6 +115,8 @@ def _from_manifest(directory: Path) -> SweepResults:
             RunEntry(one_line(cell.row), cell.column, cell.seed, cell.identity, directory / cell.path)
             for cell in head.cells
         ),
+        overrides=tuple(map(one_line, head.overrides)),
+        strays=strays(directory, {cell.path for cell in head.cells}),
     )
     _check(sweep, where)
     return sweep

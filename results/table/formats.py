@@ -7,17 +7,19 @@ import io
 import json
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError, nearest
 from results.numbers.measure import Measured
+from results.numbers.unpaired import mann_whitney
+from results.runs.schema import column_id
 from results.runs.store import read
 
 from .markup import html, latex
 from .notes import BOLD, STARRED
-from .tables import table
+from .tables import SHOWN, table
 from .values import FIGURE_SPACE, Table, TableCell, TableGrid, spans
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -27,17 +29,18 @@ WIDTH = 100
 """Number of characters at which the captions of text tables are wrapped."""
 
 
-def render(directory: str | Path, format: str = "text") -> str:
+def render(directory: str | Path, format: str = "text", shown: Sequence[str] = SHOWN) -> str:
     """Read a directory of runs and return its table as text.
 
     Args:
         directory: A directory as for `results.load`.
-        format: "text", "markdown", "csv", "latex" or "html".
+        format: "text", "markdown", "csv", "json", "latex" or "html".
+        shown: The kinds of number, as for `table`; csv and json have all of them.
 
     Raises:
-        UserError: for an unknown format, and as for `results.load`.
+        UserError: for an unknown format or kind, and as for `results.load`.
     """
-    return renderer(format)(table(read(directory)))
+    return renderer(format)(table(read(directory), shown))
 
 
 def renderer(format: str) -> Callable[[Table], str]:
@@ -144,13 +147,34 @@ def tidy(table: Table) -> str:
     """
     out = io.StringIO()
     writer: Any = None
-    for cell in table.measurements.values():
-        record = _record(table, cell)
+    for record in _records(table):
+        record = {
+            key: " ".join(map(_csv, value)) if isinstance(value, list) else value for key, value in record.items()
+        }
         if writer is None:
             writer = csv.DictWriter(out, fieldnames=list(record), lineterminator="\n")
             writer.writeheader()
         writer.writerow({key: _csv(value) for key, value in record.items()})
     return out.getvalue()
+
+
+def as_json(table: Table) -> str:
+    """Write a table as one JSON object: title, caption, warnings, and one object per row and column in `cells`."""
+    head = {"name": table.name, "title": table.title, "caption": table.caption, "warnings": table.warnings}
+    return json.dumps({**head, "cells": list(_records(table))}, indent=1, default=str) + "\n"
+
+
+def _records(table: Table) -> Iterator[dict[str, Any]]:
+    for cell in table.measurements.values():
+        yield _record(table, cell) | _unpaired(table, cell)
+
+
+def _unpaired(table: Table, cell: Measured) -> dict[str, Any]:
+    """Return the comparison with the plain row that does not use that seeds are shared."""
+    plain = table.measurements.get((cell.plain, column_id(cell.column))) if cell.plain is not None else None
+    found = {f"welch_{key}": getattr(cell.unpaired, key, None) for key in ("t", "freedom", "p", "low", "high")}
+    ranks = mann_whitney(cell.accuracies.values(), plain.accuracies.values()) if plain else None
+    return {**found, "hedges_g": cell.unpaired and cell.unpaired.g, "mann_whitney_p": ranks}
 
 
 def _record(table: Table, cell: Measured) -> dict[str, Any]:
@@ -169,16 +193,17 @@ def _record(table: Table, cell: Measured) -> dict[str, Any]:
         "missing": cell.missing,
         "accuracy_mean": cell.accuracy and cell.accuracy.mean,
         "accuracy_std": cell.accuracy and cell.accuracy.std,
+        "train_accuracy_mean": cell.train and cell.train.mean,
         "target_sparsity": cell.target,
         **{name: sample and sample.mean for name, sample in samples.items()},
         "comparable": cell.comparable,
         "plain_row": cell.plain,
         **{
             f"difference_{key}": getattr(difference, key, None)
-            for key in ("n", "mean", "se", "low", "high", "wins", "p")
+            for key in ("n", "mean", "se", "low", "high", "wins", "p", "p_holm")
         },
-        "seeds": " ".join(map(str, cell.accuracies)),
-        "accuracies": " ".join(_csv(value) for value in cell.accuracies.values()),
+        "seeds": list(cell.accuracies),
+        "accuracies": list(cell.accuracies.values()),
     }
 
 
@@ -196,6 +221,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {
     "text": text,
     "markdown": markdown,
     "csv": tidy,
+    "json": as_json,
     "latex": latex,
     "html": html,
 }

@@ -1,40 +1,42 @@
-"""Notes of a table: the meaning of its numbers, and warnings about numbers that are not comparable."""
+"""The caption of a table: what was trained, and the meaning of its numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from results.numbers.measure import TOLERANCE, Measured, Measurements
-from results.numbers.stats import ROUNDING
-from results.runs.schema import SweepResults, column_id, place
+from results.numbers.measure import Measurements, family
+from results.numbers.power import reach
+from results.numbers.stats import FEW, ROUNDING, pooled
+from results.runs.facts import Settings
+from results.runs.schema import SweepResults
 
-FEW = 3
-"""Number of seeds below which a cell gets a warning."""
+from .origin import notes, trained
 
 DAGGER = "†"
-BOLD = "Bold: the interval does not hold zero."
-STARRED = "Starred (*): the interval does not hold zero."
+BOLD = "Bold: p < .05 after Holm's correction"
+STARRED = "Starred (*): p < .05 after Holm's correction"
 """Replacement of `BOLD` in formats without bold type."""
 
 
-def caption(sweep: SweepResults) -> tuple[str, ...]:
+def caption(sweep: SweepResults, measurements: Measurements, settings: Settings) -> tuple[str, ...]:
     """Return the explanation of a table's numbers, one element per paragraph."""
     parts = [
+        *trained(sweep, settings),
         accuracy_definition(sweep)
-        + " Cells give mean ± sample standard deviation over seeds (number of seeds in parentheses)."
+        + " Cells give mean ± sample standard deviation over seeds (number of seeds in parentheses).",
     ]
     if sweep.baselines:
         parts.append(
             "Δ: the row minus its plain row at the same seed, averaged over seeds, in percentage points, with the"
-            f" 95 % confidence interval of that mean (paired Student t; number of seeds in parentheses). {BOLD}"
-            f" The intervals are not corrected for the number of rows.{_pairs(sweep)}"
+            " 95 % confidence interval of that mean (paired Student t, each interval by itself; number of seeds in"
+            f" parentheses).{_judged(sweep, measurements)}{_pairs(sweep)}"
         )
     if sweep.tuning_cells is not None:
         plural = "configuration was" if sweep.tuning_cells == 1 else "configurations were"
         parts.append(f"Tuning: {sweep.tuning_cells} {plural} tried for each row.")
     parts.append(
         "Sparsity: the share of zeros among the weights of all convolutional and linear layers; biases and"
-        " normalisation parameters are not counted." + _uncounted(sweep) + _left_dense(sweep) + _allocations(sweep)
+        " normalisation parameters are not counted." + _uncounted(sweep) + _left_dense(sweep)
     )
     parts.append(
         "FLOPs: multiply-adds of those layers, counted and not measured: f for inference, f forward and 2f backward"
@@ -42,9 +44,25 @@ def caption(sweep: SweepResults) -> tuple[str, ...]:
         " length. Masks simulate sparsity: no speed-up is claimed."
     )
     parts += [*_levels(sweep), *_started(sweep), *_recalibrated(sweep)]
-    if sweep.notes:
-        parts.append(" ".join(sweep.notes.split()))
-    return tuple(parts)
+    return (*parts, *notes(sweep))
+
+
+def _judged(sweep: SweepResults, measurements: Measurements) -> str:
+    """Say what is judged together, and how large a difference must be to be told from none."""
+    differences = family(sweep, measurements)
+    if not differences:
+        return f" None is judged: that takes {FEW} seeds, a spread among them, and rows on target."
+    number = len(differences)
+    text = f" {BOLD} over the table's {number} differences of {FEW} seeds or more." if number > 1 else f" {BOLD}."
+    seeds = max(difference.n for difference in differences)
+    std = pooled((difference.n, difference.std or 0.0) for difference in differences)
+    if not std:
+        return text
+    over = f" over {number} rows" if number > 1 else ""
+    return (
+        f"{text} With the pooled spread of these differences, {100 * std:.2f} points, one cannot reach .05{over} at"
+        f" n = {seeds} unless |Δ| > {100 * reach(std, seeds, number):.1f} points."
+    )
 
 
 _DENSE = {"first": "the first layer", "last": "the last layer", "first_last": "first and last layer"}
@@ -77,19 +95,6 @@ def _uncounted(sweep: SweepResults) -> str:
     named = ", ".join(f"{name} ({100 * shares[name]:.2g} %)" for name in largest[:3])
     more = f" and {len(shares) - 3} more" if len(shares) > 3 else ""
     return f" Neither pruned nor counted, with their share of all matrices: {named}{more}."
-
-
-def _allocations(sweep: SweepResults) -> str:
-    """Say how the density is distributed over layers, where rows differ in it."""
-    found: dict[str, list[str]] = {}
-    for run in sweep.runs:
-        allocation = run.result.get("allocation")
-        if isinstance(allocation, str) and run.row not in found.setdefault(allocation, []):
-            found[allocation].append(run.row)
-    if len(found) < 2:
-        return ""
-    named = [f"{name}: {', '.join(rows)}" for name, rows in found.items()]
-    return f" Layers' densities: {'; '.join(named)}."
 
 
 def _recalibrated(sweep: SweepResults) -> list[str]:
@@ -148,99 +153,6 @@ def _pairs(sweep: SweepResults) -> str:
     """Name the plain rows that cannot be recognised from the labels."""
     unclear = [f"{row} − {base}" for row, base in sweep.baselines.items() if not row.startswith(f"{base} ")]
     return f" Compared: {'; '.join(unclear)}." if unclear else ""
-
-
-def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]:
-    """Return warnings about rows that are not comparable.
-
-    Reasons are few seeds, missed targets, unfinished runs, emptied layers, evaluation on different parts, and
-    different versions of the suite.
-    """
-    cells = [measurements[row, column_id(column)] for row, column in sweep.first_cells()]
-    found = [_few_seeds(sweep, cells), *_off_targets(sweep, cells), _unfinished(sweep, cells)]
-    found += [_emptied(sweep), _lost_at_cut(sweep), _mixed(sweep), _versions(sweep)]
-    return tuple(text for text in found if text)
-
-
-def _few_seeds(sweep: SweepResults, cells: list[Measured]) -> str:
-    few = [cell for cell in cells if 0 < cell.done < FEW]
-    if not few:
-        return ""
-    if len(few) == sum(cell.done > 0 for cell in cells):
-        where = "in every cell"
-    else:
-        where = "in " + ", ".join(f"{place(sweep, cell.row, cell.column)} ({cell.done})" for cell in few)
-    return f"Fewer than {FEW} seeds {where}: spread and intervals say little."
-
-
-def _off_targets(sweep: SweepResults, cells: list[Measured]) -> list[str]:
-    texts = []
-    for cell in cells:
-        if cell.off_target is not None and cell.target is not None:
-            where = place(sweep, cell.row, cell.column)
-            texts.append(
-                f"{DAGGER} {where}: not comparable, off target by {points(cell.off_target)} points"
-                f" (asked for {100 * cell.target:.2f} % sparse; up to {100 * TOLERANCE:g} points are allowed)."
-            )
-    return texts
-
-
-def _unfinished(sweep: SweepResults, cells: list[Measured]) -> str:
-    texts = []
-    for cell in cells:
-        if cell.done < cell.planned:
-            counts = [
-                f"{number} {word}" for number, word in ((cell.failed, "failed"), (cell.missing, "missing")) if number
-            ]
-            texts.append(
-                f"{place(sweep, cell.row, cell.column)}: {cell.done} of {cell.planned} seeds ({', '.join(counts)})"
-            )
-    return f"Unfinished: {'; '.join(texts)}." if texts else ""
-
-
-def _emptied(sweep: SweepResults) -> str:
-    """Name the runs in which a layer had no active weights at some time, so that no signal passed through it."""
-    seeds: dict[str, list[int]] = {}
-    for run in sweep.runs:
-        if run.result.get("empty_layers"):
-            seeds.setdefault(place(sweep, run.row, run.column), []).append(run.seed)
-    texts = []
-    for name, found in seeds.items():
-        noun = "seed" if len(found) == 1 else "seeds"
-        texts.append(f"{name} ({noun} {', '.join(map(str, found))})")
-    return f"A layer had no weights left for a while or to the end: {', '.join(texts)}." if texts else ""
-
-
-def _lost_at_cut(sweep: SweepResults) -> str:
-    """Name the cells in which the cut at the last step took most of what the network knew."""
-    falls: dict[str, tuple[float, float]] = {}
-    for run in sweep.runs:
-        before, after = run.number("accuracy_before_cut"), run.number("accuracy")
-        if before is not None and after is not None:
-            falls.setdefault(place(sweep, run.row, run.column), (before, after))
-    named = ", ".join(f"{where} (from {100 * a:.1f} to {100 * b:.1f} %)" for where, (a, b) in falls.items())
-    return f"The cut at the last step took the network near chance: {named}." if falls else ""
-
-
-def _mixed(sweep: SweepResults) -> str:
-    parts = {
-        str(e.result.get("accuracy_on")) for e in sweep.entries if e.status == "done" and "accuracy_on" in e.result
-    }
-    return "Some runs were evaluated on the test part, others on the validation part." if len(parts) > 1 else ""
-
-
-def _versions(sweep: SweepResults) -> str:
-    """Name the versions of the suite's code with which the runs were trained, if there are several."""
-    rows: dict[str, dict[str, None]] = {}
-    for run in sweep.runs:
-        codes = run.result.get("code") or ()
-        text = " then ".join(map(str, codes)) if isinstance(codes, (list, tuple)) else str(codes)
-        if run.status == "done":
-            rows.setdefault(text or "unknown", {})[run.row] = None
-    if len(rows) < 2 and not any(" then " in text for text in rows):
-        return ""
-    named = "; ".join(f"{text} ({', '.join(names)})" for text, names in rows.items())
-    return f"Trained by different versions of the suite's code: {named}."
 
 
 def points(fraction: float, digits: int = 2) -> str:

@@ -6,74 +6,96 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from experiments.errors import UserError, nearest
 from results.numbers.measure import Measured, Measurements, measure
 from results.numbers.stats import Summary
+from results.runs.facts import settings
 from results.runs.schema import SPARSITY_KEY, SweepResults, column_groups, column_id, column_label, inner_key
 
-from .notes import DAGGER, caption, points, warnings
+from .notes import DAGGER, caption, points
+from .origin import distributions, title
 from .values import FIGURE_SPACE, Table, TableCell, TableGrid, TableHead, TableRow
+from .warned import warnings
 
 DASH = "–"
 
+SHOWN = ("accuracy", "delta", "sparsity", "flops")
+"""What a table shows unless asked for something else."""
+Show = Callable[[Measured], TableCell]
 
-def table(sweep: SweepResults) -> Table:
-    """Make the table of a sweep that has been read with its results."""
-    measurements = measure(sweep)
-    grids = _single(sweep, measurements) if len(sweep.columns) == 1 else _several(sweep, measurements)
+
+def table(sweep: SweepResults, shown: Sequence[str] = SHOWN) -> Table:
+    """Make the table of a sweep that has been read with its results.
+
+    Args:
+        sweep: The sweep.
+        shown: The kinds of number, keys of `KINDS`; also "layers", which is shown anyway where rows differ in it.
+
+    Raises:
+        UserError: for a kind that does not exist.
+    """
+    for kind in shown:
+        if kind not in (*KINDS, LAYERS):
+            allowed = (*KINDS, LAYERS)
+            raise UserError(
+                f"{kind!r} cannot be shown; allowed: {', '.join(allowed)}{nearest(kind, allowed)}", "--show"
+            )
+    measurements, specs = measure(sweep), settings(sweep)
+    layers = distributions(sweep, specs)
+    if LAYERS not in shown and len(set(filter(None, layers.values()))) < 2:
+        layers = {}
+    kinds = tuple(kind for kind in KINDS if kind in shown and (sweep.baselines or kind not in COMPARED))
+    make = _single if len(sweep.columns) == 1 else _several
     return Table(
         name=sweep.name,
-        title=sweep.title,
-        grids=tuple(grids),
-        caption=caption(sweep),
+        title=title(sweep),
+        grids=tuple(make(sweep, measurements, kinds, layers)),
+        caption=caption(sweep, measurements, specs),
         warnings=warnings(sweep, measurements),
         column_keys=sweep.column_keys,
         measurements=measurements,
     )
 
 
-Show = Callable[[Measured], TableCell]
-
-
-def _single(sweep: SweepResults, measurements: Measurements) -> list[TableGrid]:
+def _single(
+    sweep: SweepResults, measurements: Measurements, kinds: Sequence[str], layers: Mapping[str, str]
+) -> list[TableGrid]:
     column = sweep.columns[0]
-    shows = [show for _, shows, _ in _blocks(sweep) for show in shows]
-    picks = [(TableHead(title), column, show) for title, show in shows]
-    return [_grid(sweep, measurements, column_label(column), picks, sweep.rows)]
+    picks = [(TableHead(head), column, show) for kind in kinds for head, show in KINDS[kind]]
+    return [_grid(sweep, measurements, column_label(column), picks, sweep.rows, layers)]
 
 
-def _several(sweep: SweepResults, measurements: Measurements) -> list[TableGrid]:
+def _several(
+    sweep: SweepResults, measurements: Measurements, kinds: Sequence[str], layers: Mapping[str, str]
+) -> list[TableGrid]:
     by = ", by target sparsity" if inner_key(sweep) == SPARSITY_KEY else ""
+    added = tuple(row for row in sweep.rows if row in sweep.baselines)
     grids = []
     for name, columns in column_groups(sweep):
-        for title, shows, rows in _blocks(sweep):
-            heading = f"{name}: {title}{by}" if name else f"{title[0].upper()}{title[1:]}{by}"
+        for heading, heads in _blocks(kinds):
+            full = f"{name}: {_lower(heading)}{by}" if name else f"{heading}{by}"
             # a block with one kind of number has it in its heading; with several, each needs its own heading
-            groups = [group if len(shows) > 1 else "" for group, _ in shows]
             picks = [
-                (TableHead(_inner(sweep, column), group), column, show)
-                for group, (_, show) in zip(groups, shows, strict=True)
+                (TableHead(_inner(sweep, column), head if len(heads) > 1 else ""), column, show)
+                for head, show in heads
                 for column in columns
             ]
-            grids.append(_grid(sweep, measurements, heading, picks, rows))
+            rows = added if heads[0] in [KINDS[kind][0] for kind in COMPARED] else sweep.rows
+            grids.append(_grid(sweep, measurements, full, picks, rows, layers if not grids else {}))
     return grids
 
 
-def _blocks(sweep: SweepResults) -> list[tuple[str, list[tuple[str, Show]], tuple[str, ...]]]:
-    """Return the blocks of a table, each as (title, kinds of numbers with their headings, rows)."""
-    blocks: list[tuple[str, list[tuple[str, Show]], tuple[str, ...]]] = [
-        ("accuracy, %", [("Accuracy, %", _accuracy)], sweep.rows)
-    ]
-    if sweep.baselines:
-        added = tuple(row for row in sweep.rows if row in sweep.baselines)
-        title = "Δ to plain, points [95 % CI]"
-        blocks.append((title, [(title, _difference)], added))
-    costs: list[tuple[str, Show]] = [
-        ("Sparsity, %", lambda cell: _spread(cell.sparsity)),
-        ("FLOPs, inference", lambda cell: _fraction(cell.inference)),
-        ("FLOPs, training", lambda cell: _fraction(cell.training)),
-    ]
-    blocks.append(("realised sparsity and FLOPs", costs, sweep.rows))
-    return blocks
+def _blocks(kinds: Sequence[str]) -> list[tuple[str, list[tuple[str, Show]]]]:
+    """Return the grids of a table of several columns, each as (heading, kinds of numbers): costs share one."""
+    blocks = [(KINDS[kind][0][0], list(KINDS[kind])) for kind in kinds if kind not in COSTS]
+    costs = [head for kind in COSTS if kind in kinds for head in KINDS[kind]]
+    named = " and ".join(COSTS[kind] for kind in COSTS if kind in kinds)
+    named = named[:1].upper() + named[1:]
+    return blocks + ([(named, costs)] if costs else [])
+
+
+def _lower(head: str) -> str:
+    return head if head[:1] in "Δp" else head[0].lower() + head[1:]
 
 
 def _inner(sweep: SweepResults, column: Mapping[str, Any]) -> str:
@@ -87,17 +109,21 @@ def _grid(
     heading: str,
     picks: Sequence[tuple[TableHead, Mapping[str, Any], Show]],
     rows: Sequence[str],
+    layers: Mapping[str, str],
 ) -> TableGrid:
     lines, last = [], None
     for row in rows:
         cells = [TableCell((row,))]
+        if layers:
+            cells.append(TableCell(("", layers[row])) if layers[row] else TableCell())
         for _, column, show in picks:
             measured = measurements.get((row, column_id(column)))
             cells.append(show(measured) if measured else TableCell())
         base = sweep.base_of(row)
         lines.append(TableRow(tuple(cells), opens_group=base != last))
         last = base
-    return TableGrid(heading, (TableHead("Method"), *(head for head, _, _ in picks)), align(lines))
+    first = (TableHead("Method"), *((TableHead("Layers"),) if layers else ()))
+    return TableGrid(heading, (*first, *(head for head, _, _ in picks)), align(lines))
 
 
 def align(lines: Sequence[TableRow]) -> tuple[TableRow, ...]:
@@ -145,7 +171,25 @@ def _difference(cell: Measured) -> TableCell:
     mark = "" if cell.comparable else f" {DAGGER}"
     low, high = (DASH if bound is None else points(bound) for bound in (difference.low, difference.high))
     parts = (points(difference.mean), " [", low, ", ", high, f"] ({difference.n}){mark}")
-    return TableCell(parts, side=difference.side if cell.comparable else 0)
+    return TableCell(parts, side=difference.verdict)
+
+
+def _corrected(cell: Measured) -> TableCell:
+    """Return the p-value over all of the table; a dash where nothing is judged."""
+    if cell.plain is None:
+        return TableCell()
+    value = cell.difference and cell.difference.p_holm
+    return TableCell(
+        (DASH if value is None else f"{value:.3f}",), side=cell.difference.verdict if cell.difference else 0
+    )
+
+
+def _train(cell: Measured) -> TableCell:
+    if cell.train is None:
+        return TableCell((DASH,))
+    return TableCell(
+        (f"{100 * cell.train.mean:.2f}", " ± ", DASH if cell.train.std is None else f"{100 * cell.train.std:.2f}")
+    )
 
 
 def _spread(sample: Summary | None) -> TableCell:
@@ -159,3 +203,20 @@ def _spread(sample: Summary | None) -> TableCell:
 
 def _fraction(sample: Summary | None) -> TableCell:
     return TableCell((DASH,)) if sample is None else TableCell((f"{sample.mean:.3f}",))
+
+
+LAYERS = "layers"
+KINDS: Mapping[str, tuple[tuple[str, Show], ...]] = {
+    "accuracy": (("Accuracy, %", _accuracy),),
+    "train": (("Training accuracy, %", _train),),
+    "delta": (("Δ to plain, points [95 % CI]", _difference),),
+    "p": (("p (Holm)", _corrected),),
+    "sparsity": (("Sparsity, %", lambda cell: _spread(cell.sparsity)),),
+    "flops": (
+        ("FLOPs, inference", lambda cell: _fraction(cell.inference)),
+        ("FLOPs, training", lambda cell: _fraction(cell.training)),
+    ),
+}
+"""Kinds of number that a table can show: headings of their columns, and what stands in a cell."""
+COMPARED = ("delta", "p")
+COSTS = {"sparsity": "realised sparsity", "flops": "FLOPs"}

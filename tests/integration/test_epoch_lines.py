@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from small_runs import STEPS, STEPS_PER_EPOCH, events, records, result, tiny_spec, train, train_until
 
+from sparsity.registry import topologies
+
 CHANGING = {
     "acdc": ["topology={name: acdc, sparsity: 0.9}", "schedule.epochs=20"],
     "gmp": ["topology={name: gmp, sparsity: 0.9, update_every: 6, start: 0.0, end: 0.5}"],
@@ -20,6 +22,31 @@ def density_trained(folder: Path, step: int) -> float:
     """Density, by the events, of the step that ended at `step`: what happens after it is not in it."""
     done = [event for event in records(folder) if event["kind"] == "event" and "density" in event]
     return next((event["density"] for event in reversed(done) if event["step"] < step), 1.0)
+
+
+SHORT = {  # settings with which a method acts within 24 steps, and few trainings for those that train several times
+    "cyclic": ", cycles: 2",
+    "granet": ", update_every: 3, ramp_end: 0.5",
+    "mest": ", update_every: 6, unit: step",
+    "rigl": ", update_every: 6",
+    "set": ", update_every: 6",
+    "synflow": ", rounds: 3",
+    **dict.fromkeys(("imp", "lrr", "wr"), ", prune_fraction: 0.7"),
+}
+
+
+@pytest.mark.robust
+@pytest.mark.parametrize("name", sorted(topologies()))
+def test_every_topologys_lines_have_the_density_that_their_epochs_ended_with(tmp_path: Path, name: str) -> None:
+    train(tiny_spec(tmp_path, f"topology={{name: {name}, sparsity: 0.9{SHORT.get(name, '')}}}"), tmp_path / "run")
+    epochs = [line for line in records(tmp_path / "run") if line["kind"] == "epoch"]
+    expected = [density_trained(tmp_path / "run", epoch["step"]) for epoch in epochs]
+    assert [epoch["density"] for epoch in epochs] == pytest.approx(expected, rel=1e-3)
+    best = result(tmp_path / "run")["best_validation_epoch"]
+    if best is not None:
+        density = next(epoch["density"] for epoch in epochs if epoch["epoch"] == best)
+        # a result counts as zeros what has grown and never moved
+        assert density == pytest.approx(1 - result(tmp_path / "run")["sparsity"], abs=2e-3)
 
 
 @pytest.mark.parametrize("method", CHANGING)

@@ -63,6 +63,7 @@ def test_the_block_blocks(tmp_path: Path) -> None:
 
 def test_commands_that_only_read_load_no_torch(tmp_path: Path) -> None:
     runs = finished_sweep(tmp_path / "runs")
+    one, other = sorted(runs.glob("*/result.json"))[0].parent, sorted(runs.glob("*/result.json"))[-1].parent
     env = blocked(tmp_path, "torch", "torchvision", "timm", "wandb")
     commands = [
         *(
@@ -75,7 +76,8 @@ def test_commands_that_only_read_load_no_torch(tmp_path: Path) -> None:
             ["wait", runs],
             ["logs", runs, "rigl", "s0"],
         ),
-        *(["table", runs], ["report", runs], ["best", runs]),
+        *(["table", runs], ["report", runs], ["best", runs], ["table", runs, "--format", "json"]),
+        *(["power", runs, "--difference", "0.3"], ["compare", one, other], ["archive", runs]),
     ]
     called = call(sys.executable, "-c", SEVERAL, json.dumps(commands, default=str), env=env)
     assert called.returncode == 0, called.stderr

@@ -52,7 +52,7 @@ def test_a_method_that_was_edited_trains_again_and_says_so(ham: Ham, tmp_path: P
     table = ham("table", tmp_path / "runs/t", "--format", "csv").out
     assert "0.7501" in table
     assert kept[0] == ""
-    assert "1 run of the table so far (A) had other settings, data or code, and are no longer in it" in kept[1]
+    assert "1 run of the table so far (A) had other settings, seeds, data or code, and are no longer in it" in kept[1]
     assert sorted(result(path)["sparsity"] for path in (tmp_path / "runs/t").glob("a-*")) == pytest.approx(
         [0.5, 0.75], abs=0.01
     )

@@ -36,7 +36,7 @@ def test_identity_is_the_hash_of_the_canonical_json():
     """Computed a second time by hand from the resolved mapping, minus what the docstring says is left out."""
     spec = build("topology.name=rigl", "topology.sparsity=0.9")
     content = spec.model_dump()
-    for key in ("seed", "label", "tracking", "checkpoint", "resources"):
+    for key in ("seed", "label", "tracking", "checkpoint", "resources", "evaluate"):
         del content[key]
     # where files lie, how they are read and how long ranks wait
     del content["data"]["root"], content["data"]["workers"], content["runtime"]["rank_timeout"]
@@ -218,3 +218,24 @@ def test_calibration_identity_ignores_the_number_and_the_seed():
         resolve(load("base", [*overrides, "representation.threshold_decay=calibrated"]), calibrate=False)
     )
     assert calibration_identity(one) != calibration_identity(build("topology.sparsity=0.8", *overrides[1:]))
+
+
+def _keys(model: type[Section], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """The keys that came after the first release, with their neutral values."""
+    found = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found += _keys(field.annotation, (*above, name))
+        elif isinstance(field.json_schema_extra, dict) and "neutral" in field.json_schema_extra:
+            found.append(((*above, name), field.json_schema_extra["neutral"]))
+    return found
+
+
+@pytest.mark.parametrize(("key", "neutral"), [pytest.param(*each, id=".".join(each[0])) for each in _keys(Spec)])
+def test_a_specification_from_before_a_key_is_read_with_its_neutral_value(key, neutral):
+    """Files of finished runs and of submissions outlive the version that wrote them."""
+    content = build().model_dump()
+    del content[key[0]][key[1]]
+    if not content[key[0]]:
+        del content[key[0]]
+    assert from_mapping(content).model_dump()[key[0]][key[1]] == neutral

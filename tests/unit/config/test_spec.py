@@ -125,6 +125,7 @@ def test_defaults():
             + ("mem_per_rank_gb",)
         ),
         "checks": {"events": {}},
+        "evaluate": {"predictions": False},
         "tracking": {"wandb": "auto", "entity": None, "project": None},
         "seed": 0,
     }
@@ -316,7 +317,7 @@ def test_malformed_overrides(override: str, message: str):
         ("checks.events={update: {by: 0.5}}", "checks.events.update: at_least is missing"),
         ("checks.events={update: {at_least: 1, by: 2}}", "checks.events.update.by: 2 is out of range: must be <= 1"),
         ("checks.events={update: {at_least: 1, at_lest: 1}}", "checks.events.update.at_lest: unknown key; allowed: at_least, by; did you mean 'at_least'?"),
-        ("lr=1", "lr: unknown key; allowed: imports, label, data, model, topology, representation, optimizer, loss, schedule, runtime, checkpoint, resources, checks, tracking, seed, extends, sweep; did you mean optimizer.lr?"),
+        ("lr=1", "lr: unknown key; allowed: imports, label, data, model, topology, representation, optimizer, loss, schedule, runtime, checkpoint, resources, checks, evaluate, tracking, seed, extends, sweep; did you mean optimizer.lr?"),
         ("optimizer.epochs=3", "did you mean schedule.epochs?"),
         ("topolgy.name=rigl", "topolgy: unknown key; allowed: imports, "),
         ("imports=sys", "imports: 'sys' is not a list"),

@@ -89,6 +89,7 @@ def test_manifest():
         "tuning_cells": 3,
         "notes": None,
         "baselines": {"RiGL + HAM": "RiGL"},
+        "overrides": [],
     }
     assert cells[4] == {
         "row": "RiGL",

@@ -15,7 +15,6 @@ from experiments.errors import UserError
 from experiments.rundir.result import seal
 from results.runs.store import read
 from results.table.formats import render
-from results.table.notes import caption
 from results.table.tables import table
 from results.table.values import FIGURE_SPACE
 
@@ -24,7 +23,7 @@ ROWS = {"Dense": {}, "RiGL": RIGL, "RiGL + HAM": HAM}
 VALUES = {"Dense": [0.88, 0.90, 0.89], "RiGL": [0.80, 0.82, 0.84], "RiGL + HAM": [0.81, 0.82, 0.86]}
 AT95 = [{"topology.sparsity": 0.95}]
 SEVERAL = [{"topology.sparsity": value} for value in (0.8, 0.95)]
-FORMATS = ("text", "markdown", "csv", "latex", "html")
+FORMATS = ("text", "markdown", "csv", "json", "latex", "html")
 
 
 def sweep(directory, values=VALUES, rows=None, columns=AT95, seeds=(0, 1, 2), **manifest):
@@ -148,6 +147,88 @@ def test_half_a_point_off_is_still_on_target(tmp_path, sparsity):
     assert table(read(tmp_path)).warnings == ()
 
 
+def test_two_seeds_are_never_bold(tmp_path):
+    sweep(tmp_path, {row: values[:2] for row, values in VALUES.items()} | {"RiGL + HAM": [0.90, 0.9201]}, seeds=(0, 1))
+    made = table(read(tmp_path))
+    (cell,) = [cell for key, cell in made.measurements.items() if key[0] == "RiGL + HAM"]
+    assert cell.difference is not None
+    assert (cell.difference.side, cell.difference.p_holm, cell.difference.verdict) == (1, None, 0)
+    assert not any(each.side for line in made.grids[0].rows for each in line.cells)
+    assert "None is judged: that takes 3 seeds" in " ".join(made.caption)
+
+
+def test_a_table_is_judged_as_a_whole(tmp_path):
+    """The same difference stands alone and among seven that are nothing: p by itself .017, over eight .14."""
+    added = [0.82, 0.845, 0.855]  # differences of 2, 2.5 and 1.5 points
+    noise = {
+        f"RiGL + {i}": [value + shift for value, shift in zip(VALUES["RiGL"], (0.01, -0.01, 0.002), strict=True)]
+        for i in range(7)
+    }
+    rows = {"RiGL": RIGL, "RiGL + HAM": HAM} | {
+        row: {**RIGL, "optimizer.lr": 0.1 + 0.1 * i} for i, row in enumerate(noise, 1)
+    }
+    whole = {row: VALUES.get(row, added) for row in ("RiGL", "RiGL + HAM")} | {"RiGL + HAM": added} | noise
+    few = sweep(tmp_path / "one", {row: whole[row] for row in ("RiGL", "RiGL + HAM")}, rows=None)
+    many = sweep(tmp_path / "many", whole, rows, baselines={row: "RiGL" for row in rows if row != "RiGL"})
+    for folder, number, bold in ((few, 1, True), (many, 8, False)):
+        made = table(read(folder))
+        cell = next(cell for key, cell in made.measurements.items() if key[0] == "RiGL + HAM")
+        assert cell.difference is not None
+        assert cell.difference.side == 1
+        assert cell.difference.p_holm == pytest.approx(number * cell.difference.p)
+        assert any(each.side for line in made.grids[0].rows for each in line.cells) is bold
+    text = " ".join(made.caption)
+    assert "p < .05 after Holm's correction over the table's 8 differences of 3 seeds or more." in text
+    assert re.search(r"one cannot reach \.05 over 8 rows at n = 3 unless \|Δ\| > \d+\.\d points", text)
+
+
+def test_a_difference_that_is_repeated_over_columns_counts_once(tmp_path):
+    rows = {"Dense": {}, "Dense + HAM": {"optimizer.ham": {"alpha": 5.0}}}
+    values = {"Dense": [0.88, 0.90, 0.89], "Dense + HAM": [0.90, 0.92, 0.905]}
+    sweep(tmp_path, values, rows, columns=SEVERAL, baselines={"Dense + HAM": "Dense"})
+    found = [cell.difference for cell in table(read(tmp_path)).measurements.values() if cell.difference]
+    assert len(found) == 2
+    assert {difference.p_holm for difference in found} == {found[0].p}
+
+
+def test_a_row_off_target_is_not_judged_and_costs_the_others_nothing(tmp_path):
+    sweep(tmp_path, VALUES | {"RiGL + HAM": [0.90, 0.92, 0.941]})
+    edit(tmp_path, "RiGL + HAM", seed=1, sparsity=0.9)
+    (cell,) = [cell for key, cell in table(read(tmp_path)).measurements.items() if key[0] == "RiGL + HAM"]
+    assert cell.difference is not None
+    assert cell.difference.p_holm is None
+
+
+def test_what_is_shown_can_be_chosen(tmp_path):
+    sweep(tmp_path)
+    for seed in range(3):
+        edit(tmp_path, "RiGL + HAM", seed, train_accuracy=0.99)
+    lines = render(tmp_path, shown=("accuracy", "train", "p")).splitlines()
+    (head,) = [line for line in lines if line.startswith("Method")]
+    assert re.split(r"  +", head) == ["Method", "Accuracy, %", "Training accuracy, %", "p (Holm)"]
+    (ham,) = [line for line in lines if line.startswith("RiGL + HAM")]
+    assert re.split(r"  +", ham)[2:] == ["99.00 ± 0.00", "0.225"]
+    sweep(tmp_path, columns=SEVERAL)
+    headings = [grid.heading for grid in table(read(tmp_path), ("accuracy", "p", "flops")).grids]
+    assert headings == [
+        "Accuracy, %, by target sparsity",
+        "p (Holm), by target sparsity",
+        "FLOPs, by target sparsity",
+    ]
+    with pytest.raises(UserError, match=r"^--show: 'accuracies' cannot be shown; allowed: accuracy, train, delta, p, "):
+        table(read(tmp_path), ("accuracies",))
+
+
+def test_json_has_the_cells_as_numbers(tmp_path):
+    found = json.loads(render(sweep(tmp_path), "json"))
+    cell = found["cells"][-1]
+    assert (cell["row"], cell["accuracies"], cell["seeds"]) == ("RiGL + HAM", [0.81, 0.82, 0.86], [0, 1, 2])
+    assert cell["difference_p_holm"] == cell["difference_p"] == pytest.approx(1 - (3 / 5) ** 0.5)
+    assert cell["hedges_g"] == pytest.approx(0.341, abs=1e-3)
+    assert cell["mann_whitney_p"] == pytest.approx(0.825, abs=1e-3)
+    assert found["caption"][0].startswith("Trained, by the runs' own configurations: resnet8, fashion_mnist, 4 epochs")
+
+
 def test_spread_of_sparsity_shows_where_there_is_one(tmp_path):
     sweep(tmp_path)
     for seed, value in enumerate((0.949, 0.95, 0.951)):
@@ -161,11 +242,9 @@ def test_runs_that_lost_a_whole_layer_are_named(tmp_path):
 
 
 def test_a_bound_that_just_misses_zero_keeps_its_sign(tmp_path):
-    # differences 1, 2 and 3 hundredths of a point, shifted so that the interval ends just above zero
-    quantile, step = 4.302652729911275, 1e-4
-    shift = quantile * step / 3**0.5 - 2 * step + 1e-6
+    # differences of 3, 5 and 7 images of 10,000: 5 less 2.4842 times their spread of 2 is 0.03 images
     plain = [0.8, 0.8, 0.8]
-    added = [value + shift + step * k for value, k in zip(plain, (1, 2, 3), strict=True)]
+    added = [0.8003, 0.8005, 0.8007]
     sweep(tmp_path, VALUES | {"RiGL": plain, "RiGL + HAM": added})
     cell = table(read(tmp_path)).grids[0].rows[2].cells[2]
     assert cell.side == 1
@@ -199,8 +278,8 @@ def test_validation_accuracy_is_not_called_test_accuracy(tmp_path):
     for row in VALUES:
         edit(tmp_path, row, accuracy_on="validation", evaluated=1000)
     made = table(read(tmp_path))
-    assert "1,000 images of the validation part" in made.caption[0]
-    assert "the test part was not used" in made.caption[0]
+    assert "1,000 images of the validation part" in made.caption[1]
+    assert "the test part was not used" in made.caption[1]
     edit(tmp_path, "RiGL", accuracy_on="test")
     assert table(read(tmp_path)).warnings == (
         "Some runs were evaluated on the test part, others on the validation part.",
@@ -221,7 +300,7 @@ def test_text_aligns_numbers_and_stars_clear_differences(tmp_path):
     assert len({re.search(r"\d\.\d\d ±", line).start() for line in rows}) == 1  # type: ignore[union-attr]
     (starred,) = [line for line in rows if " *" in line]
     assert starred.startswith("RiGL + HAM")
-    assert "Starred (*): the interval does not hold zero." in render(tmp_path).replace("\n ", "")
+    assert "Starred (*): p < .05 after Holm's correction." in render(tmp_path).replace("\n ", "")
     assert max(map(len, lines)) < 120
     assert not any(line.endswith(" ") for line in lines)
 
@@ -315,7 +394,7 @@ def test_cells_that_the_sweep_leaves_out_are_empty(tmp_path):
 
 
 def test_unknown_format_is_refused_with_the_nearest(tmp_path):
-    with pytest.raises(UserError, match=r"allowed: text, markdown, csv, latex, html; did you mean 'markdown'"):
+    with pytest.raises(UserError, match=r"allowed: text, markdown, csv, json, latex, html; did you mean 'markdown'"):
         render(sweep(tmp_path), "markdwn")
 
 
@@ -327,7 +406,7 @@ def test_result_helper_matches_the_run_directory_contract():
 
 
 def caption_of(path) -> str:
-    return " ".join(caption(read(path)))
+    return " ".join(table(read(path)).caption)
 
 
 def test_matrices_outside_the_count_are_in_the_caption(tmp_path):
@@ -348,10 +427,10 @@ def test_rows_that_share_budgets_differently_are_in_the_caption(tmp_path):
     for row, allocation in (("RiGL", "erk"), ("RiGL + HAM", "uniform")):
         for seed in range(3):
             edit(folder, row, seed=seed, allocation=allocation)
-    assert "Layers' densities: erk: RiGL; uniform: RiGL + HAM." in caption_of(tmp_path)
+    assert "Layers' densities: ERK (RiGL); uniform (RiGL + HAM)." in caption_of(tmp_path)
     for seed in range(3):
         edit(folder, "RiGL + HAM", seed=seed, allocation="erk")
-    assert "Layers' densities" not in caption_of(tmp_path)
+    assert "Layers' densities: ERK." in caption_of(tmp_path)
 
 
 def test_batch_statistics_computed_anew_are_in_the_caption(tmp_path):

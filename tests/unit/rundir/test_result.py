@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments.rundir import outcome
 from experiments.rundir.reading import MOST_DEPTH, Unreadable, parse_json, read_object, read_regular
@@ -23,6 +25,7 @@ GOOD: dict[str, Any] = {
     "average_accuracy": 0.82,
     "average_loss": 0.4,
     "train_loss": 0.3,
+    "train_accuracy": 0.95,
     "evaluated": 10000,
     "best_validation_accuracy": 0.8,
     "best_validation_epoch": 4,
@@ -72,11 +75,20 @@ def test_a_value_that_no_run_writes_is_named(key: str) -> None:
         ({"sparsity": 0.76}, "sparsity 0.76 does not agree with 100 of 400 weights left"),
         ({"nonzero": 99, "sparsity": 1 - 99 / 400}, "the nonzero of its layers is 100 in all, where 99 is stated"),
         ({"prunable_weights": 200, "sparsity": 0.5}, "the size of its layers is 400 in all, where 200 is stated"),
+        ({"accuracy": 0.81005}, "accuracy 0.81005 is no count of 10000 images: 8100.5 of them"),
+        ({"average_accuracy": 1 / 3}, f"average_accuracy {1 / 3} is no count of 10000 images: 3333.33 of them"),
         ({"status": "running"}, "has status 'running' instead of 'done'"),
     ],
 )
 def test_what_does_not_agree_is_named(changes: dict[str, Any], words: str) -> None:
     assert refused({**GOOD, **changes}) == words
+
+
+@given(st.integers(1, 2_000_000), st.data())
+def test_every_count_is_believed(images: int, data: st.DataObject) -> None:
+    """The quotient that a run writes is read again as the count it was, however many images there are."""
+    correct = data.draw(st.integers(0, images))
+    check({**GOOD, "accuracy": correct / images, "average_accuracy": None, "evaluated": images})
 
 
 def test_another_runs_is_named() -> None:

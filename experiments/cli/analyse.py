@@ -1,0 +1,169 @@
+"""The commands that make something of results: tables, choices, reports. They load torch only where they say so."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from experiments.errors import UserError
+
+if TYPE_CHECKING:
+    from results.numbers.planning import SeedPlan
+
+app = typer.Typer()
+
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder, or one run's.")]
+
+
+class Format(StrEnum):
+    """Output format of a table."""
+
+    text = "text"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    json = "json"
+    html = "html"
+
+
+@app.command()
+def table(
+    directory: Dir,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.text,
+    show: Annotated[
+        str | None,
+        typer.Option(metavar="KIND,...", help="What it shows: accuracy, train, delta, p, sparsity, flops, layers."),
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Evaluate the weights of all runs again.")] = False,
+) -> None:
+    """Print the table of a sweep: mean ± sample standard deviation, paired differences, sparsity, FLOPs."""
+    from results.table.formats import render
+    from results.table.tables import SHOWN
+
+    shown = SHOWN if show is None else tuple(kind.strip() for kind in show.split(","))
+    print(render(directory, format.value, shown), end="")
+    if verify:
+        _verify(directory)
+
+
+def _verify(directory: Path) -> None:
+    """Evaluate the weights of all finished runs again, and say on stderr which are not what their results say."""
+    from experiments.run.verify import fault
+    from results.runs.store import read
+
+    runs = [run for run in read(directory).runs if run.status == "done"]
+    faults = {run.path.name: found for run in runs if (found := fault(run.path, run.result)) is not None}
+    for name, text in faults.items():
+        print(f"{name}: {text}", file=sys.stderr)
+    print(f"{len(runs) - len(faults)} of {len(runs)} results verified by their weights", file=sys.stderr)
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def best(directory: Dir) -> None:
+    """Name the best setting of each row of a tuning sweep, by mean accuracy on the validation part."""
+    from results.numbers import best as chooser
+
+    print(chooser.render(directory))
+
+
+@app.command()
+def report(
+    directory: Dir,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR/report.html.")] = None,
+) -> None:
+    """Write one self-contained HTML page: table, curves, configuration, versions."""
+    from results.page import report as writer
+
+    print(writer.write_report(directory, output))
+
+
+@app.command()
+def compare(
+    one: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder: A.")],
+    other: Annotated[Path, typer.Argument(metavar="RUN", help="Another one: B.")],
+) -> None:
+    """Compare two runs: configuration, curves, and McNemar's test where both kept their predictions."""
+    from results.table.comparison import compare as words
+
+    print(words(one, other), end="")
+
+
+@app.command()
+def archive(
+    directory: Dir,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR.ham.zip.")] = None,
+) -> None:
+    """Write a sweep into one file without weights, which every command that reads a folder reads."""
+    from results.runs import archive as writer
+    from results.runs.store import read_plan
+
+    if output is None and directory.is_file():
+        raise UserError("is an archive already; give --output to write it again", where=str(directory))
+    sweep = read_plan(directory)
+    path = output or sweep.directory.with_name(f"{sweep.directory.name}{writer.SUFFIX}")
+    if path.suffix != ".zip":
+        raise UserError("must end in .zip, by which the commands know it", where=str(path))
+    number = writer.write(sweep, path)
+    print(f"{path}: {number} files of {len(sweep.runs)} runs, {path.stat().st_size:,} bytes; without weights")
+
+
+@app.command()
+def power(
+    what: Annotated[str, typer.Argument(metavar="DIR|CONFIG", help="A sweep's folder, or its configuration.")],
+    difference: Annotated[float, typer.Option(help="True difference to be found, in percentage points.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Say how many seeds a row a difference takes, for one test and with Holm's correction over the table."""
+    from results.numbers import planning
+
+    if not 0 < abs(difference) <= 100:
+        raise UserError(f"{difference:g} is out of range: above 0, up to 100 points", "--difference")
+    found = _planned_folder(what, difference) if Path(what).exists() and not _is_yaml(what) else None
+    found = found or _planned_config(what, difference)
+    print(json.dumps(planning.as_dict(found), indent=1) if as_json else planning.words(found))
+
+
+def _is_yaml(what: str) -> bool:
+    return Path(what).suffix in (".yaml", ".yml")
+
+
+def _planned_folder(what: str, difference: float) -> SeedPlan:
+    from results.numbers import planning
+    from results.runs.store import read
+
+    sweep = read(what)
+    spread = planning.spread_of(sweep)
+    if spread is None:
+        raise UserError("has no difference to a plain row from three seeds, so no spread is known", where=what)
+    return planning.plan(difference, planning.planned(sweep), spread)
+
+
+def _planned_config(what: str, difference: float) -> SeedPlan:
+    """Plan a sweep that has not begun, with the published spreads of its methods."""
+    from experiments.config.sweep import expand
+    from results.numbers import planning
+
+    from .loading import load
+
+    sweep = expand(load(what, None), calibrate=False)
+    specs = [cell.spec for cell in sweep.runs]
+    methods = {(s.data.name, s.model.name, s.topology.name, s.representation.name) for s in specs}
+    spread = planning.published((data, name.rpartition(":")[2], t, r) for data, name, t, r in methods)
+    if spread is None:
+        raise UserError("no published spread is known for its methods, data and network; give a finished sweep", what)
+    paths = {(cell.row, str(cell.column), cell.seed): cell.path for cell in sweep.cells}
+    judged = {
+        (cell.path, paths.get((sweep.baselines[cell.row], str(cell.column), cell.seed)))
+        for cell in sweep.cells
+        if cell.row in sweep.baselines and cell.seed == sweep.cells[0].seed
+    }
+    if not judged:
+        raise UserError("has no baselines, so nothing is compared; add sweep.baselines", what)
+    return planning.plan(difference, len(judged), spread)
