@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from experiments.config.schema import Spec
     from experiments.config.sweep import Cell, Sweep
-    from experiments.launch.estimate import Estimate, Timing
+    from experiments.launch.estimate import Estimate, TimedSteps
 
 
 def expected(table: Sweep, folder: Path, *, probe: bool) -> dict[str, Estimate]:
@@ -43,7 +43,7 @@ def expected(table: Sweep, folder: Path, *, probe: bool) -> dict[str, Estimate]:
     return estimate.estimates(todo, finished, steps, timed, done)
 
 
-def _timed(cells: list[Cell], known: set[str]) -> dict[str, Timing]:
+def _timed(cells: list[Cell], known: set[str]) -> dict[str, TimedSteps]:
     from experiments.launch import timing
 
     from .terminal import SweepBars

@@ -32,7 +32,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Timing:
+class TimedSteps:
     """Steps of a run that were timed.
 
     Attributes:
@@ -48,7 +48,7 @@ def estimates(
     cells: Iterable[Cell],
     results: Sequence[tuple[Cell, Mapping[str, Any]]],
     steps: Callable[[Spec], int],
-    timed: Mapping[str, Timing] | None = None,
+    timed: Mapping[str, TimedSteps] | None = None,
     done: Callable[[Cell], int] = lambda cell: 0,
 ) -> dict[str, Estimate]:
     """Estimate what is left of runs; what nothing is known about is missing.

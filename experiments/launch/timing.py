@@ -14,14 +14,14 @@ from experiments.errors import Interrupted
 from experiments.run import runner
 from experiments.rundir import names
 
-from .estimate import Timing
+from .estimate import TimedSteps
 from .pool import Listener, Task, run_all
 
 WARM_UP, STEPS = 5, 20
 """Steps that are not timed, since the first ones allocate and compile, and steps that are."""
 
 
-def timed(cells: Iterable[Cell], listener: Listener) -> tuple[dict[str, Timing], list[str]]:
+def timed(cells: Iterable[Cell], listener: Listener) -> tuple[dict[str, TimedSteps], list[str]]:
     """Time some steps of each of some runs, one after another, as those of a sweep would compute.
 
     Args:
@@ -43,7 +43,7 @@ def timed(cells: Iterable[Cell], listener: Listener) -> tuple[dict[str, Timing],
             for cell in cells
         ]
         outcomes = run_all(tasks, 1, listener)
-    found = {one.identity: Timing(*outcomes[one.path].value) for one in cells if outcomes[one.path].value}
+    found = {one.identity: TimedSteps(*outcomes[one.path].value) for one in cells if outcomes[one.path].value}
     return found, [f"{name}: {outcome.error}" for name, outcome in outcomes.items() if outcome.value is None]
 
 

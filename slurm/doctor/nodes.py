@@ -30,7 +30,7 @@ srun --export=ALL --kill-on-bad-exit=1 {python} -m slurm.doctor.rank {folder}
 
 
 @dataclass(frozen=True)
-class Trial:
+class TwoNodeJob:
     """The job on two nodes.
 
     Attributes:
@@ -48,7 +48,7 @@ class Trial:
 
 def submit(
     folder: Path, chosen: Profile | None, suggested: Mapping[str, Any], found: Sequence[Mapping[str, Any]]
-) -> Trial:
+) -> TwoNodeJob:
     """Submit the job.
 
     Args:
@@ -61,7 +61,7 @@ def submit(
     name = chosen.partition if chosen else suggested.get("partition")
     there = [one["nodes"] for one in found if one["name"] == name or (name is None and one["default"])]
     if there and there[0] < 2:
-        return Trial(
+        return TwoNodeJob(
             folder, begun, problem=Finding("ok", WHAT, f"not tried: partition {name or 'by default'} has one node")
         )
     folder.mkdir()
@@ -76,11 +76,11 @@ def submit(
         str(script),
     )
     if problem is not None:
-        return Trial(folder, begun, problem=Finding("warning", WHAT, f"sbatch refused the job: {problem}"))
-    return Trial(folder, begun, output.split(";")[0].strip())
+        return TwoNodeJob(folder, begun, problem=Finding("warning", WHAT, f"sbatch refused the job: {problem}"))
+    return TwoNodeJob(folder, begun, output.split(";")[0].strip())
 
 
-def findings(trial: Trial) -> Iterator[Finding]:
+def findings(trial: TwoNodeJob) -> Iterator[Finding]:
     """Wait for the job, and return what it found."""
     if trial.problem is not None or trial.job is None:
         yield trial.problem or Finding("unknown", WHAT, "not tried")

@@ -11,7 +11,7 @@ import pytest
 from experiments.config.resolve import load, resolve
 from experiments.config.sweep import Cell
 from experiments.config.yaml_text import dump
-from experiments.launch.estimate import Estimate, Timing, estimates, local, words
+from experiments.launch.estimate import Estimate, TimedSteps, estimates, local, words
 
 TINY: dict[str, Any] = {
     "data": {"name": "synthetic", "validation": 100, "batch_size": 50, "evaluate_on": "validation"},
@@ -38,13 +38,15 @@ def took(cell: Cell, seconds: float, steps: int = 100) -> tuple[Cell, dict[str, 
 def test_other_seeds_of_the_same_run_count_first(cell: Cell, tmp_path: Path) -> None:
     finished = [took(replace(cell, seed=1), 100.0), took(replace(cell, seed=2), 200.0)]
     finished.append(took(named(tmp_path, "b", "optimizer.lr=0.5"), 900.0))
-    found = estimates([cell], finished, lambda spec: 100, {"a": Timing(7.0, 100)})
+    found = estimates([cell], finished, lambda spec: 100, {"a": TimedSteps(7.0, 100)})
     assert found == {cell.path: Estimate(150.0, "same")}
 
 
 def test_timed_steps_come_before_what_is_alike(cell: Cell, tmp_path: Path) -> None:
     other = [took(named(tmp_path, "b", "optimizer.lr=0.5"), 300.0)]
-    assert estimates([cell], other, lambda spec: 50, {"a": Timing(7.0, 60)}) == {cell.path: Estimate(420.0, "probe")}
+    assert estimates([cell], other, lambda spec: 50, {"a": TimedSteps(7.0, 60)}) == {
+        cell.path: Estimate(420.0, "probe")
+    }
     assert estimates([cell], other, lambda spec: 50) == {cell.path: Estimate(150.0, "alike")}
 
 
