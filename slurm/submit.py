@@ -233,7 +233,7 @@ def _withdraw(name: str) -> str | None:
 
 
 def _runs(task: RunsOfJob, place: Place) -> tuple[JobRun, ...]:
-    return tuple(JobRun(str(place.sweep / one.path), one.identity, one.row, one.spec.model_dump()) for one in task)
+    return tuple(JobRun(str(place.sweep / one.path), one.identity, one.spec.model_dump()) for one in task)
 
 
 def _imports(cells: Sequence[Cell]) -> set[str]:

@@ -17,7 +17,7 @@ import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import bench, read, theory
+from . import bench, read, theory, track
 from .loading import expand_checked, load, single
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.add_typer(bench.app)
 app.add_typer(read.app)
 app.add_typer(theory.app)
+app.add_typer(track.app, name="track")
 
 Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, such as quickstart.")]
 Overrides = Annotated[

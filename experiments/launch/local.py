@@ -41,8 +41,8 @@ def run_here(
     return result, world.is_main
 
 
-def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, group: str, **hooks: Any) -> dict[str, Any]:
-    return runner.run(from_mapping(mapping), folder, identity, group=group, patient=False, **hooks)
+def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, **hooks: Any) -> dict[str, Any]:
+    return runner.run(from_mapping(mapping), folder, identity, patient=False, **hooks)
 
 
 def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -> None:
@@ -60,11 +60,10 @@ def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -
     folder = runs_root / sweep.name
     table.write(sweep, folder)
     todo, busy, failed = reuse.pending(sweep, folder), [], []
-    tracked = any(cell.spec.tracking.wandb != "disabled" for cell in todo)
     try:
         while todo or busy:
             tasks = [_task(cell, folder) for cell in todo]
-            outcomes = run_all(tasks, jobs, listener, preload=["wandb"] if tracked else [])
+            outcomes = run_all(tasks, jobs, listener)
             held = {name for name, outcome in outcomes.items() if outcome.busy}
             busy += [cell for cell in todo if cell.path in held]
             failed += [name for name, outcome in outcomes.items() if outcome.error and not outcome.busy]
@@ -84,7 +83,7 @@ def _task(cell: Cell, folder: Path) -> Task:
     return Task(
         name=cell.path,
         function=_sweep_task,
-        arguments=(cell.spec.model_dump(), folder / cell.path, cell.identity, cell.row),
+        arguments=(cell.spec.model_dump(), folder / cell.path, cell.identity),
         log=folder / cell.path / names.LOG,
     )
 

@@ -10,7 +10,8 @@ METRICS, LOG = "metrics.jsonl", "log.txt"
 RESULT, FAILURE, WEIGHTS = "result.json", "failure.json", "weights.pt"
 ATTEMPTS, LEDGER, HEARTBEAT = "attempts", "ledger.jsonl", "heartbeat"
 CHECKPOINTS = "checkpoints"
-FILES = (SPEC, ENVIRONMENT, METRICS, LOG, RESULT, FAILURE, WEIGHTS, LEDGER, HEARTBEAT)
+MIRRORED = "mirrored.txt"
+FILES = (SPEC, ENVIRONMENT, METRICS, LOG, RESULT, FAILURE, WEIGHTS, LEDGER, HEARTBEAT, MIRRORED)
 _CHECKPOINT = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
 
 RUN = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")

@@ -34,13 +34,11 @@ class JobRun:
     Attributes:
         folder: The run directory.
         identity: The run's identity hash.
-        group: W&B group, the label of the run's table row.
         spec: The resolved specification as a mapping.
     """
 
     folder: str
     identity: str
-    group: str
     spec: dict[str, Any]
 
 
@@ -124,7 +122,7 @@ class JobPayload:
                 distributed.joined(folder, runtime.device, runtime.rank_timeout) as world,
             ):
                 met = True
-                runner.run(spec, folder, run.identity, group=run.group, stop=signals.received, world=world)
+                runner.run(spec, folder, run.identity, stop=signals.received, world=world)
         except Busy as error:
             log.info("nothing to do: %s", error)
         except Interrupted as error:
@@ -191,7 +189,7 @@ def _packed(run: JobRun, gpu: bool, staged_root: str | None, **hooks: Any) -> No
     from experiments.run import runner
 
     try:
-        runner.run(prepared(run, gpu, staged_root), Path(run.folder), run.identity, group=run.group, **hooks)
+        runner.run(prepared(run, gpu, staged_root), Path(run.folder), run.identity, **hooks)
     except Busy as error:
         log.info("nothing to do: %s", error)
 
