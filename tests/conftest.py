@@ -23,9 +23,11 @@ settings.load_profile("suite")
 def pytest_configure() -> None:
     """Give all tests and fixtures of this process the same threads, seeds and handlers.
 
-    Ctrl-C reaches them: a shell starts background jobs with SIGINT ignored, and all children inherit that.
+    Ctrl-C reaches them: a shell starts background jobs with SIGINT ignored, nohup with SIGHUP, and all children inherit
+    that.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     torch.set_num_threads(int(os.environ.get("HAM_TEST_THREADS", "1")))
     seed_all()
 
