@@ -19,7 +19,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     """Start the process; it imports the suite from where this one did, whatever lies in the current folder."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     return subprocess.Popen(
-        [sys.executable, "-m", __package__, *map(str, arguments)],
+        [sys.executable, "-m", "experiments.tracking", *map(str, arguments)],
         env={**environment.for_child(), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from commands import Ham, one_message
-from processes import wait_for
+from processes import PATIENCE, Command, wait_for
 from ranks import train_on
 from small_runs import (
     differing,
@@ -130,7 +130,7 @@ def test_a_run_in_pieces_is_one_run_at_the_server(tmp_path: Path, server: Server
     assert "rewritten_from" not in run.config
 
 
-def test_a_sweep_and_another_one_of_the_same_runs(ham: Ham, tmp_path: Path, server: Server) -> None:
+def test_a_sweep_and_another_one_of_the_same_runs(tmp_path: Path, server: Server) -> None:
     """Workers of the fork server mirror their runs; the second sweep takes none of the first's."""
     for name in ("one", "two"):
         config = write_config(
@@ -143,7 +143,9 @@ def test_a_sweep_and_another_one_of_the_same_runs(ham: Ham, tmp_path: Path, serv
                 "seeds": [0],
             },
         )
-        assert ham("sweep", config, "--out", tmp_path / "runs", "--jobs", 2).code == 0
+        # in a process of its own, whose fork server has the variables of this test
+        with Command(tmp_path, "sweep", config, "--out", tmp_path / "runs", "--jobs", 2) as command:
+            assert command.process.wait(PATIENCE) == 0, command.err
     folders = sorted((tmp_path / "runs").glob("*/rigl-*"))
     assert len(folders) == len(server.runs) == 3
     for folder in folders:
