@@ -102,7 +102,7 @@ def _withdraw(name: str) -> str | None:
 
 
 def _payload(task: RunsOfJob, array: ArrayPlan, place: Place, chosen: Profile) -> JobPayload:
-    runs = tuple(JobRun(str(place.sweep / one.path), one.identity, one.row, one.spec.model_dump()) for one in task)
+    runs = tuple(JobRun(str(place.sweep / one.path), one.identity, one.spec.model_dump()) for one in task)
     staged_root = chosen.staging.root if chosen.staging else None
     limits = Limits(chosen.max_restarts, chosen.max_requeues)
     return JobPayload(runs, limits, array.gpus > 0, staged_root)

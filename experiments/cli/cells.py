@@ -124,7 +124,7 @@ def _carry_out(table: Sweep, cell: Cell, folder: Path, threads: int, stop: signa
             print(lost, file=sys.stderr)
         manifest.write(table, folder)
         with damage_said():
-            done, is_main = run_here(cell.spec, path, cell.identity, threads=threads, stop=stop, group=cell.row)
+            done, is_main = run_here(cell.spec, path, cell.identity, threads=threads, stop=stop)
         if not is_main:
             return None
     return said(path, done)

@@ -23,13 +23,18 @@ class _Said(logging.Handler):
 
 @contextmanager
 def damage_said() -> Iterator[None]:
-    """Print what is said about damaged files of a run, besides its log."""
-    logger, handler = logging.getLogger("experiments.rundir"), _Said(logging.WARNING)
-    logger.addHandler(handler)
+    """Print what is said about damaged files of a run and about W&B, besides its log."""
+    loggers, handler = (
+        [logging.getLogger(f"experiments.{room}") for room in ("rundir", "tracking")],
+        _Said(logging.WARNING),
+    )
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 class SweepBars(Listener):

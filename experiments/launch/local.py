@@ -27,7 +27,6 @@ def run_here(
     threads: int,
     stop: runner.Stop,
     progress: runner.OnStep = lambda done, total: None,
-    group: str | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Execute one run in this process, or this process's part of it if torchrun or srun started several ranks.
 
@@ -38,7 +37,6 @@ def run_here(
         threads: Compute threads.
         stop: Asked after every step; true stops the run at a checkpoint, from which it can be resumed.
         progress: Called after every step.
-        group: W&B group; by default the identity.
 
     Returns:
         The result, and whether this process is the main rank.
@@ -50,12 +48,12 @@ def run_here(
         same_arithmetic(threads),
         distributed.joined(folder, spec.runtime.device, spec.runtime.rank_timeout) as world,
     ):
-        result = runner.run(spec, folder, identity, group=group, progress=progress, stop=stop, world=world)
+        result = runner.run(spec, folder, identity, progress=progress, stop=stop, world=world)
     return result, world.is_main
 
 
-def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, group: str, **hooks: Any) -> dict[str, Any]:
-    return runner.run(from_mapping(mapping), folder, identity, group=group, patience=None, **hooks)
+def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, **hooks: Any) -> dict[str, Any]:
+    return runner.run(from_mapping(mapping), folder, identity, patience=None, **hooks)
 
 
 def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -> None:
@@ -73,11 +71,10 @@ def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -
     folder = runs_root / sweep.name
     table.write(sweep, folder)
     todo, busy, failed = reuse.pending(sweep, folder), [], []
-    tracked = any(cell.spec.tracking.wandb != "disabled" for cell in todo)
     try:
         while todo or busy:
             tasks = [_task(cell, folder) for cell in todo]
-            outcomes = run_all(tasks, jobs, listener, preload=["wandb"] if tracked else [])
+            outcomes = run_all(tasks, jobs, listener)
             held = {name for name, outcome in outcomes.items() if outcome.busy}
             busy += [cell for cell in todo if cell.path in held]
             failed += [name for name, outcome in outcomes.items() if outcome.error and not outcome.busy]
@@ -97,7 +94,7 @@ def _task(cell: Cell, folder: Path) -> Task:
     return Task(
         name=cell.path,
         function=_sweep_task,
-        arguments=(cell.spec.model_dump(), folder / cell.path, cell.identity, cell.row),
+        arguments=(cell.spec.model_dump(), folder / cell.path, cell.identity),
         log=folder / cell.path / names.LOG,
     )
 

@@ -152,9 +152,7 @@ def _redirect_output(path: Path) -> None:
         os.dup2(log.fileno(), 2)
 
 
-def run_all(
-    tasks: Sequence[Task], jobs: int, listener: Listener, *, threads: int = 1, preload: Sequence[str] = ()
-) -> dict[str, TaskResult]:
+def run_all(tasks: Sequence[Task], jobs: int, listener: Listener, *, threads: int = 1) -> dict[str, TaskResult]:
     """Run tasks in worker processes.
 
     Args:
@@ -162,7 +160,6 @@ def run_all(
         jobs: Maximum number of concurrent workers, at least 1.
         listener: Receives the progress, in this process.
         threads: Compute threads per worker.
-        preload: Modules that all tasks need and that are slow to import.
 
     Returns:
         The result of each task by its name. Tasks that were not started because of an interrupt are missing.
@@ -173,7 +170,7 @@ def run_all(
     """
     context = multiprocessing.get_context("forkserver")
     # torch imports its compiler when the first optimizer is made, which would cost every worker two seconds
-    context.set_forkserver_preload(["torch._dynamo", "experiments.run.runner", *preload])
+    context.set_forkserver_preload(["torch._dynamo", "experiments.run.runner"])
     server.start(threads)
     waiting, outcomes = list(tasks), {}
     running: dict[Any, tuple[Task, Any]] = {}

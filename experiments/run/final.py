@@ -138,7 +138,6 @@ def _write(
     training.writer.close_metrics()
     write_json(folder / names.RESULT, seal(result, folder), check)
     training.checkpoints.clear()
-    training.writer.finish(result)
     numbers = result["accuracy"], training.spec.data.evaluate_on, result["sparsity"]
     log.info("done: accuracy %.4f on %s, sparsity %.4f", *numbers)
 

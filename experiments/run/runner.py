@@ -37,7 +37,6 @@ def run(
     folder: Path,
     identity: str,
     *,
-    group: str | None = None,
     progress: OnStep = lambda done, total: None,
     stop: Stop = lambda: False,
     world: World = ALONE,
@@ -49,7 +48,6 @@ def run(
         spec: The resolved specification.
         folder: The run directory; made if missing.
         identity: Identity hash of the run.
-        group: W&B group; by default the identity.
         progress: Called after every step.
         stop: Asked after every step; True saves a checkpoint and ends the run resumable.
         world: The ranks, all of which call this.
@@ -77,7 +75,7 @@ def run(
                     if world.is_main:
                         write_text(folder / names.SPEC, dump(spec.model_dump()), held.check)
                         write_json(folder / names.ENVIRONMENT, environment(), held.check)
-                    return carry_out(Training(spec, held, identity, group or identity, progress, stop, world))
+                    return carry_out(Training(spec, held, identity, progress, stop, world))
             except (Interrupted, ClaimLost):
                 raise
             except SuiteError as error:

@@ -44,7 +44,6 @@ class Training:
         spec: The resolved specification.
         attempt: The claim on the run directory; on ranks other than 0 a claim of rank 0's.
         identity: Identity hash of the run.
-        group: W&B group.
         on_step: Called after every step.
         stop: Asked after every step; True on any rank ends the run on all of them at a checkpoint.
         world: The ranks.
@@ -55,14 +54,13 @@ class Training:
         spec: Spec,
         attempt: Attempt,
         identity: str,
-        group: str,
         on_step: OnStep,
         stop: Stop,
         world: World,
     ):
         self.spec, self.identity, self.world = spec, identity, world
         self.folder = attempt.folder
-        self._attempt, self._group = attempt, group
+        self._attempt = attempt
         self._on_step, self._stop = on_step, stop
         torch.manual_seed(derived_seed(spec.seed, *(("train", world.rank) if world.rank else ("train",))))
         resumes = world.broadcast(bool(checkpoint.found(self.folder)) if world.is_main else None)
@@ -83,7 +81,8 @@ class Training:
         )
         run = self.objects
         reuse.check_used(self.spec, self.identity, run.data.content_hash, run.initial_weights, self.folder)
-        self.writer = RunWriter(self._attempt, self.spec, self.identity, self._group, good, is_main=self.world.is_main)
+        per_epoch, is_main = run.data.steps_per_epoch, self.world.is_main
+        self.writer = RunWriter(self._attempt, self.spec, per_epoch, good, is_main=is_main)
         self.writer.start(self.progress.step, digest)
 
     def train(self) -> None:

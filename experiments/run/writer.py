@@ -10,8 +10,7 @@ from experiments.rundir.attempts import Attempt
 from experiments.rundir.checkpoint import Saved
 from experiments.rundir.files import JsonLines
 from experiments.rundir.ledger import Ledger
-
-from .tracking import WandbMirror
+from experiments.tracking.mirror import Mirror
 
 
 class RunWriter:
@@ -20,20 +19,22 @@ class RunWriter:
     Args:
         attempt: The claim on the run directory.
         spec: The run.
-        identity: Its identity hash.
-        group: W&B group.
+        steps_per_epoch: What the steps of a line are counted against to give its epoch.
         good: The metrics that the checkpoint counts on.
         is_main: Whether this is rank 0.
     """
 
-    def __init__(self, attempt: Attempt, spec: Spec, identity: str, group: str, good: bytes, *, is_main: bool):
+    def __init__(self, attempt: Attempt, spec: Spec, steps_per_epoch: int, good: bytes, *, is_main: bool):
         self._is_main = is_main
         if not is_main:
             return
         self._attempt = attempt
         self._metrics = JsonLines(attempt.folder / names.METRICS, good, attempt.check)
         self._ledger = Ledger(attempt)
-        self._mirror = WandbMirror(spec, identity, attempt.folder, group)
+        self._steps_per_epoch = steps_per_epoch
+        self._mirror = Mirror(
+            attempt.folder, spec.tracking.model_dump()
+        )  # it reads the metrics, so it comes after them
         self._last: str | None = None
 
     def start(self, step: int, digest: str | None) -> None:
@@ -48,10 +49,9 @@ class RunWriter:
             self._ledger.beat(step, total)
 
     def write(self, content: dict[str, Any]) -> None:
-        """Write one line of the metrics, and of their mirror."""
+        """Write one line of the metrics; where it has no epoch, its step says how many have passed."""
         if self._is_main:
-            self._metrics.write(content)
-            self._mirror.log(content)
+            self._metrics.write({**content, "epoch": content.get("epoch", content["step"] / self._steps_per_epoch)})
 
     def check(self) -> None:
         """Make sure that this process still holds the run; see `Attempt.check`."""
@@ -76,15 +76,10 @@ class RunWriter:
         self._last = checkpoint.digest
         self._ledger.checkpoint(checkpoint.step, checkpoint.digest)
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Give the result to the mirror."""
-        if self._is_main:
-            self._mirror.finish(result)
-
     def end(self, step: int, reason: str) -> None:
         """Close everything."""
         if self._is_main:
             self._metrics.close()
             self._ledger.end(step, reason, self._last)
             self._ledger.close()
-            self._mirror.close()  # last, since it may wait for a server
+            self._mirror.close()  # last, since it may wait for a server; it reads the result from the folder

@@ -11,7 +11,8 @@ RESULT, FAILURE, WEIGHTS = "result.json", "failure.json", "weights.pt"
 PREDICTIONS = "predictions.npz"
 ATTEMPTS, LEDGER, HEARTBEAT = "attempts", "ledger.jsonl", "heartbeat"
 CHECKPOINTS = "checkpoints"
-FILES = (SPEC, ENVIRONMENT, METRICS, LOG, RESULT, FAILURE, WEIGHTS, PREDICTIONS, LEDGER, HEARTBEAT)
+MIRRORED = "mirrored.txt"
+FILES = (SPEC, ENVIRONMENT, METRICS, LOG, RESULT, FAILURE, WEIGHTS, PREDICTIONS, LEDGER, HEARTBEAT, MIRRORED)
 _CHECKPOINT = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.pt")
 
 RUN = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")

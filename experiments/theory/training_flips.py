@@ -74,7 +74,7 @@ class _Watched:
             held = attempts.claim(self._folder)
             with attempts.held(held):
                 hashed = identity_with_data(self._spec)
-                self._training = Training(self._spec, held, hashed, hashed, self._look, lambda: False, ALONE)
+                self._training = Training(self._spec, held, hashed, self._look, lambda: False, ALONE)
                 self._last = self._keep()
                 result = carry_out(self._training)
         return {"flips": self._flips, "accuracy": result["accuracy"]}

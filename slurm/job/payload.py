@@ -38,13 +38,11 @@ class JobRun:
     Attributes:
         folder: The run directory.
         identity: The run's identity hash.
-        group: W&B group, the label of the run's table row.
         spec: The resolved specification as a mapping.
     """
 
     folder: str
     identity: str
-    group: str
     spec: dict[str, Any]
 
 
@@ -131,7 +129,7 @@ class JobPayload:
             ):
                 met = True
                 hooks = {"stop": signals.received, "world": world, "patience": PATIENCE}
-                runner.run(spec, folder, run.identity, group=run.group, **hooks)
+                runner.run(spec, folder, run.identity, **hooks)
         except Interrupted as error:
             log.info("%s", error)
             return signals.code
@@ -197,7 +195,7 @@ def _packed(run: JobRun, gpu: bool, staged_root: str | None, **hooks: Any) -> No
     from experiments.run import runner
 
     spec = prepared(run, gpu, staged_root)
-    runner.run(spec, Path(run.folder), run.identity, group=run.group, patience=PATIENCE, **hooks)
+    runner.run(spec, Path(run.folder), run.identity, patience=PATIENCE, **hooks)
 
 
 def _tell(is_main: bool, verdict: int | str) -> None:

@@ -61,14 +61,15 @@ def test_command_is_understood(command, tmp_path, monkeypatch):
         assert arguments
         assert set(arguments) <= set(targets)
         return
-    if program in {"git", "cd", "pip"}:
+    if program in {"git", "cd", "pip", "wandb"}:
         return
     if program == "torchrun":  # several ranks of the same command
         assert "--no-python" in arguments  # with -m a folder named experiments would come before ours
         program, arguments = "ham", arguments[arguments.index("ham") + 1 :]
     assert program == "ham", command
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, [arguments[0], "--help"])
+    named = 2 if arguments[0] == "track" else 1  # words of the command itself
+    result = CliRunner().invoke(app, [*arguments[:named], "--help"])
     assert result.exit_code == 0, result.output
     known = set(re.findall(r"--[a-z-]+", re.sub(r"\x1b\[[0-9;]*m", "", result.output)))
     assert {a.split("=")[0] for a in arguments if a.startswith("--")} <= known

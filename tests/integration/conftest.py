@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -38,5 +39,5 @@ def ham(capsys: pytest.CaptureFixture[str]) -> Ham:
 def own_path_and_no_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands leave the folders of a user's modules on the search path, for workers; and W&B is not to be had."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)

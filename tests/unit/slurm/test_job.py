@@ -94,7 +94,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobRun:
         "SLURM_STEP_NUM_TASKS",
     ):
         monkeypatch.delenv(name, raising=False)
-    return JobRun(str(tmp_path / "run"), identity_with_data(cell.spec), cell.row, cell.spec.model_dump())
+    return JobRun(str(tmp_path / "run"), identity_with_data(cell.spec), cell.spec.model_dump())
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +209,7 @@ def test_even_the_schedulers_doing_has_an_end(run: JobRun, tmp_path: Path, monke
 def test_a_restarted_job_leaves_out_what_has_failed_and_goes_on_with_the_others(
     run: JobRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = JobRun(str(tmp_path / "other"), run.identity, run.group, run.spec)
+    other = JobRun(str(tmp_path / "other"), run.identity, run.spec)
     Path(other.folder).mkdir()
     write_json(Path(other.folder, "failure.json"), {"status": "failed", "error": "a loss that is not a number"})
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")

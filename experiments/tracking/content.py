@@ -1,0 +1,121 @@
+"""What W&B is told about a run, all of it from the run's folder: so a mirror and a later push tell the same."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.config.sweep import slug
+from experiments.config.yaml_text import read_mapping
+from experiments.rundir import attempts, names
+from experiments.rundir.files import read_json
+
+SINGLE = "single runs"
+"""The table of runs that belong to no sweep."""
+
+MOST_TAG, MOST_GROUP = 64, 128  # characters that W&B takes
+
+
+@dataclass(frozen=True)
+class TablePlace:
+    """Where a run stands in its table.
+
+    Attributes:
+        table: Name of the sweep.
+        row: Label of the row.
+        base_row: The row that it is compared with, or the row itself.
+        column: Those column keys, with their values, on which the run depends; none for a dense row over sparsities.
+    """
+
+    table: str
+    row: str
+    base_row: str
+    column: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Content:
+    """A W&B run.
+
+    Attributes:
+        id: Identity, seed and, in a sweep, a hash of its name: two sweeps never take each other's runs.
+        group: Table, row and column, over whose seeds W&B averages.
+        job_type: ``tune`` for runs that are evaluated on the validation part, ``train`` for those on the test part.
+        config: Short keys to group and filter by, and the whole specification below ``spec``.
+    """
+
+    id: str
+    name: str
+    group: str
+    job_type: str
+    tags: list[str]
+    config: dict[str, Any]
+
+
+def content(folder: Path) -> Content:
+    """Say what W&B is told about the run in a folder.
+
+    Raises:
+        UserError: if there is no specification, or it is damaged.
+    """
+    spec = dict(read_mapping(folder / names.SPEC, quick=True))
+    place, identity, seed = place_of(folder, spec), _identity(folder), spec["seed"]
+    optimizer, topology = spec["optimizer"], spec["topology"]
+    values = [str(value) for value in place.column.values()]
+    added = [name.upper() for name in ("ham", "sam") if optimizer.get(name) is not None]
+    short = {
+        "table": place.table,
+        "row": place.row,
+        "base_row": place.base_row,
+        "method": topology["name"],
+        "representation": spec["representation"]["name"],
+        "addition": " + ".join(added) or "none",
+        "sparsity": topology["sparsity"],
+        "dataset": spec["data"]["name"],
+        "model": spec["model"]["name"],
+    }
+    tags = [short[key] for key in ("table", "method", "representation", "dataset", "model")]
+    suffix = "" if place.table == SINGLE else f"-{hashlib.sha256(place.table.encode()).hexdigest()[:8]}"
+    return Content(
+        id=f"{identity[:32]}-s{seed}{suffix}",
+        name=" ".join([slug(place.row), *values, f"s{seed}"])[:MOST_GROUP],
+        group=" @ ".join([f"{place.table} / {place.row}", *filter(None, [", ".join(values)])])[:MOST_GROUP],
+        job_type="tune" if spec["data"]["evaluate_on"] == "validation" else "train",
+        tags=list(dict.fromkeys(tag[:MOST_TAG] for tag in [*tags, *(name.lower() for name in added)])),
+        config={**short, "column": place.column, "seed": seed, "identity": identity, "spec": spec},
+    )
+
+
+def place_of(folder: Path, spec: dict[str, Any]) -> TablePlace:
+    """Find the place of a run in the table that the folder above it shows."""
+    manifest = read_json(folder.resolve().parent / names.MANIFEST)
+    label = str(spec.get("label") or folder.resolve().name)
+    if not isinstance(manifest, dict):
+        return TablePlace(SINGLE, label, label, {})
+    listed = [cell for cell in manifest.get("cells") or () if isinstance(cell, dict) and "row" in cell]
+    cells = [cell for cell in listed if cell.get("path") == folder.resolve().name]
+    row = str(cells[0]["row"]) if cells else label
+    columns = [cell.get("column") or {} for cell in cells if cell["row"] == row]
+    own = {
+        key: value
+        for key, value in (columns[0] if columns else {}).items()
+        if all(column.get(key) == value for column in columns) and _at(spec, key) == value
+    }
+    return TablePlace(str(manifest.get("name")), row, (manifest.get("baselines") or {}).get(row, row), own)
+
+
+def _at(spec: Any, key: str) -> Any:
+    for part in key.split("."):
+        spec = spec.get(part) if isinstance(spec, dict) else None
+    return spec
+
+
+def _identity(folder: Path) -> str:
+    """Return the identity that the attempts, or the result, of a run have recorded."""
+    for record in (attempts.newest(folder), read_json(folder / names.RESULT)):
+        if isinstance(record, dict) and isinstance(record.get("identity"), str):
+            return record["identity"]
+    match = names.RUN.fullmatch(folder.resolve().name)
+    return match["identity"] if match else hashlib.sha256(str(folder.resolve()).encode()).hexdigest()

@@ -1,0 +1,77 @@
+"""Names under which W&B shows a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.rundir.result import Result
+from experiments.tracking import metrics
+
+PAGE = Path(__file__).resolve().parents[3] / "docs/wandb.md"
+
+
+@pytest.mark.parametrize(
+    ("line", "row"),
+    [
+        (
+            {"kind": "epoch", "epoch": 2, "step": 12, "loss": 0.5, "validation_loss": None, "lr": 0.1, "density": 0.2},
+            {"epoch": 2, "train/step": 12, "train/loss": 0.5, "train/lr": 0.1, "sparsity/density": 0.2},
+        ),
+        (
+            {"kind": "event", "event": "update", "step": 4, "epoch": 0.6667, "changed": 10, "dropped": 5},
+            {"epoch": 0.6667, "train/step": 4, "mask/update/changed": 10, "mask/update/dropped": 5},
+        ),
+        (
+            {"kind": "ham", "step": 6, "epoch": 1.0, "ham/speed": 0.3, "note": "text"},
+            {"epoch": 1.0, "train/step": 6, "ham/speed": 0.3},
+        ),
+        # what other parts may come to write
+        ({"kind": "epoch", "step": 1, "flips": 3}, {"train/step": 1, "train/flips": 3}),
+        ({"kind": "epoch", "step": 1, "layers": {"a.b": 0.5}}, {"train/step": 1, "layers/a.b": 0.5}),
+        ({"kind": "other", "step": 1, "x": 3}, {"train/step": 1, "other/x": 3}),
+    ],
+)
+def test_a_line_is_a_row_of_numbers_under_their_names(line: dict, row: dict) -> None:
+    assert metrics.row(line) == row
+
+
+def result(part: str) -> dict:
+    """A result with every key that one can hold."""
+    numbers = {name: 1 for name in Result.model_fields}
+    return numbers | {
+        "status": "done",
+        "accuracy_on": part,
+        "layers": {"conv.1": {"size": 8, "nonzero": 2}},
+        "events": {"update": 3},
+        "empty_layers": ["a"],
+        "code": ["x", "y"],
+        "checksum": "0",
+        "files": {},
+    }
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_no_name_of_the_summary_is_one_of_the_history(part: str) -> None:
+    """W&B would write the last row over it."""
+    history = {*metrics.EVERY.values(), *metrics.EPOCH.values()}
+    summary = metrics.summary(result(part))
+    assert history & summary.keys() == set()
+    assert not {name for name in summary if name.split("/")[0] in ("train", "val", "mask", "ham", "layers")}
+
+
+def test_a_summary_is_what_tables_read() -> None:
+    found = metrics.summary({**result("test"), "accuracy": 0.25, "sparsity": 0.9, "target_sparsity": None})
+    assert (found["test/accuracy"], found["sparsity/realised"]) == (0.25, 0.9)
+    assert found["final/layers/conv.1/density"] == 0.25
+    assert (found["final/events/update"], found["final/empty_layers"], found["final/code"]) == (3, 1, 2)
+    assert found.keys().isdisjoint({"sparsity/target", "final/identity", "final/checksum", "final/files"})
+    assert metrics.summary({**result("validation"), "accuracy": 0.25})["tune/accuracy"] == 0.25
+
+
+def test_the_page_names_every_metric() -> None:
+    text = PAGE.read_text()
+    names = [*metrics.EVERY.values(), *metrics.EPOCH.values()]
+    names += [name.format(part="test") for name in metrics.SUMMARY.values()]
+    assert [name for name in names if f"`{name}`" not in text] == []
