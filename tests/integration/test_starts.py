@@ -25,7 +25,7 @@ from experiments.errors import UserError
 from experiments.ranks.distributed import World
 from experiments.run.build import build
 from results.runs.store import read as read_sweep
-from results.table.notes import caption
+from results.table.tables import table
 
 METHODS = {
     "snip": ["topology={name: snip, sparsity: 0.8}"],
@@ -161,7 +161,7 @@ def test_tables_say_what_stays_dense_and_what_starts_from_weights(
     config.write_text(text)
     assert command("sweep", config, "--jobs", 1) == 0
     (manifest,) = tmp_path.glob("runs/*/sweep.json")
-    words = " ".join(caption(read_sweep(manifest.parent)))
+    words = " ".join(table(read_sweep(manifest.parent)).caption)
     assert (
         "are not counted. Left dense: Random: first and last layer (the sparsity asked for is over the others alone);"
         " Tuned: the last layer (the sparsity asked for is over all weights, the other layers paying)." in words

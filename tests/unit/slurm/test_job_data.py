@@ -37,7 +37,7 @@ def test_other_data_under_the_same_path_are_refused(tmp_path: Path, monkeypatch:
     root = pictures(tmp_path / "pictures", 0)
     data = ("data.name=imagenet", f"data.root={root}", "data.image_size=32", "data.batch_size=8", "data.validation=0")
     (cell,) = cells(tmp_path, 1, *data, "data.evaluate_on=test", "data.workers=0", "model.name=torchvision:resnet18")
-    run = JobRun(str(tmp_path / "run"), identity_with_data(cell.spec), cell.row, cell.spec.model_dump())
+    run = JobRun(str(tmp_path / "run"), identity_with_data(cell.spec), cell.spec.model_dump())
     shutil.rmtree(root)
     pictures(root, 1)
     content_hash.cache_clear()  # the job is another process
