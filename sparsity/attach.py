@@ -127,7 +127,7 @@ def attach(
     if reason is not None:
         raise ValueError(reason)
     representation = found or represent(unwrapped(model), "plain")
-    if sparsity > 0:
+    if isinstance(sparsity, float) and sparsity > 0:  # `prepare` names what is no share
         refuse_filled(representation.model, [slot.target for slot in representation.slots.values()])
     chosen = prepare(
         topology,

@@ -92,6 +92,7 @@ def finish(training: Training) -> dict[str, Any]:
         "training_flops_fraction": run.sparse.cost.fraction(run.macs) * run.sparse.levels.count,
         "layers": {name: {"size": size, "nonzero": nonzero[name]} for name, size in sizes.items()},
         "events": run.sparse.event_counts,
+        "idle_events": run.sparse.idle,
         "empty_layers": run.sparse.emptied,
         "uncounted": run.sparse.representation.uncounted if spec.topology.sparsity > 0 else {},
         **lost_at_cut(

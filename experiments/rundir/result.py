@@ -59,6 +59,7 @@ class Result(_Strict):
     training_flops_fraction: Amount | None = None
     layers: dict[str, Layer] = {}
     events: dict[str, Count] = {}
+    idle_events: dict[str, Count] = {}
     empty_layers: list[str] = []
     recalibrated: Count = 0
     levels: Annotated[Count, Field(ge=1)] = 1

@@ -18,7 +18,15 @@ def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]
     """
     cells = [measurements[row, column_id(column)] for row, column in sweep.first_cells()]
     found = [_few_seeds(sweep, cells), *_off_targets(sweep, cells), _unfinished(sweep, cells)]
-    found += [_emptied(sweep), _lost_at_cut(sweep), _mixed(sweep), mixed(sweep), _versions(sweep), unnamed(sweep)]
+    found += [
+        _emptied(sweep),
+        _idle(sweep),
+        _lost_at_cut(sweep),
+        _mixed(sweep),
+        mixed(sweep),
+        _versions(sweep),
+        unnamed(sweep),
+    ]
     return tuple(text for text in found if text)
 
 
@@ -69,6 +77,17 @@ def _emptied(sweep: SweepResults) -> str:
         noun = "seed" if len(found) == 1 else "seeds"
         texts.append(f"{name} ({noun} {', '.join(map(str, found))})")
     return f"A layer had no weights left for a while or to the end: {', '.join(texts)}." if texts else ""
+
+
+def _idle(sweep: SweepResults) -> str:
+    """Name the cells in which all mask events of a kind changed nothing, so that the method did not act by them."""
+    found: dict[str, None] = {}
+    for run in sweep.runs:
+        events = run.result.get("events") or {}
+        for kind, number in (run.result.get("idle_events") or {}).items():
+            if number and number == events.get(kind):
+                found[f"{place(sweep, run.row, run.column)} ({number} × {kind})"] = None
+    return f"Mask events that changed nothing at all: {', '.join(found)}." if found else ""
 
 
 def _lost_at_cut(sweep: SweepResults) -> str:

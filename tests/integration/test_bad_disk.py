@@ -278,7 +278,7 @@ def test_a_loss_that_is_no_number(ham: Ham, tmp_path: Path) -> None:
     assert not (folder / "result.json").exists()
     assert "the loss is not finite" in json.loads((folder / "failure.json").read_text())["error"]
     called = ham("status", tmp_path / "runs")
-    assert called.code == 0
+    assert called.code == 1
     assert "1 failed" in called.out
     assert "the loss is not finite" in called.out
 

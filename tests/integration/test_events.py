@@ -9,6 +9,7 @@ import pytest
 from small_runs import STEPS, STEPS_PER_EPOCH, events, records, result, tiny_spec, train
 
 from experiments.errors import RunFailure
+from experiments.run.build import build
 
 # Peste et al.'s table for 100 epochs (compress at 10, 20, ... 70 and 85, decompress 5 after each but the last), by hand
 # at 24 steps: 0.24 steps an epoch, rounded
@@ -106,15 +107,18 @@ def test_a_run_that_did_not_act_as_demanded_has_failed(tmp_path: Path, demand: s
 
 
 def test_an_update_that_changed_nothing_is_no_update(tmp_path: Path) -> None:
-    """At this fraction k = floor(f n) = 0 in every layer: RiGL by name, a fixed mask in truth."""
+    """k = floor(f n) is 1 at the start and 0 at the first update, in every layer: a fixed mask in truth."""
+    method = "name: rigl, sparsity: 0.9, update_every: 5, at_start: false"
+    active = build(tiny_spec(tmp_path, f"topology={{{method}}}")).sparse.masks.num_active()
+    fraction = 1.01 / max(active.values())
     spec = tiny_spec(
         tmp_path,
-        "topology={name: rigl, sparsity: 0.9, update_every: 5, drop_fraction: 1.0e-7}",
+        f"topology={{{method}, drop_fraction: {fraction}}}",
         "checks.events={update: {at_least: 1}}",
     )
     with pytest.raises(RunFailure, match="demands 1 .*, 0 happened"):
         train(spec, tmp_path / "run")
-    assert len(events(tmp_path / "run", "update")) == 4
+    assert len(events(tmp_path / "run", "update")) == 3
 
 
 def test_the_log_of_epochs_is_complete(tmp_path: Path) -> None:

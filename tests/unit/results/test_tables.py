@@ -241,6 +241,13 @@ def test_runs_that_lost_a_whole_layer_are_named(tmp_path):
     assert table(read(tmp_path)).warnings == ("A layer had no weights left for a while or to the end: RiGL (seed 2).",)
 
 
+def test_events_that_changed_nothing_are_named_where_that_is_all_of_them(tmp_path):
+    sweep(tmp_path)
+    edit(tmp_path, "RiGL", seed=1, events={"update": 7}, idle_events={"update": 7})
+    edit(tmp_path, "RiGL", seed=2, events={"update": 7}, idle_events={"update": 2})
+    assert table(read(tmp_path)).warnings == ("Mask events that changed nothing at all: RiGL (7 × update).",)
+
+
 def test_a_bound_that_just_misses_zero_keeps_its_sign(tmp_path):
     # differences of 3, 5 and 7 images of 10,000: 5 less 2.4842 times their spread of 2 is 0.03 images
     plain = [0.8, 0.8, 0.8]

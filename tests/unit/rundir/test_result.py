@@ -37,6 +37,7 @@ GOOD: dict[str, Any] = {
     "training_flops_fraction": 0.4,
     "layers": {"a": {"size": 300, "nonzero": 90}, "b": {"size": 100, "nonzero": 10}},
     "events": {"update": 7},
+    "idle_events": {},
     "empty_layers": [],
     "recalibrated": 100,
     "levels": 1,

@@ -671,7 +671,7 @@ def test_under_the_soft_bound_the_best_of_old_and_new_stay():
 
 def test_a_full_layer_does_not_mutate():
     #   ERK leaves the small layer full at half of all: raw 9/8 and 101/100, of 54 weights the 8 are over
-    toy = Toy("mest", 8, 100, allocation="erk", dense="first", **MUTATE)
+    toy = Toy("mest", 8, 100, allocation="erk", dense=["0"], **MUTATE)
     before = toy.theta(0)
     assert toy.sparse.masks.num_active() == {"0.weight": 8, "1.weight": 46}
     for _ in range(4):
