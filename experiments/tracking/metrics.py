@@ -54,7 +54,7 @@ NOT_SHOWN = ("identity", "seed", "files", "checksum")
 CLOCKS = ("cost/",)
 """Beginnings of the names whose values depend on the time and not on the run alone."""
 
-AXES = {"train/*": "epoch", "val/*": "epoch", "sparsity/*": "epoch", "cost/*": "epoch", "layers/*": "epoch"} | {
+AXES = {"train/*": "epoch", "val/*": "epoch", "sparsity/*": "epoch", "cost/*": "epoch", "layer_density/*": "epoch"} | {
     "mask/*": "train/step",
     "ham/*": "train/step",
 }
@@ -101,4 +101,4 @@ def _numbers(line: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, f
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{before}{key}/")
         elif isinstance(value, (int, float)):
-            yield f"{before}{key}", value
+            yield f"{before}{key}".replace(".", "/"), value  # W&B finds no definition for a name with a dot

@@ -29,7 +29,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs/wandb.md"
         ),
         # what other parts may come to write
         ({"kind": "epoch", "step": 1, "flips": 3}, {"train/step": 1, "train/flips": 3}),
-        ({"kind": "epoch", "step": 1, "layers": {"a.b": 0.5}}, {"train/step": 1, "layers/a.b": 0.5}),
+        ({"kind": "epoch", "step": 1, "layer_density": {"a.b": 0.5}}, {"train/step": 1, "layer_density/a/b": 0.5}),
         ({"kind": "other", "step": 1, "x": 3}, {"train/step": 1, "other/x": 3}),
     ],
 )
@@ -58,7 +58,7 @@ def test_no_name_of_the_summary_is_one_of_the_history(part: str) -> None:
     history = {*metrics.EVERY.values(), *metrics.EPOCH.values()}
     summary = metrics.summary(result(part))
     assert history & summary.keys() == set()
-    assert not {name for name in summary if name.split("/")[0] in ("train", "val", "mask", "ham", "layers")}
+    assert not {name for name in summary if name.split("/")[0] in ("train", "val", "mask", "ham", "layer_density")}
 
 
 def test_a_summary_is_what_tables_read() -> None:
