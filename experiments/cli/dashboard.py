@@ -49,7 +49,7 @@ def dashboard(
     found = environment.project_of({**stated, **{k: v for k, v in (("project", project), ("entity", entity)) if v}})
     done = sum(run.status == "done" for run in sweep.runs)
     answer = f"{markdown(table(sweep))}\nOf {done} of {len(sweep.runs)} runs; `ham dashboard {sweep.name}` renews it.\n"
-    shown = views(Shown(sweep.name, begun["data.evaluate_on"], answer, _cells(sweep, specs)))
+    shown = views(Shown(sweep.name, begun["data.evaluate_on"], answer, cells_of(sweep, specs)))
     if dry_run:
         print(json.dumps(workspace.documents(sweep.name, shown, *found), indent=1, ensure_ascii=False))
         return
@@ -57,7 +57,13 @@ def dashboard(
         print(f"{view.name}: {url}")
 
 
-def _cells(sweep: SweepResults, specs: Settings) -> list[Cell]:
+def cells_of(sweep: SweepResults, specs: Settings) -> list[Cell]:
+    """Return the cells of a table in its order, with the values and the group that W&B has of their runs.
+
+    Args:
+        sweep: The table.
+        specs: Flattened configuration of each run that has begun; a cell without one is taken to be as its column says.
+    """
     from experiments.tracking.content import group
     from experiments.tracking.dashboard import Cell
     from results.page.drawing import looks

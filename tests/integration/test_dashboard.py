@@ -16,13 +16,20 @@ from commands import Called, Ham, one_message
 from hypothesis import given
 from hypothesis import strategies as st
 from packages import package
-from small_runs import tiny_spec, train
+from small_runs import tiny_spec, train, write_config
 from wandb_server import Server, ServerRun, serving
 
+from experiments.cli.dashboard import cells_of
+from experiments.config.resolve import load
+from experiments.config.sweep import expand
+from experiments.config.yaml_text import dump
+from experiments.launch.table import write
 from experiments.tracking import dashboard, metrics, workspace
 from experiments.tracking.content import content
 from experiments.tracking.dashboard import Cell, Shown, views
 from results.runs.discover import flatten
+from results.runs.facts import settings
+from results.runs.store import read_plan
 
 GOLDEN = Path(__file__).parent / "data/dashboard.json"
 HAM_RUN = ("topology={name: rigl, sparsity: 0.9, update_every: 4}", "optimizer.ham={alpha: 2.0}")
@@ -85,6 +92,40 @@ def test_what_it_needs_is_named(ham: Ham, sweep: Path, tmp_path: Path, monkeypat
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     assert project["project"]["optional-dependencies"]["dashboard"] == [workspace.PACKAGE]
     assert workspace.PACKAGE in project["dependency-groups"]["integrations"]
+
+
+def test_cells_are_grouped_as_the_mirror_groups_their_runs(tmp_path: Path) -> None:
+    """The dense row depends on one of two keys of the columns."""
+    config = write_config(
+        tmp_path / "two.yaml",
+        sweep={
+            "rows": {
+                "Dense": {},
+                "RiGL": {"topology": {"name": "rigl", "sparsity": 0.9}},
+                "RiGL + HAM": {"topology": {"name": "rigl", "sparsity": 0.9}, "optimizer.ham": {"alpha": 2.0}},
+            },
+            "columns": {"topology.sparsity": [0.8, 0.9], "model.name": ["mlp_bn", "resnet8"]},
+            "baselines": {"RiGL + HAM": "RiGL"},
+            "seeds": [0, 1],
+        },
+    )
+    table = expand(load(str(config)))
+    write(table, tmp_path / "two")
+    for run in table.runs:
+        (tmp_path / "two" / run.path).mkdir()
+        (tmp_path / "two" / run.path / "spec.yaml").write_text(dump(run.spec.model_dump()))
+    sweep = read_plan(tmp_path / "two")
+    cells = cells_of(sweep, settings(sweep))
+    assert len(cells) == 3 * 4
+    for cell in cells:
+        for run in sweep.cell(cell.row, cell.column):
+            about = content(run.path)
+            own = flatten(about.config)
+            assert (about.group, own["row"], own["base_row"]) == (cell.group, cell.row, cell.base_row)
+            assert {key: own[dashboard.name_of(key)] for key in cell.values} == cell.values
+    assert len({cell.group for cell in cells}) == 2 + 4 + 4
+    assert {cell.row for cell in cells if cell.values != cell.column} == {"Dense"}
+    assert len({cell.color for cell in cells}) == 2
 
 
 def documents() -> list[dict[str, Any]]:

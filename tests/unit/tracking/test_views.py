@@ -90,6 +90,7 @@ def test_the_views_of_a_table() -> None:
     assert [view.groups for view in found] == [("sparsity", "row"), ("row",), ("row", "sparsity")]
     assert "(Config('sparsity') == 0.95 or Config('row') in ['Dense'])" in found[1].filters
     for view in found:
+        assert view.filters.startswith("Config('table') == 'paper' and Metric('JobType') == 'train'")
         assert [section.name for section in view.sections] == ["Answer", "Training", "Masks", "HAM", "Cost", "Runs"]
         assert view.sections[0].panels[0].text == "**the table**"
     assert found[0].colors[("0.95", "RiGL + HAM")] == "#d55e00"
