@@ -17,7 +17,7 @@ import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import analyse, bench, cells, figures, hours, read, theory, tidy, track, watch
+from . import analyse, bench, cells, dashboard, figures, hours, read, theory, tidy, track, watch
 from .loading import expand_checked, load, said, single
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.add_typer(analyse.app)
 app.add_typer(figures.app)
 app.add_typer(theory.app)
 app.add_typer(tidy.app)
+app.add_typer(dashboard.app)
 app.add_typer(track.app, name="track")
 
 Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, such as quickstart.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,18 @@ from experiments.rundir.files import read_json
 
 SINGLE = "single runs"
 """The table of runs that belong to no sweep."""
+
+SHORT = {
+    "method": "topology.name",
+    "representation": "representation.name",
+    "sparsity": "topology.sparsity",
+    "dataset": "data.name",
+    "model": "model.name",
+}
+"""Keys of W&B's configuration for keys of ours; all of ours are below ``spec``."""
+
+JOBS = {"test": "train", "validation": "tune"}
+"""Job type of runs that are evaluated on a part."""
 
 MOST_TAG, MOST_GROUP = 64, 128  # characters that W&B takes
 
@@ -62,30 +75,36 @@ def content(folder: Path) -> Content:
     """
     spec = dict(read_mapping(folder / names.SPEC, quick=True))
     place, identity, seed = place_of(folder, spec), _identity(folder), spec["seed"]
-    optimizer, topology = spec["optimizer"], spec["topology"]
     values = [str(value) for value in place.column.values()]
-    added = [name.upper() for name in ("ham", "sam") if optimizer.get(name) is not None]
+    added = [name.upper() for name in ("ham", "sam") if spec["optimizer"].get(name) is not None]
     short = {
         "table": place.table,
         "row": place.row,
         "base_row": place.base_row,
-        "method": topology["name"],
-        "representation": spec["representation"]["name"],
         "addition": " + ".join(added) or "none",
-        "sparsity": topology["sparsity"],
-        "dataset": spec["data"]["name"],
-        "model": spec["model"]["name"],
+        **{key: _at(spec, own) for key, own in SHORT.items()},
     }
     tags = [short[key] for key in ("table", "method", "representation", "dataset", "model")]
     suffix = "" if place.table == SINGLE else f"-{hashlib.sha256(place.table.encode()).hexdigest()[:8]}"
     return Content(
         id=f"{identity[:32]}-s{seed}{suffix}",
         name=" ".join([slug(place.row), *values, f"s{seed}"])[:MOST_GROUP],
-        group=" @ ".join([f"{place.table} / {place.row}", *filter(None, [", ".join(values)])])[:MOST_GROUP],
-        job_type="tune" if spec["data"]["evaluate_on"] == "validation" else "train",
+        group=group(place.table, place.row, place.column),
+        job_type=JOBS[spec["data"]["evaluate_on"]],
         tags=list(dict.fromkeys(tag[:MOST_TAG] for tag in [*tags, *(name.lower() for name in added)])),
         config={**short, "column": place.column, "seed": seed, "identity": identity, "spec": spec},
     )
+
+
+def group(table: str, row: str, column: Mapping[str, Any]) -> str:
+    """Return the group of a row's runs in a column of which only the keys that they depend on are given."""
+    values = ", ".join(str(value) for value in column.values())
+    return " @ ".join([f"{table} / {row}", *filter(None, [values])])[:MOST_GROUP]
+
+
+def name_of(key: str) -> str:
+    """Return the key of W&B's configuration under which a key of ours stands."""
+    return next((short for short, own in SHORT.items() if own == key), f"spec.{key}")
 
 
 def place_of(folder: Path, spec: dict[str, Any]) -> TablePlace:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import netrc
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
+
+from experiments.errors import SuiteError, UserError
 
 PROJECT = "ham-suite"
 _ALIASES = {"dryrun": "offline", "run": "online"}  # of W&B's own
@@ -102,6 +105,30 @@ def why_unreachable() -> str | None:
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
     return None
+
+
+def require_server(project: str | None, entity: str | None) -> None:
+    """Raise where a command may not, or cannot, talk to the server.
+
+    Raises:
+        UserError: if the environment keeps data off the network, or nobody is logged in.
+        SuiteError: if the server is dead.
+    """
+    decided = decide({"wandb": "online", "project": project, "entity": entity})
+    if decided.mode != "online":
+        raise UserError(
+            f"{decided.words[0].rpartition(' against ')[2].split(':')[0]} keeps data here; unset it to send"
+        )
+    if not logged_in():
+        raise UserError("no key is known; log in by `wandb login`, or set WANDB_API_KEY", server())
+    if (why := why_unreachable()) is not None:
+        raise SuiteError(f"cannot be reached ({why}); nothing was sent, and nothing is lost", server())
+
+
+def project_of(tracking: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return project and entity, the latter None for the user's own, by the configuration and the environment."""
+    project, entity = (tracking.get(key) or os.environ.get(_VARIABLES[key]) for key in ("project", "entity"))
+    return project or PROJECT, entity or None
 
 
 def arguments(mode: str, tracking: Any, **defaults: Any) -> dict[str, Any]:

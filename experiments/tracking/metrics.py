@@ -22,10 +22,21 @@ EPOCH = {
     "validation_loss": "val/loss",
     "validation_accuracy": "val/accuracy",
     "density": "sparsity/density",
+    "sign_flips_initial": "flips/initial",
+    "sign_flips_previous": "flips/previous",
+    "overlap_initial": "mask/overlap_initial",
+    "overlap_previous": "mask/overlap_previous",
     "train_flops_fraction": "cost/flops_so_far",
     "seconds": "cost/seconds_so_far",
+    "step_ms": "cost/step_ms",
+    "images_per_s": "cost/images_per_s",
+    "peak_memory_gib": "cost/peak_memory_gib",
+    "gpu_utilisation": "cost/gpu_utilisation",
 }
 """Keys of the lines of epochs; other keys go below ``train/``, those of mappings below the mapping's own name."""
+
+LAYERS = {"layer_density": "layers/{layer}/density"}
+"""Keys of the lines of epochs that map a layer to its number."""
 
 EVENT = "mask/{event}/{key}"
 """What a method did to the masks, such as ``mask/update/changed``."""
@@ -54,7 +65,7 @@ NOT_SHOWN = ("identity", "seed", "files", "checksum")
 CLOCKS = ("cost/",)
 """Beginnings of the names whose values depend on the time and not on the run alone."""
 
-AXES = {"train/*": "epoch", "val/*": "epoch", "sparsity/*": "epoch", "cost/*": "epoch", "layer_density/*": "epoch"} | {
+AXES = dict.fromkeys(("train/*", "val/*", "sparsity/*", "flips/*", "layers/*", "cost/*"), "epoch") | {
     "mask/*": "train/step",
     "ham/*": "train/step",
 }
@@ -71,10 +82,17 @@ def row(line: Mapping[str, Any]) -> dict[str, float]:
         elif kind == "event":
             named[EVENT.format(event=event, key=key)] = value
         elif kind == "epoch":
-            named[EPOCH.get(key) or (key if "/" in key else f"train/{key}")] = value
+            named[_of_epoch(key)] = value
         else:
             named[key if "/" in key else f"{kind}/{key}"] = value
     return named
+
+
+def _of_epoch(key: str) -> str:
+    whole, _, layer = key.partition("/")
+    if layer and whole in LAYERS:
+        return LAYERS[whole].format(layer=layer)
+    return EPOCH.get(key) or (key if layer else f"train/{key}")
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import SuiteError, UserError
+from experiments.errors import SuiteError
 from experiments.rundir import attempts
 
 from . import environment, process
@@ -36,18 +36,9 @@ def push(folders: Iterable[Path], project: str | None, entity: str | None) -> It
         entity: Instead of that of the configuration.
 
     Raises:
-        UserError: if the environment keeps data off the network, or nobody is logged in.
-        SuiteError: if the server is dead.
+        SuiteError: as `environment.require_server`.
     """
-    decided = environment.decide({"wandb": "online", "project": project, "entity": entity})
-    if decided.mode != "online":
-        raise UserError(
-            f"{decided.words[0].rpartition(' against ')[2].split(':')[0]} keeps data here; unset it to push"
-        )
-    if not environment.logged_in():
-        raise UserError("no key is known; log in by `wandb login`, or set WANDB_API_KEY", environment.server())
-    if (why := environment.why_unreachable()) is not None:
-        raise SuiteError(f"cannot be reached ({why}); nothing was sent, and nothing is lost", environment.server())
+    environment.require_server(project, entity)
     return _ask(list(folders), {key: one for key, one in (("project", project), ("entity", entity)) if one})
 
 

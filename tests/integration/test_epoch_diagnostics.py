@@ -14,6 +14,7 @@ from small_runs import STEPS_PER_EPOCH, records, tiny_spec, train, train_in_piec
 from experiments.run.build import build
 from experiments.run.diagnostics import Diagnostics
 from experiments.rundir.names import MEASURED
+from experiments.tracking import metrics
 from sparsity import registry
 
 RIGL = "topology={name: rigl, sparsity: 0.8, update_every: 5}"
@@ -69,6 +70,8 @@ def test_every_method_has_them_also_in_pieces(tmp_path: Path, method: str) -> No
     )
     assert pieces == whole
     assert all(entry in line for line in whole for entry in ENTRIES)
+    named = {"kind", *metrics.EVERY, *metrics.EPOCH, *metrics.LAYERS}
+    assert set().union(*whole) <= named, "entries without a name at W&B"
     fractions = [line[entry] for line in whole for entry in ENTRIES[:4] if line[entry] is not None]
     assert fractions
     assert all(0 <= value <= 1 for value in fractions)

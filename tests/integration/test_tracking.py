@@ -261,7 +261,7 @@ def test_a_push_says_what_it_cannot_do(
     assert called.err.strip() == "error: 1 of 3 runs are not complete at W&B"
     assert server.runs[content(tmp_path / "runs/good").id].about["project"] == "mine"
     monkeypatch.setenv("WANDB_MODE", "offline")
-    one_message(ham("track", "push", tmp_path / "runs"), 2, "WANDB_MODE=offline keeps data here; unset it to push")
+    one_message(ham("track", "push", tmp_path / "runs"), 2, "WANDB_MODE=offline keeps data here; unset it to send")
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     one_message(

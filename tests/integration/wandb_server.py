@@ -48,6 +48,7 @@ class Server:
     def __init__(self) -> None:
         self.runs: dict[str, ServerRun] = {}
         self.requests: list[str] = []
+        self.views: dict[str, dict[str, Any]] = {}
         self.lock = threading.Lock()
         self.port = 0
 
@@ -78,6 +79,16 @@ class Server:
         if sent.get("complete"):
             run.exit_code = sent.get("exitcode")
 
+    def _view(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """Saved views by id; those of a project without runs cannot be asked for."""
+        if "allViews" in query:
+            known = variables["project"] in {run.about.get("project") for run in self.runs.values()}
+            found = [{"node": {"id": id}} for id, one in self.views.items() if one["name"] == variables["name"]]
+            return {"project": {"allViews": {"edges": found}} if known else None}
+        id = variables.get("id") or f"V{len(self.views)}"
+        self.views[id] = variables
+        return {"upsertView": {"view": {"id": id, "name": variables["name"]}, "inserted": "id" not in variables}}
+
     def _graphql(self, asked: dict[str, Any]) -> dict[str, Any]:
         query, variables = asked.get("query", ""), asked.get("variables") or {}
         self.requests.append(
@@ -93,6 +104,8 @@ class Server:
             return {"viewer": {**me, "apiKeys": {"edges": []}}, "serverInfo": info}
         if "serverInfo" in query:
             return {"serverInfo": info}
+        if "upsertView" in query or "allViews" in query:
+            return self._view(query, variables)
         name = variables.get("name") or variables.get("run") or variables.get("id")
         if "upsertBucket" in query:
             inserted = name not in self.runs

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.rundir.names import MEASURED
 from experiments.rundir.result import Result
 from experiments.tracking import metrics
 
@@ -27,14 +28,45 @@ PAGE = Path(__file__).resolve().parents[3] / "docs/wandb.md"
             {"kind": "ham", "step": 6, "epoch": 1.0, "ham/speed": 0.3, "note": "text"},
             {"epoch": 1.0, "train/step": 6, "ham/speed": 0.3},
         ),
+        (
+            {
+                "kind": "epoch",
+                "step": 6,
+                "sign_flips_initial": 0.25,
+                "sign_flips_previous": None,
+                "overlap_initial": 0.5,
+                "layer_density": {"conv.1": 0.5, "fc": 0.25},
+                "gpu_utilisation": 0.75,
+            },
+            {
+                "train/step": 6,
+                "flips/initial": 0.25,
+                "mask/overlap_initial": 0.5,
+                "layers/conv/1/density": 0.5,
+                "layers/fc/density": 0.25,
+                "cost/gpu_utilisation": 0.75,
+            },
+        ),
         # what other parts may come to write
-        ({"kind": "epoch", "step": 1, "flips": 3}, {"train/step": 1, "train/flips": 3}),
-        ({"kind": "epoch", "step": 1, "layer_density": {"a.b": 0.5}}, {"train/step": 1, "layer_density/a/b": 0.5}),
+        ({"kind": "epoch", "step": 1, "new": 3}, {"train/step": 1, "train/new": 3}),
+        ({"kind": "epoch", "step": 1, "layers": {"a.b": 0.5}}, {"train/step": 1, "layers/a/b": 0.5}),
         ({"kind": "other", "step": 1, "x": 3}, {"train/step": 1, "other/x": 3}),
     ],
 )
 def test_a_line_is_a_row_of_numbers_under_their_names(line: dict, row: dict) -> None:
     assert metrics.row(line) == row
+
+
+def test_what_the_clock_says_is_under_names_of_clocks() -> None:
+    """A line that is written again after a kill would differ from the one that W&B has, and `rewritten_from` be set."""
+    line = metrics.row({"kind": "epoch", **dict.fromkeys(MEASURED, 1.5)})
+    assert len(line) == len(MEASURED)
+    assert [name for name in line if not name.startswith(metrics.CLOCKS)] == []
+
+
+def test_every_name_is_drawn_over_something() -> None:
+    history = [*metrics.EPOCH.values(), *metrics.LAYERS.values(), metrics.EVENT]
+    assert {f"{name.split('/')[0]}/*" for name in history} <= metrics.AXES.keys()
 
 
 def result(part: str) -> dict:
@@ -73,5 +105,6 @@ def test_a_summary_is_what_tables_read() -> None:
 def test_the_page_names_every_metric() -> None:
     text = PAGE.read_text()
     names = [*metrics.EVERY.values(), *metrics.EPOCH.values()]
+    names += [name.format(layer="<layer>") for name in metrics.LAYERS.values()]
     names += [name.format(part="test") for name in metrics.SUMMARY.values()]
     assert [name for name in names if f"`{name}`" not in text] == []
