@@ -47,7 +47,7 @@ def test_a_baseline_gives_differences(loose: list[Path]) -> None:
     (cell,) = [cell for cell in table(sweep).measurements.values() if cell.row == "fast"]
     assert cell.difference is not None
     assert (cell.difference.n, cell.difference.mean) == (3, pytest.approx(0.1 / 3))
-    assert "fast − RiGL" in write([table(sweep)])
+    assert "Compared: fast − RiGL." in " ".join(write([table(sweep)]).split())
 
 
 def test_a_baseline_must_be_a_row_of_runs(loose: list[Path], tmp_path: Path) -> None:
