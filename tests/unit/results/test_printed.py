@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_runs import write_sweep
@@ -27,7 +28,7 @@ def cells(text: str, row: str) -> list[str]:
     return line.removesuffix(r" \\").split(" & ")[1:]
 
 
-def written(tmp_path: Path, values: dict, rows: dict | None = None, digits: int = 2, **more: object) -> str:
+def written(tmp_path: Path, values: dict, rows: dict | None = None, digits: int = 2, **more: Any) -> str:
     rows = rows or dict.fromkeys(values, SPARSE)
     return printed(read_several([write_sweep(tmp_path / "s", values, rows, AT90, **more)]), digits)
 
