@@ -143,7 +143,7 @@ class Storm:
     count: int
     steps: int
     draw: random.Random
-    dealt: list[tuple[str, int, list[str]]] = field(default_factory=list)
+    dealt: list[tuple[str, int | None, list[str]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.blows = Blows(self.made.cluster, self.draw)
@@ -189,11 +189,15 @@ class Storm:
 
     def _strike(self, row: str) -> None:
         attempt, plan = under_way(self.made.run(row)), self._plans[row]
-        if attempt is None or not plan:
+        if attempt is None:
+            self._orphans -= {row} if (self.made.run(row) / "result.json").exists() else set()
             return
         fresh = attempt["attempt"] > self._struck[row]
         self._orphans -= {row} if fresh else set()
-        due = self._trains(row, attempt) and step(self.made.run(row)) >= plan[0].step
+        if not plan:
+            return
+        at = self._at(row, attempt)
+        due = at is not None and at >= plan[0].step
         if not (due or (plan[0].early and fresh)) or row in self._orphans:
             return
         if self._orphans and NODES.intersection(plan[0].kinds):
@@ -201,12 +205,15 @@ class Storm:
         kinds = plan.pop(0).kinds
         self._struck[row] = attempt["attempt"]
         self._orphans |= {row} if SHELL in kinds else set()
-        self.dealt.append((row, step(self.made.run(row)), kinds))
+        self.dealt.append((row, at, kinds))
         self.blows.deal(kinds, attempt)
         self._let_go_on(row)
 
-    def _trains(self, row: str, attempt: dict[str, Any]) -> bool:
-        return any(record["attempt"] == attempt["attempt"] for record in ledger(self.made.run(row), "start"))
+    def _at(self, row: str, attempt: dict[str, Any]) -> int | None:
+        """The step at which an attempt is, or None while it starts."""
+        run = self.made.run(row)
+        begun = [record["step"] for record in ledger(run, "start") if record["attempt"] == attempt["attempt"]]
+        return max(begun[0], step(run)) if begun else None
 
     def _let_go_on(self, row: str) -> None:
         """Have the run wait a few steps after its next blow, or no longer."""

@@ -15,6 +15,8 @@ from blows import Storm
 from clusters import Cluster, attempts, ledger, step, stepd, wait_for
 from tables import ACDC, RANDOM, RIGL, STR, Table
 
+from experiments.rundir.names import MEASURED
+
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 PACE = {"setup": ["export HAM_TEST_BEAT=1"], "max_restarts": 100}
@@ -22,7 +24,7 @@ PACE = {"setup": ["export HAM_TEST_BEAT=1"], "max_restarts": 100}
 
 def metrics(run: Path) -> list[dict[str, Any]]:
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
 
 
 def assert_one_writer_at_a_time(made: Table, row: str) -> None:
