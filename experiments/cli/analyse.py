@@ -1,10 +1,8 @@
-"""The commands that make something of results: tables, choices, reports. They load torch only where they say so."""
+"""The commands that make something of results: choices, reports, plans. They load torch only where they say so."""
 
 from __future__ import annotations
 
 import json
-import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,51 +16,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder, or one run's.")]
-
-
-class Format(StrEnum):
-    """Output format of a table."""
-
-    text = "text"
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-    json = "json"
-    html = "html"
-
-
-@app.command()
-def table(
-    directory: Dir,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.text,
-    show: Annotated[
-        str | None,
-        typer.Option(metavar="KIND,...", help="What it shows: accuracy, train, delta, p, sparsity, flops, layers."),
-    ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Evaluate the weights of all runs again.")] = False,
-) -> None:
-    """Print the table of a sweep: mean ± sample standard deviation, paired differences, sparsity, FLOPs."""
-    from results.table.formats import render
-    from results.table.tables import SHOWN
-
-    shown = SHOWN if show is None else tuple(kind.strip() for kind in show.split(","))
-    print(render(directory, format.value, shown), end="")
-    if verify:
-        _verify(directory)
-
-
-def _verify(directory: Path) -> None:
-    """Evaluate the weights of all finished runs again, and say on stderr which are not what their results say."""
-    from experiments.run.verify import fault
-    from results.runs.store import read
-
-    runs = [run for run in read(directory).runs if run.status == "done"]
-    faults = {run.path.name: found for run in runs if (found := fault(run.path, run.result)) is not None}
-    for name, text in faults.items():
-        print(f"{name}: {text}", file=sys.stderr)
-    print(f"{len(runs) - len(faults)} of {len(runs)} results verified by their weights", file=sys.stderr)
-    if faults:
-        raise typer.Exit(1)
 
 
 @app.command()

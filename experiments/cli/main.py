@@ -17,7 +17,7 @@ import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import analyse, bench, cells, dashboard, figures, hours, read, theory, tidy, track, watch
+from . import analyse, bench, cells, dashboard, figures, hours, read, tables, theory, tidy, track, watch
 from .loading import expand_checked, load, said, single
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.add_typer(cells.app)
 app.add_typer(hours.app)
 app.add_typer(watch.app)
 app.add_typer(read.app)
+app.add_typer(tables.app)
 app.add_typer(analyse.app)
 app.add_typer(figures.app)
 app.add_typer(theory.app)

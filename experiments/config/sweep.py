@@ -130,13 +130,18 @@ def _changes_table(override: str) -> bool:
 
 
 def manifest(sweep: Sweep) -> dict[str, Any]:
-    """Return the content of ``sweep.json``: what a table needs to find and order its runs; paths are relative to it."""
+    """Return the content of ``sweep.json``: what a table needs to find and order its runs; paths are relative to it.
+
+    The specifications, one for each identity, say what a run will be before it has begun.
+    """
     cells = [
         {"row": cell.row, "column": cell.column, "seed": cell.seed, "identity": cell.identity, "path": cell.path}
         for cell in sweep.cells
     ]
     keys = ("name", "title", "column_keys", "tuning_cells", "notes", "baselines", "overrides")
-    return {**{key: getattr(sweep, key) for key in keys}, "cells": cells}
+    first = {cell.identity: cell.spec for cell in reversed(sweep.cells)}
+    specs = {identity: first[identity].model_dump(exclude={"seed", "label"}) for identity in sorted(first)}
+    return {**{key: getattr(sweep, key) for key in keys}, "cells": cells, "specs": specs}
 
 
 def slug(text: str) -> str:

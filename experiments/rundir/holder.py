@@ -26,7 +26,8 @@ Longer than a beat and the time for which clients of network file systems trust 
 def judge(owner: Mapping[str, Any]) -> bool | None:
     """Return whether a claim still holds, by its process or its Slurm job; None if neither can tell.
 
-    A claim of a start that the scheduler has given up holds no longer, but the process may live: see `over`.
+    A claim of a start that the scheduler has given up holds no longer, but the process may live: see `over`. That of a
+    later start of this job holds: then this process is what the scheduler has given up.
     """
     if "ended" in owner:
         return False
@@ -35,8 +36,15 @@ def judge(owner: Mapping[str, Any]) -> bool | None:
     seen, job, start = process_of(owner), owner.get("job_id"), this_start()
     if seen is False or job is None:
         return seen
-    running = owner["restarts"] == start.restarts if job == start.id else queue.is_running(job, owner["restarts"])
+    running = owner["restarts"] >= start.restarts if job == start.id else queue.is_running(job, owner["restarts"])
     return running if running is not None else seen
+
+
+def is_later(owner: Mapping[str, Any]) -> bool:
+    """Return whether a claim is that of a later start of this process's own job."""
+    start = this_start()
+    ours = start.id is not None and owner.get("job_id") == start.id and fault(owner) is None
+    return ours and owner["restarts"] > start.restarts
 
 
 def over(folder: Path, owner: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ def for_holder(folder: Path, stop: Callable[[], bool], patience: float = 0.0) ->
     Args:
         folder: The run directory.
         stop: True ends the waiting.
-        patience: Seconds to wait, moreover, for an attempt that is alive.
+        patience: Seconds to wait, moreover, for an attempt that is alive; a later start of this job is not waited for.
 
     Raises:
         Interrupted: if stopped while it was unknown whether the last attempt is over.
@@ -35,7 +35,7 @@ def for_holder(folder: Path, stop: Callable[[], bool], patience: float = 0.0) ->
         unknown = sign == beaten and holder.judge(last) is None
         if stop() and unknown and told:
             raise _stopped(folder)
-        if stop() or not (unknown or time.monotonic() < until):
+        if stop() or holder.is_later(last) or not (unknown or time.monotonic() < until):
             return
         if not told:
             log.warning("%s: waiting, since %s", folder, holder.words(folder, last))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from experiments.errors import UserError, nearest
+
 FOLDER = Path(__file__).parents[1] / "published"
 
 # how a figure is known -> the words of a table for it
@@ -23,6 +25,9 @@ PROVENANCE: Mapping[str, str] = {
     "memory": "unconfirmed",  # recalled from the literature
     "untagged": "unconfirmed",  # written down without saying where it was read
 }
+
+SPREADS = ("std",)
+"""Kinds of ± that enter a comparison: the sample standard deviation over seeds."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,12 @@ class Figure:
         sparsity: Fraction of zeros in [0, 1), as the source counts them.
         top1: Accuracy in per cent.
         spread: Half-width that the source gives, in per cent, or None.
+        spread_of: What the half-width is, a key of `SPREADS`, or None if the source does not state it.
+        seeds: Number of runs behind the figure, or None if it is not stated.
         epochs: Length of training, or None if it is not stated.
         provenance: A key of `PROVENANCE`.
-        source: Citation.
+        key: Key of the source in ``sources.csv``.
+        source: Its citation.
         note: What must be known for a comparison.
     """
 
@@ -56,8 +64,11 @@ class Figure:
     sparsity: float
     top1: float
     spread: float | None
+    spread_of: str | None
+    seeds: int | None
     epochs: int | None
     provenance: str
+    key: str
     source: str
     note: str
 
@@ -84,6 +95,18 @@ def figures() -> tuple[Figure, ...]:
     return tuple(_figure(row, sources) for row in _rows("figures.csv"))
 
 
+def of_source(key: str) -> tuple[Figure, ...]:
+    """Return the figures of one source, a key of ``sources.csv``.
+
+    Raises:
+        UserError: for a source that does not exist.
+    """
+    sources = {figure.key: None for figure in figures()}
+    if key not in sources:
+        raise UserError(f"unknown source {key!r}; allowed: {', '.join(sources)}{nearest(key, sources)}", "--against")
+    return tuple(figure for figure in figures() if figure.key == key)
+
+
 def of_method(name: str) -> tuple[Figure, ...]:
     """Return the figures of one topology or representation.
 
@@ -107,6 +130,8 @@ def _rows(name: str) -> Iterator[dict[str, str]]:
 def _figure(row: dict[str, str], sources: Mapping[str, str]) -> Figure:
     if row["provenance"] not in PROVENANCE:
         raise ValueError(f"{row['provenance']!r} is not one of {', '.join(PROVENANCE)}")
+    if row["spread_of"] not in ("", *SPREADS):
+        raise ValueError(f"{row['spread_of']!r} is not one of {', '.join(SPREADS)}")
     return Figure(
         method=row["method"],
         topology=row["topology"] or None,
@@ -118,8 +143,11 @@ def _figure(row: dict[str, str], sources: Mapping[str, str]) -> Figure:
         sparsity=float(row["sparsity"]),
         top1=float(row["top1"]),
         spread=float(row["spread"]) if row["spread"] else None,
+        spread_of=row["spread_of"] or None,
+        seeds=int(row["seeds"]) if row["seeds"] else None,
         epochs=int(row["epochs"]) if row["epochs"] else None,
         provenance=row["provenance"],
+        key=row["source"],
         source=sources[row["source"]],
         note=row["note"],
     )

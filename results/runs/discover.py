@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,14 @@ def compared(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if not names.below(key, NOT_COMPARED)}
 
 
-def found_cells(directory: Path) -> list[RunEntry]:
-    """Make one entry per run folder: the directory itself, or each of its sub-folders with a ``spec.yaml``.
+def run_folders(directory: Path) -> list[Path]:
+    """Return the folders of runs: the directory itself, or each of its sub-folders with a ``spec.yaml``."""
+    own = (directory / names.SPEC).is_file()
+    return [directory] if own else sorted(path for path in directory.iterdir() if _is_run(path))
+
+
+def found_cells(folders: Iterable[Path]) -> list[RunEntry]:
+    """Make one entry per run folder.
 
     The row is the configuration's label or, without one, the folder's name without hash and seed. Runs of one label
     that differ in more than their seed become different rows, named by what differs, since averaging them would be
@@ -64,8 +70,6 @@ def found_cells(directory: Path) -> list[RunEntry]:
     Returns:
         Entries sorted by row, then seed; without results.
     """
-    own = (directory / names.SPEC).is_file()
-    folders = [directory] if own else sorted(path for path in directory.iterdir() if _is_run(path))
     found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in folders:
         spec = read_spec(path)

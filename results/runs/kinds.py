@@ -54,6 +54,7 @@ class Manifest(_Record):
     notes: str | None = None
     overrides: list[str] = []
     cells: list[ManifestCell]
+    specs: dict[str, dict[str, Any]] = {}
 
 
 class EpochLine(_Record):

@@ -63,6 +63,7 @@ class SweepResults:
         entries: One entry per element of rows × columns × seeds, in table order.
         overrides: Settings of the command line that change what the configuration's title and notes were written for.
         strays: Folders of runs in the directory that no row names, by name.
+        specs: The flattened configuration of each identity, also of runs that have not begun; empty without a manifest.
     """
 
     directory: Path
@@ -75,6 +76,7 @@ class SweepResults:
     entries: tuple[RunEntry, ...]
     overrides: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
+    specs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> tuple[str, ...]:

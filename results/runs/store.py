@@ -14,7 +14,7 @@ from experiments.rundir.reading import Unreadable
 from experiments.rundir.result import check, is_sealed
 
 from .archive import unpacked
-from .discover import found_cells, inner, strays
+from .discover import flatten, found_cells, inner, run_folders, strays
 from .kinds import Manifest, one_line
 from .schema import RunEntry, RunStatus, SweepResults, column_id
 
@@ -56,7 +56,7 @@ def read_plan(directory: str | Path) -> SweepResults:
         directory = unpacked(directory) if directory.suffix == ".zip" else _refused(directory)
     if (directory / names.MANIFEST).is_file():
         return _from_manifest(directory)
-    entries = found_cells(directory)
+    entries = found_cells(run_folders(directory))
     if not entries:
         raise UserError(_empty(directory), where=str(directory))
     return SweepResults(directory, directory.name, directory.name, (), {}, None, None, tuple(entries))
@@ -117,6 +117,7 @@ def _from_manifest(directory: Path) -> SweepResults:
         ),
         overrides=tuple(map(one_line, head.overrides)),
         strays=strays(directory, {cell.path for cell in head.cells}),
+        specs={identity: flatten(spec) for identity, spec in head.specs.items()},
     )
     _check(sweep, where)
     return sweep

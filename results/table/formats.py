@@ -1,29 +1,23 @@
-"""Writers of a `Table` as text, markdown or csv (`markup` has LaTeX and HTML); equal tables give equal bytes."""
+"""Writers of tables as text and markdown; `markup` has LaTeX and HTML, `records` csv and JSON.
+
+Equal tables give equal bytes.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.errors import UserError, nearest
-from results.numbers.measure import Measured
-from results.numbers.unpaired import mann_whitney
-from results.runs.schema import column_id
 from results.runs.store import read
 
 from .markup import html, latex
 from .notes import BOLD, STARRED
+from .records import as_json, tidy
 from .tables import SHOWN, table
 from .values import FIGURE_SPACE, Table, TableCell, TableGrid, spans
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of a text that a spreadsheet would compute; csv puts an apostrophe before it."""
 
 WIDTH = 100
 """Number of characters at which the captions of text tables are wrapped."""
@@ -34,24 +28,26 @@ def render(directory: str | Path, format: str = "text", shown: Sequence[str] = S
 
     Args:
         directory: A directory as for `results.load`.
-        format: "text", "markdown", "csv", "json", "latex" or "html".
+        format: One of `FORMATS`.
         shown: The kinds of number, as for `table`; csv and json have all of them.
 
     Raises:
         UserError: for an unknown format or kind, and as for `results.load`.
     """
-    return renderer(format)(table(read(directory), shown))
+    return write([table(read(directory), shown)], format)
 
 
-def renderer(format: str) -> Callable[[Table], str]:
-    """Return the function that writes a format.
+def write(tables: Sequence[Table], format: str = "text") -> str:
+    """Write tables below each other in one of `FORMATS`.
 
     Raises:
         UserError: for an unknown format.
     """
-    if format not in FORMATS:
+    if format in RECORDS:
+        return RECORDS[format](tables)
+    if format not in PROSE:
         raise UserError(f"unknown table format {format!r}; allowed: {', '.join(FORMATS)}{nearest(format, FORMATS)}")
-    return FORMATS[format]
+    return "\n".join(map(PROSE[format], tables))
 
 
 def text(table: Table) -> str:
@@ -140,88 +136,6 @@ def _md_cell(cell: TableCell) -> str:
     return f"**{value}**" if cell.side else value
 
 
-def tidy(table: Table) -> str:
-    """Write a table as comma-separated values, with one line per row and column of the table.
-
-    Accuracies and sparsities are fractions, not per cent; unknown values are empty.
-    """
-    out = io.StringIO()
-    writer: Any = None
-    for record in _records(table):
-        record = {
-            key: " ".join(map(_csv, value)) if isinstance(value, list) else value for key, value in record.items()
-        }
-        if writer is None:
-            writer = csv.DictWriter(out, fieldnames=list(record), lineterminator="\n")
-            writer.writeheader()
-        writer.writerow({key: _csv(value) for key, value in record.items()})
-    return out.getvalue()
-
-
-def as_json(table: Table) -> str:
-    """Write a table as one JSON object: title, caption, warnings, and one object per row and column in `cells`."""
-    head = {"name": table.name, "title": table.title, "caption": table.caption, "warnings": table.warnings}
-    return json.dumps({**head, "cells": list(_records(table))}, indent=1, default=str) + "\n"
-
-
-def _records(table: Table) -> Iterator[dict[str, Any]]:
-    for cell in table.measurements.values():
-        yield _record(table, cell) | _unpaired(table, cell)
-
-
-def _unpaired(table: Table, cell: Measured) -> dict[str, Any]:
-    """Return the comparison with the plain row that does not use that seeds are shared."""
-    plain = table.measurements.get((cell.plain, column_id(cell.column))) if cell.plain is not None else None
-    found = {f"welch_{key}": getattr(cell.unpaired, key, None) for key in ("t", "freedom", "p", "low", "high")}
-    ranks = mann_whitney(cell.accuracies.values(), plain.accuracies.values()) if plain else None
-    return {**found, "hedges_g": cell.unpaired and cell.unpaired.g, "mann_whitney_p": ranks}
-
-
-def _record(table: Table, cell: Measured) -> dict[str, Any]:
-    difference = cell.difference
-    samples = {
-        "sparsity": cell.sparsity,
-        "inference_flops_fraction": cell.inference,
-        "training_flops_fraction": cell.training,
-    }
-    return {
-        "row": cell.row,
-        **{key: cell.column.get(key) for key in table.column_keys},
-        "planned": cell.planned,
-        "n": cell.done,
-        "failed": cell.failed,
-        "missing": cell.missing,
-        "accuracy_mean": cell.accuracy and cell.accuracy.mean,
-        "accuracy_std": cell.accuracy and cell.accuracy.std,
-        "train_accuracy_mean": cell.train and cell.train.mean,
-        "target_sparsity": cell.target,
-        **{name: sample and sample.mean for name, sample in samples.items()},
-        "comparable": cell.comparable,
-        "plain_row": cell.plain,
-        **{
-            f"difference_{key}": getattr(difference, key, None)
-            for key in ("n", "mean", "se", "low", "high", "wins", "p", "p_holm")
-        },
-        "seeds": list(cell.accuracies),
-        "accuracies": list(cell.accuracies.values()),
-    }
-
-
-def _csv(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(FORMULA) else value
-    return json.dumps(value, default=str)
-
-
-FORMATS: dict[str, Callable[[Table], str]] = {
-    "text": text,
-    "markdown": markdown,
-    "csv": tidy,
-    "json": as_json,
-    "latex": latex,
-    "html": html,
-}
+PROSE: dict[str, Callable[[Table], str]] = {"text": text, "markdown": markdown, "latex": latex, "html": html}
+RECORDS: dict[str, Callable[[Sequence[Table]], str]] = {"csv": tidy, "json": as_json}
+FORMATS = ("text", "markdown", "csv", "json", "latex", "html")

@@ -10,13 +10,16 @@ from .values import Table, TableCell, TableGrid, spans
 
 
 def latex(table: Table) -> str:
-    """Write a table as one ``table`` environment per grid, for the booktabs package, with the notes below the last."""
+    """Write a table as one ``table`` environment per grid, with the notes below the last.
+
+    It needs the packages booktabs and graphicx.
+    """
     lines: list[str] = []
     for number, grid in enumerate(table.grids, 1):
         caption = ": ".join(filter(None, (table.title, grid.heading)))
-        label = f"tab:{_label(table.name)}" + (f"-{number}" if len(table.grids) > 1 else "")
+        name = label(table.name) + (f"-{number}" if len(table.grids) > 1 else "")
         lines += [r"\begin{table}[t]", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}"]
-        lines += [rf"\caption{{{tex(caption)}}}", rf"\label{{{label}}}", *_tex_grid(grid)]
+        lines += [rf"\caption{{{tex(caption)}}}", rf"\label{{tab:{name}}}", *fitted(_tex_grid(grid))]
         if number == len(table.grids):
             lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
             lines += [tex(note) + r"\par" for note in (*table.warnings, *table.caption)]
@@ -24,6 +27,12 @@ def latex(table: Table) -> str:
             lines += [r"\end{minipage}"]
         lines += [r"\end{table}", ""]
     return "\n".join(lines)
+
+
+def fitted(lines: list[str]) -> list[str]:
+    """Make a ``tabular`` narrower, with its letters, if it is wider than the text; needs the graphicx package."""
+    width = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
+    return [rf"\resizebox{{{width}}}{{!}}{{%", *lines[:-1], lines[-1] + "}"]
 
 
 def _tex_grid(grid: TableGrid) -> list[str]:
@@ -49,7 +58,8 @@ def _tex_cell(cell: TableCell) -> str:
     return rf"\textbf{{{value}}}" if cell.side else value
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
+    """Return a name as the label of a float."""
     return "".join(char if char.isascii() and char.isalnum() else "-" for char in name)
 
 

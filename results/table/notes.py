@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from results.numbers.measure import Measurements, family
 from results.numbers.power import reach
@@ -18,14 +18,16 @@ STARRED = "Starred (*): p < .05 after Holm's correction"
 """Replacement of `BOLD` in formats without bold type."""
 
 
-def caption(sweep: SweepResults, measurements: Measurements, settings: Settings) -> tuple[str, ...]:
-    """Return the explanation of a table's numbers, one element per paragraph."""
+def caption(
+    sweep: SweepResults, measurements: Measurements, settings: Settings, kinds: Container[str]
+) -> tuple[str, ...]:
+    """Return the explanation of a table's numbers, one element per paragraph; `kinds` are those that it shows."""
     parts = [
         *trained(sweep, settings),
         accuracy_definition(sweep)
         + " Cells give mean ± sample standard deviation over seeds (number of seeds in parentheses).",
     ]
-    if sweep.baselines:
+    if sweep.baselines and ("delta" in kinds or "p" in kinds):
         parts.append(
             "Δ: the row minus its plain row at the same seed, averaged over seeds, in percentage points, with the"
             " 95 % confidence interval of that mean (paired Student t, each interval by itself; number of seeds in"
@@ -38,11 +40,12 @@ def caption(sweep: SweepResults, measurements: Measurements, settings: Settings)
         "Sparsity: the share of zeros among the weights of all convolutional and linear layers; biases and"
         " normalisation parameters are not counted." + _uncounted(sweep) + _left_dense(sweep)
     )
-    parts.append(
-        "FLOPs: multiply-adds of those layers, counted and not measured: f for inference, f forward and 2f backward"
-        " for a training step; as fractions of the dense network's inference and of dense training of the same"
-        " length. Masks simulate sparsity: no speed-up is claimed."
-    )
+    if "flops" in kinds:
+        parts.append(
+            "FLOPs: multiply-adds of those layers, counted and not measured: f for inference, f forward and 2f backward"
+            " for a training step; as fractions of the dense network's inference and of dense training of the same"
+            " length. Masks simulate sparsity: no speed-up is claimed."
+        )
     parts += [*_levels(sweep), *_started(sweep), *_recalibrated(sweep)]
     return (*parts, *notes(sweep))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from results.runs.facts import Settings, conditions, distribution
@@ -15,6 +15,16 @@ MOST = 3
 def title(sweep: SweepResults) -> str:
     """Return a table's title, which is its author's and so marked where the command line changed what it speaks of."""
     return f"{sweep.title} (with {', '.join(sweep.overrides)})" if sweep.overrides else sweep.title
+
+
+def joint_title(sweeps: Sequence[SweepResults]) -> str:
+    """Say what titles have in common once: "A, B, one" and "A, B, two" become "A, B: one; two"."""
+    parts = [title(sweep).split(", ") for sweep in {title(sweep): sweep for sweep in sweeps}.values()]
+    same = 0
+    while len(parts) > 1 and all(len(each) > same + 1 and each[same] == parts[0][same] for each in parts):
+        same += 1
+    rest = "; ".join(", ".join(each[same:]) for each in parts)
+    return f"{', '.join(parts[0][:same])}: {rest}" if same else rest
 
 
 def notes(sweep: SweepResults) -> list[str]:

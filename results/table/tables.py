@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from experiments.errors import UserError, nearest
@@ -21,15 +22,18 @@ DASH = "–"
 
 SHOWN = ("accuracy", "delta", "sparsity", "flops")
 """What a table shows unless asked for something else."""
-Show = Callable[[Measured], TableCell]
+DIGITS = 2
+Pick = Callable[[Measured], TableCell]
+Kinds = Mapping[str, list[tuple[str, Pick]]]
 
 
-def table(sweep: SweepResults, shown: Sequence[str] = SHOWN) -> Table:
+def table(sweep: SweepResults, shown: Sequence[str] = SHOWN, digits: int = DIGITS) -> Table:
     """Make the table of a sweep that has been read with its results.
 
     Args:
         sweep: The sweep.
         shown: The kinds of number, keys of `KINDS`; also "layers", which is shown anyway where rows differ in it.
+        digits: Decimal places of accuracies and differences in per cent.
 
     Raises:
         UserError: for a kind that does not exist.
@@ -44,13 +48,14 @@ def table(sweep: SweepResults, shown: Sequence[str] = SHOWN) -> Table:
     layers = distributions(sweep, specs)
     if LAYERS not in shown and len(set(filter(None, layers.values()))) < 2:
         layers = {}
-    kinds = tuple(kind for kind in KINDS if kind in shown and (sweep.baselines or kind not in COMPARED))
+    wanted = [kind for kind in KINDS if kind in shown and (sweep.baselines or kind not in COMPARED)]
+    kinds = {kind: [(head, partial(show, digits=digits)) for head, show in KINDS[kind]] for kind in wanted}
     make = _single if len(sweep.columns) == 1 else _several
     return Table(
         name=sweep.name,
         title=title(sweep),
         grids=tuple(make(sweep, measurements, kinds, layers)),
-        caption=caption(sweep, measurements, specs),
+        caption=caption(sweep, measurements, specs, kinds),
         warnings=warnings(sweep, measurements),
         column_keys=sweep.column_keys,
         measurements=measurements,
@@ -58,15 +63,15 @@ def table(sweep: SweepResults, shown: Sequence[str] = SHOWN) -> Table:
 
 
 def _single(
-    sweep: SweepResults, measurements: Measurements, kinds: Sequence[str], layers: Mapping[str, str]
+    sweep: SweepResults, measurements: Measurements, kinds: Kinds, layers: Mapping[str, str]
 ) -> list[TableGrid]:
     column = sweep.columns[0]
-    picks = [(TableHead(head), column, show) for kind in kinds for head, show in KINDS[kind]]
+    picks = [(TableHead(head), column, show) for heads in kinds.values() for head, show in heads]
     return [_grid(sweep, measurements, column_label(column), picks, sweep.rows, layers)]
 
 
 def _several(
-    sweep: SweepResults, measurements: Measurements, kinds: Sequence[str], layers: Mapping[str, str]
+    sweep: SweepResults, measurements: Measurements, kinds: Kinds, layers: Mapping[str, str]
 ) -> list[TableGrid]:
     by = ", by target sparsity" if inner_key(sweep) == SPARSITY_KEY else ""
     added = tuple(row for row in sweep.rows if row in sweep.baselines)
@@ -80,15 +85,16 @@ def _several(
                 for head, show in heads
                 for column in columns
             ]
-            rows = added if heads[0] in [KINDS[kind][0] for kind in COMPARED] else sweep.rows
+            compared = heads[0] in [kinds[kind][0] for kind in COMPARED if kind in kinds]
+            rows = added if compared else sweep.rows
             grids.append(_grid(sweep, measurements, full, picks, rows, layers if not grids else {}))
     return grids
 
 
-def _blocks(kinds: Sequence[str]) -> list[tuple[str, list[tuple[str, Show]]]]:
+def _blocks(kinds: Kinds) -> list[tuple[str, list[tuple[str, Pick]]]]:
     """Return the grids of a table of several columns, each as (heading, kinds of numbers): costs share one."""
-    blocks = [(KINDS[kind][0][0], list(KINDS[kind])) for kind in kinds if kind not in COSTS]
-    costs = [head for kind in COSTS if kind in kinds for head in KINDS[kind]]
+    blocks = [(heads[0][0], heads) for kind, heads in kinds.items() if kind not in COSTS]
+    costs = [head for kind in COSTS if kind in kinds for head in kinds[kind]]
     named = " and ".join(COSTS[kind] for kind in COSTS if kind in kinds)
     named = named[:1].upper() + named[1:]
     return blocks + ([(named, costs)] if costs else [])
@@ -107,7 +113,7 @@ def _grid(
     sweep: SweepResults,
     measurements: Measurements,
     heading: str,
-    picks: Sequence[tuple[TableHead, Mapping[str, Any], Show]],
+    picks: Sequence[tuple[TableHead, Mapping[str, Any], Pick]],
     rows: Sequence[str],
     layers: Mapping[str, str],
 ) -> TableGrid:
@@ -154,27 +160,27 @@ def _seeds(cell: Measured) -> str:
     return f" ({cell.done})" if cell.done == cell.planned else f" ({cell.done} of {cell.planned})"
 
 
-def _accuracy(cell: Measured) -> TableCell:
+def _accuracy(cell: Measured, digits: int) -> TableCell:
     if cell.accuracy is None:
         return TableCell((DASH, _seeds(cell)))
-    std = DASH if cell.accuracy.std is None else f"{100 * cell.accuracy.std:.2f}"
+    std = DASH if cell.accuracy.std is None else f"{100 * cell.accuracy.std:.{digits}f}"
     mark = f" {DAGGER}" if cell.off_target is not None else ""
-    return TableCell((f"{100 * cell.accuracy.mean:.2f}", " ± ", std, _seeds(cell) + mark))
+    return TableCell((f"{100 * cell.accuracy.mean:.{digits}f}", " ± ", std, _seeds(cell) + mark))
 
 
-def _difference(cell: Measured) -> TableCell:
+def _difference(cell: Measured, digits: int) -> TableCell:
     if cell.plain is None:
         return TableCell()
     difference = cell.difference
     if difference is None:
         return TableCell((DASH, " (0)"))
     mark = "" if cell.comparable else f" {DAGGER}"
-    low, high = (DASH if bound is None else points(bound) for bound in (difference.low, difference.high))
-    parts = (points(difference.mean), " [", low, ", ", high, f"] ({difference.n}){mark}")
+    low, high = (DASH if bound is None else points(bound, digits) for bound in (difference.low, difference.high))
+    parts = (points(difference.mean, digits), " [", low, ", ", high, f"] ({difference.n}){mark}")
     return TableCell(parts, side=difference.verdict)
 
 
-def _corrected(cell: Measured) -> TableCell:
+def _corrected(cell: Measured, digits: int) -> TableCell:
     """Return the p-value over all of the table; a dash where nothing is judged."""
     if cell.plain is None:
         return TableCell()
@@ -184,12 +190,11 @@ def _corrected(cell: Measured) -> TableCell:
     )
 
 
-def _train(cell: Measured) -> TableCell:
+def _train(cell: Measured, digits: int) -> TableCell:
     if cell.train is None:
         return TableCell((DASH,))
-    return TableCell(
-        (f"{100 * cell.train.mean:.2f}", " ± ", DASH if cell.train.std is None else f"{100 * cell.train.std:.2f}")
-    )
+    std = DASH if cell.train.std is None else f"{100 * cell.train.std:.{digits}f}"
+    return TableCell((f"{100 * cell.train.mean:.{digits}f}", " ± ", std))
 
 
 def _spread(sample: Summary | None) -> TableCell:
@@ -206,15 +211,15 @@ def _fraction(sample: Summary | None) -> TableCell:
 
 
 LAYERS = "layers"
-KINDS: Mapping[str, tuple[tuple[str, Show], ...]] = {
+KINDS: Mapping[str, tuple[tuple[str, Callable[..., TableCell]], ...]] = {
     "accuracy": (("Accuracy, %", _accuracy),),
     "train": (("Training accuracy, %", _train),),
     "delta": (("Δ to plain, points [95 % CI]", _difference),),
     "p": (("p (Holm)", _corrected),),
-    "sparsity": (("Sparsity, %", lambda cell: _spread(cell.sparsity)),),
+    "sparsity": (("Sparsity, %", lambda cell, digits: _spread(cell.sparsity)),),
     "flops": (
-        ("FLOPs, inference", lambda cell: _fraction(cell.inference)),
-        ("FLOPs, training", lambda cell: _fraction(cell.training)),
+        ("FLOPs, inference", lambda cell, digits: _fraction(cell.inference)),
+        ("FLOPs, training", lambda cell, digits: _fraction(cell.training)),
     ),
 }
 """Kinds of number that a table can show: headings of their columns, and what stands in a cell."""

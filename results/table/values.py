@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from results.numbers.measure import Measurements
 
@@ -65,7 +67,8 @@ class Table:
         caption: The explanation of the numbers, one element per paragraph.
         warnings: Warnings about rows that are not comparable.
         column_keys: Keys that vary between columns.
-        measurements: The numbers themselves, for csv.
+        measurements: The numbers themselves, for csv and JSON.
+        records: What csv and JSON have in place of measurements, for a table that is not one of cells.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Table:
     warnings: tuple[str, ...]
     column_keys: tuple[str, ...]
     measurements: Measurements
+    records: tuple[Mapping[str, Any], ...] | None = None
 
 
 def spans(grid: TableGrid) -> list[tuple[str, int]]:

@@ -154,6 +154,15 @@ class Cluster:
         """Number of a node's slurmd."""
         return int((self.folder / f"run/slurmd-n{node}.pid").read_text())
 
+    def steps(self, node: int) -> list[int]:
+        """Numbers of the slurmstepd that live on a node; each keeps its node's log open."""
+        log, found = self.folder / f"log/slurmd-n{node}.log", []
+        for pid in numbers("slurmstepd"):
+            with suppress(OSError):
+                files = Path(f"/proc/{pid}/fd").iterdir()
+                found += [pid] if any(os.readlink(file) == str(log) for file in files) else []
+        return found
+
     def reset(self) -> None:
         """End all jobs, and bring controller and nodes back."""
         self.control("start-ctld")

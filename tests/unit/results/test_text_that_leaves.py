@@ -81,7 +81,7 @@ def test_it_compiles(tmp_path) -> None:
             pytest.fail("HAM_REQUIRE_LATEX=1, but there is no pdflatex on the PATH")
         pytest.skip("needs pdflatex")
     table = render(write_sweep(tmp_path / "a", {HOSTILE: [0.8]}, seeds=(0,), title=HOSTILE, notes=HOSTILE), "latex")
-    head = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
+    head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
     (tmp_path / "a.tex").write_text(f"{head}\n{table}\n{''.join(map(tex, EVERY[::97]))}\n\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

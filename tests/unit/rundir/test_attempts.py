@@ -20,7 +20,7 @@ from claims import owned_by, untouched
 
 from experiments.errors import Busy, ClaimLost, Interrupted, LostRank, RunFailure
 from experiments.rundir import attempts as module
-from experiments.rundir import holder, process
+from experiments.rundir import holder, process, waiting
 from experiments.rundir.attempts import alive, claim, ending, held, newest
 
 
@@ -247,6 +247,20 @@ def test_a_restart_of_the_same_job_claims_at_once(
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     attempt = claim(tmp_path)
     assert (attempt.number, attempt.job, attempt.owner["restarts"]) == (2, "5", 1)
+
+
+@pytest.mark.parametrize("place", [{}, {"home": None}])
+def test_a_start_that_the_scheduler_gave_up_takes_nothing_from_a_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: dict[str, Any]
+) -> None:
+    """Nor does it wait; a lost node may have lived on while its job was started again elsewhere."""
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    owned_by(tmp_path, os.getpid(), **place, job="5", job_id="5", restarts=2)
+    untouched(tmp_path)
+    assert next(waiting.for_holder(tmp_path, lambda: False, patience=180), "no wait") == "no wait"
+    with pytest.raises(Busy):
+        claim(tmp_path)
 
 
 def test_a_beat_finds_that_the_claim_is_lost_and_is_the_last(tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from experiments.errors import Busy, LostRank, RunFailure
 from experiments.launch.pool import Task, TaskResult
 from experiments.rundir import process
 from experiments.rundir.files import write_json
-from slurm.job import payload
+from slurm.job import orphans, payload
 from slurm.job.crashes import Limits
-from slurm.job.orphans import put_back
+from slurm.job.orphans import put_back, watch
 from slurm.job.payload import JobPayload, JobRun, prepared
+from slurm.job.signals import Signals
 from slurm.scheduler.environment import JobStart
 from slurm.script import command
 
@@ -242,10 +243,27 @@ def test_a_task_requeues_its_job_if_the_batch_script_was_killed(
     fake = install(
         tmp_path / "bin", monkeypatch, scontrol=f"echo 'JobId=9 JobState={state} Reason={reason} Restarts=0'"
     )
-    put_back(JobStart(id="9", name="8_1", restarts=1))  # of an earlier start, or a later one
+    assert put_back(JobStart(id="9", name="8_1", restarts=1))  # of an earlier start, or a later one
     assert "requeue 8_1" not in calls(fake, "scontrol")
-    put_back(JobStart(id="9", name="8_1"))
+    assert put_back(JobStart(id="9", name="8_1")) == again
     assert ("requeue 8_1" in calls(fake, "scontrol")) == again
+
+
+def test_a_task_asks_when_terminated_and_again_and_again_when_its_slurmstepd_has_died(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody can terminate it then, and its batch script may be killed a little later than its slurmstepd."""
+    parents, answers, asked = iter([7, 7, 1, 1, 1, 1]), iter([False, False, True]), []
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(orphans.time, "sleep", lambda _: None)
+    monkeypatch.setattr(orphans, "put_back", lambda start: asked.append(start) or next(answers))
+    watch(Signals(), JobStart(id="9", name="8")).join(3)
+    assert asked == [JobStart(id="9", name="8")] * 3
+    monkeypatch.setattr(os, "getppid", lambda: 7)
+    answers, signals = iter([False]), Signals()
+    signals.terminated = True
+    watch(signals, JobStart(id="9", name="8")).join(3)
+    assert len(asked) == 4
 
 
 def test_outside_a_job_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

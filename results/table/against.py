@@ -1,0 +1,185 @@
+"""Results beside published ones: a line for each figure of a source that some runs, finished or planned, stand for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from results.numbers.measure import measure
+from results.numbers.paper import Figure, of_source
+from results.numbers.reproduction import MARGIN, VERDICTS, Beside, most_spread, pairs_of, sparsity_of
+from results.numbers.stats import FEW
+from results.runs.schema import SweepResults
+
+from .notes import accuracy_definition, points
+from .origin import joint_title
+from .tables import DASH, align
+from .values import Table, TableCell, TableGrid, TableHead, TableRow
+from .warned import warnings
+
+
+def against(sweeps: Sequence[SweepResults], source: str, margin: float | None = None, digits: int = 2) -> Table:
+    """Make the table of one or several sweeps beside the figures of a published source.
+
+    Args:
+        sweeps: Sweeps that have been read with their results.
+        source: Key of the source, such as "ham".
+        margin: Percentage points within which two accuracies count as the same; None: `MARGIN`.
+        digits: Decimal places of accuracies.
+
+    Raises:
+        UserError: for a source that does not exist.
+    """
+    figures, margin = of_source(source), MARGIN if margin is None else margin
+    pairs, alone, unknown = pairs_of(sweeps, figures)
+    letters = _letters(pairs)
+    rows = [row for sweep in sweeps for row in sweep.rows]
+    several = len(set(rows)) < len(rows)  # a row's name does not say of which table it is
+    lines, last = [], None
+    for pair in pairs:
+        named = [TableCell(("", pair.sweep.name))] if several else []
+        cells = [TableCell((pair.name,)), *named, *_cells(pair, margin, digits, letters)]
+        base = pair.sweep.name, pair.sweep.base_of(pair.ours.row)
+        lines.append(TableRow(tuple(cells), opens_group=base != last))
+        last = base
+    heads = ["Method", *(["Table"] if several else []), "Sparsity, %", "Ours, %", "Published, %"]
+    heads += ["Difference, points [90 % CI]", "Verdict", "Differs (ours / published)"]
+    found = [text for sweep in sweeps for text in _named(sweep, warnings(sweep, measure(sweep)), len(sweeps) > 1)]
+    return Table(
+        name="-".join([*(sweep.name for sweep in sweeps), source]),
+        title=f"{joint_title(sweeps)}, beside published figures",
+        grids=(TableGrid("", tuple(map(TableHead, heads)), align(lines)),),
+        caption=tuple(_caption(sweeps, figures, pairs, margin, letters, (alone, unknown))),
+        warnings=tuple(found),
+        column_keys=(),
+        measurements={},
+        records=tuple(_record(pair, margin) for pair in pairs),
+    )
+
+
+def _cells(pair: Beside, margin: float, digits: int, letters: Mapping[str, str]) -> Iterable[TableCell]:
+    ours, figure, found = pair.ours, pair.figure, pair.apart
+    yield TableCell((f"{100 * sparsity_of(pair.spec):g}",))
+    seeds = f" ({ours.done})" if ours.done == ours.planned else f" ({ours.done} of {ours.planned})"
+    if ours.accuracy is None:
+        yield TableCell((DASH, seeds))
+    else:
+        std = DASH if ours.accuracy.std is None else f"{100 * ours.accuracy.std:.{digits}f}"
+        yield TableCell((f"{100 * ours.accuracy.mean:.{digits}f}", " ± ", std, seeds))
+    spread = () if figure.spread is None else (" ± ", f"{figure.spread:.2f}")
+    yield TableCell((f"{figure.top1:.2f}", *spread))
+    if ours.accuracy is None:
+        yield TableCell((DASH,))
+    elif found is None:
+        yield TableCell((points(ours.accuracy.mean - figure.top1 / 100, digits), "", "", "", "", ""))
+    else:
+        mean, low, high = (points(value / 100, digits) for value in (found.mean, found.low, found.high))
+        yield TableCell((mean, " [", low, ", ", high, "]"))
+    yield TableCell(("", pair.verdict(margin)))
+    yield TableCell(
+        (
+            "",
+            ", ".join([*pair.differing(), *filter(None, [letters.get(_said(figure))])]),
+        )
+    )
+
+
+def _said(figure: Figure) -> str:
+    """Return what must be known of a figure."""
+    return "; ".join(filter(None, ["" if figure.confirmed else figure.known, figure.note]))
+
+
+def _letters(pairs: Sequence[Beside]) -> dict[str, str]:
+    """Give each remark on published figures a letter, in the order of the lines."""
+    remarks = dict.fromkeys(filter(None, (_said(pair.figure) for pair in pairs)))
+    return {remark: chr(ord("a") + number) for number, remark in enumerate(remarks)}
+
+
+def _caption(
+    sweeps: Sequence[SweepResults],
+    figures: Sequence[Figure],
+    pairs: Sequence[Beside],
+    margin: float,
+    letters: Mapping[str, str],
+    without: tuple[Mapping[str, None], Mapping[str, None]],
+) -> Iterable[str]:
+    counts = Counter(pair.verdict(margin) for pair in pairs)
+    told = ", ".join(f"{counts[each]} {each}" for each in VERDICTS if counts[each])
+    yield f"{len(pairs)} published figures of {figures[0].source}" + (f": {told}." if told else ".")
+    yield (
+        "Ours: mean ± sample standard deviation over seeds (number of seeds). Difference: ours minus published, with"
+        " the 90 % confidence interval of Student's t, so that each verdict by itself is wrong in at most 5 % of cases."
+        f" Reproduced: the interval lies within ±{margin:g} points. Above, below: it lies beyond them. Undecided: it"
+        f" does neither. Fewer than {FEW} seeds are not judged.{_needed(pairs, margin)}"
+    )
+    if any(pair.figure.spread is not None for pair in pairs):
+        unknown = sum(pair.figure.spread is not None and pair.figure.spread_of is None for pair in pairs)
+        what = "No published ± enters" if unknown else "The published ± enter"
+        yield f"{what} the interval" + (f": of {unknown} it is not stated what they are." if unknown else ".")
+    yield from dict.fromkeys(map(accuracy_definition, sweeps))
+    remarks = "; ".join(f"({letter}) {remark}" for remark, letter in letters.items())
+    if remarks:
+        yield f"Of published figures: {remarks}."
+    alone, unknown = without
+    if alone:
+        yield f"Without a figure in this source: {', '.join(alone)}."
+    if unknown:
+        yield f"Their configurations are not known, `ham sweep` again writes them down: {', '.join(unknown)}."
+    if rest := _rest(figures, pairs):
+        yield f"Of this source and in none of these folders: {rest}."
+
+
+def _needed(pairs: Sequence[Beside], margin: float) -> str:
+    """Say how much seeds may scatter, since three that scatter as published seldom decide."""
+    seeds = max((pair.ours.done for pair in pairs), default=0)
+    if seeds < FEW:
+        return ""
+    spread = most_spread(seeds, margin)
+    return f" From {seeds} seeds, reproduced takes a standard deviation of at most {spread:.2f} points."
+
+
+def _rest(figures: Sequence[Figure], pairs: Sequence[Beside]) -> str:
+    shown = {id(pair.figure) for pair in pairs}
+    rows: dict[str, dict[str, None]] = {}
+    for figure in figures:
+        if id(figure) not in shown:
+            where = f"{100 * figure.sparsity:g} %" if figure.sparsity else f"{figure.epochs or '?'} epochs"
+            rows.setdefault(figure.row, {})[where] = None
+    return "; ".join(f"{row} at {', '.join(found)}" for row, found in rows.items())
+
+
+def _named(sweep: SweepResults, texts: Iterable[str], several: bool) -> Iterable[str]:
+    return (f"{sweep.name}: {text}" if several else text for text in texts)
+
+
+def _record(pair: Beside, margin: float) -> dict[str, Any]:
+    ours, figure, found = pair.ours, pair.figure, pair.apart
+    accuracy = ours.accuracy
+    return {
+        "table": pair.sweep.name,
+        "row": ours.row,
+        **ours.column,
+        "n": ours.done,
+        "planned": ours.planned,
+        "accuracy_mean": accuracy and accuracy.mean,
+        "accuracy_std": accuracy and accuracy.std,
+        "published_mean": figure.top1 / 100,
+        "published_spread": None if figure.spread is None else figure.spread / 100,
+        "difference": accuracy and accuracy.mean - figure.top1 / 100,
+        **{f"difference_{end}": found and getattr(found, end) / 100 for end in ("low", "high")},
+        "margin": margin / 100,
+        "verdict": pair.verdict(margin),
+        "sparsity": ours.sparsity.mean if ours.sparsity else None,
+        "target_sparsity": sparsity_of(pair.spec),
+        "published_sparsity": figure.sparsity,
+        "epochs": pair.spec.get("schedule.epochs"),
+        "published_epochs": figure.epochs,
+        "layers": pair.layers,
+        "published_layers": figure.layers,
+        "differs": "; ".join(pair.differing()),
+        "published_row": figure.row,
+        "published_note": figure.note,
+        "known": figure.known,
+        "source": figure.source,
+    }
