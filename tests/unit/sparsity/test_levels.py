@@ -114,14 +114,15 @@ def test_wr_goes_back_to_an_early_step():
 
 
 def test_a_weight_that_is_zero_exists_before_one_that_does_not():
-    """Trained to zero, the two last ones still are all there is; one of them is kept."""
-    toy = Toy("lrr", 0.1, 0.2, 0.3, -0.4)
-    toy.step(0.0, 0.0, 0.0, 0.0)
-    assert toy.next_level() == [0.0, 0.0, 0.3, -0.4]
-    assert toy.step(0.0, 0.0, 0.3, -0.4) == [0.0, 0.0, 0.0, 0.0]
+    """Trained to zero, the second half is still all there is, of which a half is drawn; chance would take others."""
+    toy = Toy("lrr", *range(1, 65))
+    toy.step(*[0.0] * 64)
+    assert toy.next_level() == [0.0] * 32 + list(range(33, 65))
+    assert toy.step(*toy.weights) == [0.0] * 64
     toy.next_level()
-    assert toy.sparse.masks["weight"].tolist() in ([[False, False, True, False]], [[False, False, False, True]])
-    assert toy.sparse.events[-1]["drawn"] == 1
+    gone, zero = toy.sparse.masks["weight"].view(2, 32).sum(dim=1).tolist()
+    assert (gone, zero) == (0, 16)
+    assert toy.sparse.events[-1]["drawn"] == 16
 
 
 def two_layers(allocation: str) -> dict[str, int]:
