@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,10 +11,11 @@ from results.numbers.measure import measure
 from results.numbers.paper import Figure, of_source
 from results.numbers.reproduction import MARGIN, VERDICTS, Beside, most_spread, pairs_of, sparsity_of
 from results.numbers.stats import FEW
+from results.runs.facts import settings
 from results.runs.schema import SweepResults
 
-from .notes import accuracy_definition, points
-from .origin import joint_title
+from .notes import accuracy_definition, points, sparsity_definition
+from .origin import joint_title, trained
 from .tables import DASH, align
 from .values import Table, TableCell, TableGrid, TableHead, TableRow
 from .warned import warnings
@@ -118,6 +120,8 @@ def _caption(
         what = "No published ± enters" if unknown else "The published ± enter"
         yield f"{what} the interval" + (f": of {unknown} it is not stated what they are." if unknown else ".")
     yield from dict.fromkeys(map(accuracy_definition, sweeps))
+    yield from dict.fromkeys(f"Ours: {sparsity_definition(sweep)}" for sweep in sweeps)
+    yield from (text for sweep in sweeps for text in _named(sweep, trained(sweep, settings(sweep)), len(sweeps) > 1))
     remarks = "; ".join(f"({letter}) {remark}" for remark, letter in letters.items())
     if remarks:
         yield f"Of published figures: {remarks}."
@@ -135,7 +139,7 @@ def _needed(pairs: Sequence[Beside], margin: float) -> str:
     seeds = max((pair.ours.done for pair in pairs), default=0)
     if seeds < FEW:
         return ""
-    spread = most_spread(seeds, margin)
+    spread = math.floor(100 * most_spread(seeds, margin)) / 100
     return f" From {seeds} seeds, reproduced takes a standard deviation of at most {spread:.2f} points."
 
 

@@ -21,7 +21,7 @@ def latex(table: Table) -> str:
         lines += [r"\begin{table}[t]", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}"]
         lines += [rf"\caption{{{tex(caption)}}}", rf"\label{{tab:{name}}}", *fitted(_tex_grid(grid))]
         if number == len(table.grids):
-            lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
+            lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize\sloppy"]
             lines += [tex(note) + r"\par" for note in (*table.warnings, *table.caption)]
             lines += [tex(MISSING) + r"\par"] if is_missing("\n".join(lines)) else []
             lines += [r"\end{minipage}"]

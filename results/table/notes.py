@@ -36,10 +36,7 @@ def caption(
     if sweep.tuning_cells is not None:
         plural = "configuration was" if sweep.tuning_cells == 1 else "configurations were"
         parts.append(f"Tuning: {sweep.tuning_cells} {plural} tried for each row.")
-    parts.append(
-        "Sparsity: the share of zeros among the weights of all convolutional and linear layers; biases and"
-        " normalisation parameters are not counted." + _uncounted(sweep) + _left_dense(sweep)
-    )
+    parts.append(sparsity_definition(sweep))
     if "flops" in kinds:
         parts.append(
             "FLOPs: multiply-adds of those layers, counted and not measured: f for inference, f forward and 2f backward"
@@ -133,6 +130,14 @@ def _levels(sweep: SweepResults) -> list[str]:
 
 def _span(numbers: set[int]) -> str:
     return f"{min(numbers)}" if len(numbers) == 1 else f"{min(numbers)} to {max(numbers)}"
+
+
+def sparsity_definition(sweep: SweepResults) -> str:
+    """Say of which weights the share of zeros is a sparsity."""
+    return (
+        "Sparsity: the share of zeros among the weights of all convolutional and linear layers; biases and"
+        " normalisation parameters are not counted." + _uncounted(sweep) + _left_dense(sweep)
+    )
 
 
 def accuracy_definition(sweep: SweepResults) -> str:

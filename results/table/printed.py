@@ -80,7 +80,7 @@ def _float(sweep: SweepResults, texts: Sequence[str], digits: int) -> str:
         r"\end{table}",
         "",
         "% What the numbers mean, to be put where there is room:",
-        r"\begingroup\footnotesize",
+        r"\begingroup\footnotesize\sloppy",
     ]
     below = [*warnings(sweep, measurements), *caption(sweep, measurements, settings(sweep), ("accuracy",)), *texts]
     lines += [rf"\noindent {tex(each)}\par" for each in below]

@@ -119,7 +119,7 @@ def test_seven_sweeps_compile_and_fit(seven: list[Path], tmp_path: Path, columns
     body = printed(sweeps) + write([against(sweeps, "ham")], "latex")
     floats = body.replace(r"\begin{table}", "\\clearpage\n\\begin{table}")  # one a page, since notes are long
     head = rf"\documentclass[{columns}]{{article}}\usepackage{{booktabs}}\usepackage{{graphicx}}\begin{{document}}"
-    (tmp_path / "a.tex").write_text(f"{head}\n\\sloppy\n{floats}\n\\end{{document}}\n")
+    (tmp_path / "a.tex").write_text(f"{head}\n{floats}\n\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-1500:]
