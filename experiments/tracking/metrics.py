@@ -1,7 +1,7 @@
 """The names under which W&B shows a run: one row of its history per line of ``metrics.jsonl``, and its summary.
 
 W&B makes a section of what stands before the first ``/``. No name of the summary is one of the history, since W&B would
-write the last row over it.
+write the last row over it. No name has a dot: for some of those that have, W&B forgets that it is to summarise none.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def row(line: Mapping[str, Any]) -> dict[str, float]:
             named[_of_epoch(key)] = value
         else:
             named[key if "/" in key else f"{kind}/{key}"] = value
-    return named
+    return _without_dots(named)
 
 
 def _of_epoch(key: str) -> str:
@@ -111,7 +111,11 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
             named[f"final/{key}"] = len(value)
         else:
             named[SUMMARY.get(key, f"final/{key}").format(part=part)] = value
-    return finite(named)
+    return _without_dots(finite(named))
+
+
+def _without_dots(named: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace(".", "/"): value for name, value in named.items()}
 
 
 def _numbers(line: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:

@@ -13,7 +13,8 @@ from unicodedata import category
 from experiments.errors import SuiteError, UserError
 
 from . import environment, process
-from .dashboard import GROUP, Panel, View
+from .dashboard import GROUP, View
+from .panels import Panel
 
 PACKAGE = "wandb-workspaces>=0.4.13,<0.5"
 """The extra ``dashboard``."""

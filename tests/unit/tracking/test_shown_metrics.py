@@ -47,6 +47,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs/wandb.md"
                 "cost/gpu_utilisation": 0.75,
             },
         ),
+        ({"kind": "ham", "step": 6, "ham/flips/conv.1": 0.5}, {"train/step": 6, "ham/flips/conv/1": 0.5}),
         # what other parts may come to write
         ({"kind": "epoch", "step": 1, "new": 3}, {"train/step": 1, "train/new": 3}),
         ({"kind": "epoch", "step": 1, "layers": {"a.b": 0.5}}, {"train/step": 1, "layers/a/b": 0.5}),
@@ -96,7 +97,7 @@ def test_no_name_of_the_summary_is_one_of_the_history(part: str) -> None:
 def test_a_summary_is_what_tables_read() -> None:
     found = metrics.summary({**result("test"), "accuracy": 0.25, "sparsity": 0.9, "target_sparsity": None})
     assert (found["test/accuracy"], found["sparsity/realised"]) == (0.25, 0.9)
-    assert found["final/layers/conv.1/density"] == 0.25
+    assert found["final/layers/conv/1/density"] == 0.25
     assert (found["final/events/update"], found["final/empty_layers"], found["final/code"]) == (3, 1, 2)
     assert found.keys().isdisjoint({"sparsity/target", "final/identity", "final/checksum", "final/files"})
     assert metrics.summary({**result("validation"), "accuracy": 0.25})["tune/accuracy"] == 0.25
