@@ -10,7 +10,7 @@ import typer
 from experiments.errors import UserError
 
 if TYPE_CHECKING:
-    from experiments.tracking.dashboard import Cell
+    from experiments.tracking.dashboard import CellLabel
     from results.runs.facts import Settings
     from results.runs.schema import SweepResults
 
@@ -57,7 +57,7 @@ def dashboard(
         print(f"{view.name}: {url}")
 
 
-def cells_of(sweep: SweepResults, specs: Settings) -> list[Cell]:
+def cells_of(sweep: SweepResults, specs: Settings) -> list[CellLabel]:
     """Return the cells of a table in its order, with the values and the group that W&B has of their runs.
 
     Args:
@@ -65,7 +65,7 @@ def cells_of(sweep: SweepResults, specs: Settings) -> list[Cell]:
         specs: Flattened configuration of each run that has begun; a cell without one is taken to be as its column says.
     """
     from experiments.tracking.content import group
-    from experiments.tracking.dashboard import Cell
+    from experiments.tracking.dashboard import CellLabel
     from results.page.drawing import looks
     from results.runs.schema import variant_of
 
@@ -79,7 +79,7 @@ def cells_of(sweep: SweepResults, specs: Settings) -> list[Cell]:
             spec = specs.get(runs[0].path) or {}
             home = {key: column[key] for key in sweep.home(row, column)}
             cells.append(
-                Cell(
+                CellLabel(
                     row=row,
                     base_row=sweep.base_of(row),
                     column=column,

@@ -12,14 +12,14 @@ from functools import cached_property
 from typing import Any
 
 from .content import JOBS, name_of
-from .panels import Section, sections
+from .panels import PanelGroup, sections
 
 GROUP = "Group"
 """W&B's own word for a run's group, where keys of the configuration cannot be grouped by."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellLabel:
     """A row in a column of a table.
 
     Attributes:
@@ -53,7 +53,7 @@ class Shown:
     table: str
     part: str
     answer: str
-    cells: Sequence[Cell]
+    cells: Sequence[CellLabel]
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class View:
     name: str
     filters: str
     groups: tuple[str, ...]
-    sections: tuple[Section, ...]
+    sections: tuple[PanelGroup, ...]
     columns: tuple[str, ...]
     colors: Mapping[tuple[str, ...], str]
     most: int
@@ -101,13 +101,15 @@ def views(shown: Shown) -> list[View]:
     ]
 
 
-def _family(cells: Sequence[Cell]) -> str:
+def _family(cells: Sequence[CellLabel]) -> str:
     """Return a method that columns change, with an addition if there is one."""
     changed = [cell for cell in cells if cell.values == cell.column] or cells
     return next((cell.base_row for cell in changed if cell.base_row != cell.row), changed[0].base_row)
 
 
-def _view(shown: Shown, key: str, name: str, groups: tuple[str, ...], cells: Sequence[Cell], *conditions: str) -> View:
+def _view(
+    shown: Shown, key: str, name: str, groups: tuple[str, ...], cells: Sequence[CellLabel], *conditions: str
+) -> View:
     accuracy = f"{'test' if shown.part == 'test' else 'tune'}/accuracy"
     job = f"Metric('JobType') == {_literal(JOBS[shown.part])}"
     return View(
@@ -125,7 +127,7 @@ def _view(shown: Shown, key: str, name: str, groups: tuple[str, ...], cells: Seq
     )
 
 
-def _within(cells: Sequence[Cell], keys: Sequence[str]) -> Iterable[str]:
+def _within(cells: Sequence[CellLabel], keys: Sequence[str]) -> Iterable[str]:
     """Yield the conditions that keep the runs of a column: by its values, which a click changes, or by groups."""
     if not keys and cells[0].column:
         yield _in(f"Metric('{GROUP}')", [cell.group for cell in cells])
@@ -137,7 +139,7 @@ def _within(cells: Sequence[Cell], keys: Sequence[str]) -> Iterable[str]:
         yield f"({condition} or {_in(_config('row'), others)})" if others else condition
 
 
-def _of(cell: Cell, group: str) -> str:
+def _of(cell: CellLabel, group: str) -> str:
     """Return the value by which W&B groups the runs of a cell, as it writes it."""
     if group in ("row", GROUP):
         return cell.row if group == "row" else cell.group

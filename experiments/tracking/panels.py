@@ -30,14 +30,14 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Section:
+class PanelGroup:
     """Panels below a heading."""
 
     name: str
     panels: tuple[Panel, ...]
 
 
-def sections(accuracy: str, answer: str) -> tuple[Section, ...]:
+def sections(accuracy: str, answer: str) -> tuple[PanelGroup, ...]:
     """Return what a view shows.
 
     Args:
@@ -45,7 +45,7 @@ def sections(accuracy: str, answer: str) -> tuple[Section, ...]:
         answer: A table in markdown.
     """
     return (
-        Section(
+        PanelGroup(
             "Answer",
             (
                 Panel("text", text=answer),
@@ -54,7 +54,7 @@ def sections(accuracy: str, answer: str) -> tuple[Section, ...]:
                 Panel("points", "accuracy over training FLOPs", (accuracy,), over="cost/training_flops", log=True),
             ),
         ),
-        Section(
+        PanelGroup(
             "Training",
             (
                 _line("validation accuracy", "val/accuracy"),
@@ -64,7 +64,7 @@ def sections(accuracy: str, answer: str) -> tuple[Section, ...]:
                 _line("learning rate", "train/lr"),
             ),
         ),
-        Section(
+        PanelGroup(
             "Masks",
             (
                 _line("density", "sparsity/density"),
@@ -74,7 +74,7 @@ def sections(accuracy: str, answer: str) -> tuple[Section, ...]:
                 _line("density of each layer (choose a few runs)", "layers/*/density"),
             ),
         ),
-        Section(
+        PanelGroup(
             "HAM",
             (
                 _line("signs flipped since the start, every method", "flips/initial"),
@@ -85,7 +85,7 @@ def sections(accuracy: str, answer: str) -> tuple[Section, ...]:
                 _line("exponents clamped", "ham/clamped", over="train/step"),
             ),
         ),
-        Section(
+        PanelGroup(
             "Cost",
             (
                 Panel("bars", "training FLOPs, of dense training", ("cost/training_flops",)),
@@ -97,7 +97,7 @@ def sections(accuracy: str, answer: str) -> tuple[Section, ...]:
                 _line("GPU utilisation", "cost/gpu_utilisation"),
             ),
         ),
-        Section(
+        PanelGroup(
             "Runs",
             (
                 Panel("comparer"),

@@ -26,7 +26,7 @@ from experiments.config.yaml_text import dump
 from experiments.launch.table import write
 from experiments.tracking import dashboard, metrics, workspace
 from experiments.tracking.content import content
-from experiments.tracking.dashboard import Cell, Shown, views
+from experiments.tracking.dashboard import CellLabel, Shown, views
 from results.runs.discover import flatten
 from results.runs.facts import settings
 from results.runs.store import read_plan
@@ -41,7 +41,7 @@ COLUMNS = (
 
 def shown(part: str = "validation") -> Shown:
     cells = [
-        Cell(row, "RiGL", column, column, f"paper / {row} @ {column['topology.sparsity']}", color)
+        CellLabel(row, "RiGL", column, column, f"paper / {row} @ {column['topology.sparsity']}", color)
         for column in COLUMNS
         for row, color in {"RiGL": "#4a5562", "RiGL + HAM": "#d55e00"}.items()
     ]

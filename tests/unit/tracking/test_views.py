@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.tracking import dashboard
-from experiments.tracking.dashboard import Cell, Shown, View, views
+from experiments.tracking.dashboard import CellLabel, Shown, View, views
 
 ROWS = {"Dense": "Dense", "RiGL": "RiGL", "RiGL + HAM": "RiGL"}
 SPARSITY = "topology.sparsity"
@@ -23,7 +23,7 @@ def shown(*columns: Mapping[str, Any], part: str = "test", own: Mapping[str, Any
     """A table of three rows; those of the dense one have values of their own where a column has that key."""
     dense = own or {SPARSITY: 0.0}
     cells = [
-        Cell(
+        CellLabel(
             row=row,
             base_row=base,
             column=column,
@@ -40,7 +40,7 @@ def shown(*columns: Mapping[str, Any], part: str = "test", own: Mapping[str, Any
 TWO = ({SPARSITY: 0.9}, {SPARSITY: 0.95})
 
 
-def kept(view: View, cells: Sequence[Cell]) -> list[tuple[str, ...]]:
+def kept(view: View, cells: Sequence[CellLabel]) -> list[tuple[str, ...]]:
     """The groups of a view, by evaluating its filter on each cell as W&B does on its runs."""
     found = []
     for cell in cells:
@@ -70,7 +70,7 @@ def test_a_group_is_a_cell_in_each_view(columns: tuple[dict[str, Any], ...]) -> 
     whole, column, method = views(table)
     plain = table.keys != (dashboard.GROUP,)
 
-    def runs(cell: Cell) -> tuple[str, ...]:
+    def runs(cell: CellLabel) -> tuple[str, ...]:
         return (cell.row, *map(str, cell.values.values()), *(() if plain else (cell.group,)))
 
     assert len(set(kept(whole, table.cells))) == len({runs(cell) for cell in table.cells})
