@@ -123,4 +123,4 @@ def _numbers(line: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, f
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{before}{key}/")
         elif isinstance(value, (int, float)):
-            yield f"{before}{key}".replace(".", "/"), value  # W&B finds no definition for a name with a dot
+            yield f"{before}{key}", value

@@ -91,7 +91,7 @@ def test_no_name_of_the_summary_is_one_of_the_history(part: str) -> None:
     history = {*metrics.EVERY.values(), *metrics.EPOCH.values()}
     summary = metrics.summary(result(part))
     assert history & summary.keys() == set()
-    assert not {name for name in summary if name.split("/")[0] in ("train", "val", "mask", "ham", "layer_density")}
+    assert not {name for name in summary if name.split("/")[0] in ("train", "val", "mask", "ham", "flips", "layers")}
 
 
 def test_a_summary_is_what_tables_read() -> None:
