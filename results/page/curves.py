@@ -49,12 +49,12 @@ def training(sweep: SweepResults) -> Figure | None:
 
 def flips(sweep: SweepResults) -> Figure | None:
     """Draw over epochs how many signs of active weights differ from those of the start."""
-    return _over_epochs(sweep, "sign_flips_initial", "signs flipped since the start, %")
+    return _over_epochs(sweep, "sign_flips_initial", "flipped signs, %")
 
 
 def overlap(sweep: SweepResults) -> Figure | None:
     """Draw over epochs how much of the initial mask is left."""
-    return _over_epochs(sweep, "overlap_initial", "overlap with the initial mask, %")
+    return _over_epochs(sweep, "overlap_initial", "overlap, %")
 
 
 def too_many(sweep: SweepResults) -> bool:
