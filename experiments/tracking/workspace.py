@@ -87,7 +87,7 @@ def _package() -> tuple[Any, Any, Any]:
 def _model(table: str, view: View, project: str, entity: str) -> Any:
     workspaces, panels, expr = _package()
     sections = [
-        workspaces.PanelGroup(
+        workspaces.Section(
             name=section.name,
             is_open=True,
             layout_settings=workspaces.SectionLayoutSettings(
