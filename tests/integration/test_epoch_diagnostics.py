@@ -56,7 +56,13 @@ def test_the_entries_are_those_of_the_weights(tmp_path: Path) -> None:
     assert 0 < lines[-1]["overlap_initial"] < lines[0]["overlap_previous"] < 1
 
 
-@pytest.mark.parametrize("method", sorted(registry.topologies()))
+FEW = ("acdc", "gmp", "rigl")  # the others among the long attacks
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=[] if name in FEW else pytest.mark.robust) for name in sorted(registry.topologies())],
+)
 def test_every_method_has_them_also_in_pieces(tmp_path: Path, method: str) -> None:
     sparsity = ["topology.sparsity=0.8"] if registry.topology(method).uses_sparsity else []
     options = registry.topology(method).Options()

@@ -130,7 +130,7 @@ def test_a_run_in_pieces_is_one_run_at_the_server(tmp_path: Path, server: Server
     assert "rewritten_from" not in run.config
 
 
-@pytest.mark.slow
+@pytest.mark.robust
 def test_a_sweep_and_another_one_of_the_same_runs(tmp_path: Path, server: Server) -> None:
     """Workers of the fork server mirror their runs; the second sweep takes none of the first's."""
     for name in ("one", "two"):
@@ -203,7 +203,7 @@ def test_the_first_step_comes_as_soon_as_without_it(tmp_path: Path, monkeypatch:
     assert seconds["auto"] < seconds["disabled"] + 2
 
 
-@pytest.mark.slow
+@pytest.mark.robust
 @pytest.mark.parametrize("victim", ["wandb-core", "experiments.tracking"])
 def test_a_killed_process_of_its_own_is_one_line_and_push_refills(
     ham: Ham, tmp_path: Path, server: Server, plain: Path, victim: str
