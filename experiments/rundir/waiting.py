@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.errors import Interrupted
 
-from . import holder
+from . import holder, ledger
 from .attempts import Attempt, alive, newest, record
 from .files import write_json
 
@@ -59,6 +59,7 @@ def for_earlier(attempt: Attempt, stop: Callable[[], bool] = lambda: False) -> I
         ClaimLost: if another process has taken the run over meanwhile.
     """
     told = False
+    begun = {line["attempt"] for line in ledger.read(attempt.folder) if line["event"] == "start"}
     for number in range(attempt.number - 1, 0, -1):
         while not holder.over(attempt.folder, owner := record(attempt.folder, number)):
             if not told:
@@ -70,6 +71,8 @@ def for_earlier(attempt: Attempt, stop: Callable[[], bool] = lambda: False) -> I
             yield
             time.sleep(1)
         _close(attempt, owner)
+        if number in begun:  # it had waited for all before it
+            break
     if told:
         log.warning("%s: goes on, since no other process can write this run any more", attempt.folder)
         attempt.begin()

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.robust, pytest.mark.timeout(600)]
 
 SEED = int(os.environ.get("HAM_FUZZ_SEED", "0"))
 CHUNKS, UNFINISHED, FINISHED = 10, 70, 130  # 2,000 in all
-PATIENCE = 30  # seconds that anything may take
+PATIENCE = 150  # seconds that anything may take
 OVERRIDES = [
     *("model.name=mlp_bn_small", "data.train_limit=100", "data.batch_size=20", "schedule.epochs=3"),
     *("topology={name: rigl, sparsity: 0.8, update_every: 3}", "optimizer.ham={alpha: 5.0}", "optimizer.ema_decay=0.9"),

@@ -102,9 +102,13 @@ def assert_in_order(run: Path, interval: int = 5) -> None:
             last = max(last, at)
         else:
             last = max(last, record["step"])
-    started = [record["attempt"] for record in ledger(run, "start")]
-    over = [record["attempt"] for record in ledger(run) if record["event"] in ("end", "lost")]
-    assert started == over, "each attempt that began has ended or was noted as lost"
+    # the last one notes its end a moment after its result
+
+    def all_over() -> bool:
+        started = [record["attempt"] for record in ledger(run, "start")]
+        return started == [record["attempt"] for record in ledger(run) if record["event"] in ("end", "lost")]
+
+    wait_for(all_over, "each attempt that began has ended or was noted as lost", 60)
 
 
 def reasons(run: Path) -> list[str]:

@@ -163,7 +163,7 @@ def test_long_tables_are_split_at_the_schedulers_limit(tmp_path: Path) -> None:
     [
         ({"partition": "mian"}, "invalid partition specified: mian"),
         ({"mem_per_rank_gb": 9999.0}, "Memory specification can not be satisfied"),
-        ({"gpus_per_rank": 1, "ranks_per_node": 9}, "Requested node configuration is not available"),
+        ({"gpus_per_rank": 1, "ranks_per_node": 10}, "Requested node configuration is not available"),
         ({"constraint": "nosuch"}, "Invalid feature specification"),
     ],
 )

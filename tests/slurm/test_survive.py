@@ -67,8 +67,8 @@ def test_each_of_many_deaths(cluster: Cluster, table: Any) -> None:
     made.release("torn")  # killed meanwhile
     made.release("cancelled")
     said = cluster.ham("status", made.sweep, folder=made.folder)
-    assert "lost" in said.stdout, said
-    again = cluster.ham("status", made.sweep, "--resubmit", "lost", folder=made.folder)
+    assert "1 cancelled" in said.stdout, said
+    again = cluster.ham("status", made.sweep, "--resubmit", "cancelled", folder=made.folder)
     assert again.returncode == 0, again.stderr
     assert "1 runs in 1 jobs submitted" in again.stdout
     made.wait_at("twice", 15)
