@@ -168,6 +168,18 @@ def test_an_earlier_claim_that_is_damaged_is_over_once_nobody_touches_it(
 
 
 @pytest.mark.usefixtures("restarted")
+def test_what_lies_before_an_attempt_that_had_begun_is_not_waited_for(
+    tmp_path: Path, seconds: list[Callable[[], object]]
+) -> None:
+    """It had waited itself, so a claim that was damaged since holds nobody up."""
+    owned_by(tmp_path, os.getpid(), 1).write_bytes(b"{")
+    owned_by(tmp_path, os.getpid(), 2, **FORMER, ended=1.0)
+    begun = {"attempt": 2, "event": "start", "step": 0, "checkpoint": None, "ranks": 1, "host": "n0", "time": 1.0}
+    (tmp_path / "ledger.jsonl").write_text(json.dumps(begun) + "\n")
+    assert list(for_earlier(claim(tmp_path))) == []
+
+
+@pytest.mark.usefixtures("restarted")
 def test_a_wait_ends_when_asked_to_or_when_somebody_else_takes_over(
     tmp_path: Path, seconds: list[Callable[[], object]]
 ) -> None:
