@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from commands import Ham
 from processes import HAM, Command, wait_for
 from small_runs import (
@@ -120,7 +121,8 @@ def test_a_restarted_job_and_the_living_process_of_its_former_start(
     spec, folder, whole = tiny_spec(tmp_path, "checkpoint.every_steps=5"), tmp_path / "run", tmp_path / "whole"
     train(spec, whole)
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": paths, "SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "0"}
+    job = {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "0", "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = {**os.environ, "PYTHONPATH": paths, **job}
     orphan = subprocess.Popen(
         [sys.executable, "-c", ORPHAN, tmp_path], env=environment, stderr=subprocess.PIPE, text=True
     )
