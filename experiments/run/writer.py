@@ -32,9 +32,8 @@ class RunWriter:
         self._metrics = JsonLines(attempt.folder / names.METRICS, good, attempt.check)
         self._ledger = Ledger(attempt)
         self._steps_per_epoch = steps_per_epoch
-        self._mirror = Mirror(
-            attempt.folder, spec.tracking.model_dump()
-        )  # it reads the metrics, so it comes after them
+        # it reads the metrics, so it comes after them
+        self._mirror = Mirror(attempt.folder, spec.tracking.model_dump())
         self._last: str | None = None
 
     def start(self, step: int, digest: str | None) -> None:
