@@ -90,7 +90,7 @@ def flat(weight: Tensor, grad: Tensor, sign: Tensor | None) -> tuple[Tensor, Ten
         sign: Signs of the same shape, or None.
 
     Returns:
-        Views, or copies if gradient or sign lie in another order. None if the kernel cannot take the weight: it has
+        Tensors that share memory with the given ones, or copies if gradient or sign lie in another order. None if the kernel cannot take the weight: it has
         gaps or overlaps in memory, fewer than two elements, is a tensor subclass, or the types differ.
     """
     weight = weight.detach()  # makes a parameter a plain tensor, but not a tensor subclass
@@ -103,7 +103,9 @@ def flat(weight: Tensor, grad: Tensor, sign: Tensor | None) -> tuple[Tensor, Ten
         weight, *others = (tensor.permute(order) for tensor in (weight, *others))
         if not weight.is_contiguous():
             return None
-    return weight.view(-1), others[0].contiguous().view(-1), None if sign is None else others[1].contiguous().view(-1)
+    # .data hides what a view is a view of: after `torch._dynamo.reset` torch would compile a kernel for each such shape
+    lines = [tensor.contiguous().view(-1).data for tensor in (weight, *others)]
+    return lines[0], lines[1], None if sign is None else lines[2]
 
 
 @cache

@@ -218,6 +218,7 @@ def _step_compiled(
             if id(value) not in scalars:
                 scalars[id(value)] = tensor_like(value, like)
         total = compiled(*views, scalars[id(row.rate)], scalars[id(decay)])
+        torch.autograd.graph.increment_version(row.weight)  # autograd's check on saved tensors does not see the kernel
         if total is not None:
             squares[id(row.weight)] = total
     # the margin of 10 % covers the rounding of weights in half precision, which the sums of squares do not include

@@ -270,11 +270,16 @@ def test_signs_may_lie_in_another_order_than_the_weights(form):
         torch.testing.assert_close(weight, start * torch.exp(0.1 * (2.0 * grad.abs() - 1e-2)), rtol=1e-10, atol=0)
 
 
-def test_one_kernel_serves_all_rates_strengths_sizes_and_layouts():
+@pytest.mark.parametrize("reset", [False, True], ids=["compiled at first use", "compiled again after a reset"])
+def test_one_kernel_serves_all_rates_strengths_sizes_and_layouts(reset):
     def graphs():
         return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
-    hyperbolic_step_([torch.ones(2, 2)], [torch.ones(2, 2)], lr=0.1, alpha=1.0, beta=0.0, form="compiled")
+    step = partial(hyperbolic_step_, [torch.ones(2, 2)], [torch.ones(2, 2)], form="compiled")
+    step(lr=0.1, alpha=1.0, beta=0.0)
+    if reset:  # as users call it between two models: torch forgets all that it has compiled
+        torch._dynamo.reset()
+        step(lr=0.1, alpha=1.0, beta=0.0)
     before = graphs()
     weights, grads, _ = layouts(torch.float32)
     for lr, alpha in (
@@ -288,6 +293,15 @@ def test_one_kernel_serves_all_rates_strengths_sizes_and_layouts():
     hyperbolic_step_([parameter], [torch.ones(300, 300)], lr=0.1, alpha=1.0, beta=0.0, form="compiled")
     assert before >= 1
     assert graphs() == before
+
+
+@FORMS
+def test_a_graph_that_needs_the_weight_from_before_the_step_is_told(form):
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    loss = weight.square().sum()
+    hyperbolic_step_([weight], [torch.ones(2, 2)], lr=0.1, alpha=1.0, beta=0.0, form=form)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def moved(form):
