@@ -13,9 +13,10 @@ import typer
 
 from experiments.errors import Busy, ClaimLost, Interrupted, Unfinished, UserError
 
-from .loading import said, unchecked
+from .loading import load, said, unchecked
 
 if TYPE_CHECKING:
+    from experiments.config.resolve import Loaded
     from experiments.config.sweep import Cell, Sweep
     from experiments.launch import signals
     from experiments.launch.array_index import ArrayIndex
@@ -97,13 +98,23 @@ def _table(name: str, overrides: list[str], out: Path) -> tuple[Sweep, Path]:
 
     folder = Path(name)
     if not folder.is_dir():
-        sweep = unchecked(name, overrides)
+        sweep = unchecked(load(name, overrides), out)
         return reuse.placed(sweep, out / sweep.name), out / sweep.name
     if overrides:
         raise UserError(f"{overrides[0]}: a folder has its settings; give the configuration to change one", name)
-    sweep = unchecked(str(table.config_of(folder)), [])
+    sweep = _shown(load(str(table.config_of(folder)), []), folder)
     table.check_same(sweep, folder)
     return reuse.placed(replace(sweep, name=folder.resolve().name), folder), folder
+
+
+def _shown(loaded: Loaded, folder: Path) -> Sweep:
+    """Return the sweep of a folder: the table of its configuration, or the tuning of it."""
+    from .tune import Tuning
+
+    tuning = Tuning.of(loaded, folder.parent)
+    if tuning is None or tuning.folder.resolve() != folder.resolve():
+        return unchecked(loaded, folder.parent)
+    return tuning.shown()
 
 
 def _carry_out(table: Sweep, cell: Cell, folder: Path, threads: int, stop: signals.Noted) -> str | None:

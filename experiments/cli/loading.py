@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from experiments.config.resolve import Loaded
     from experiments.config.schema import Spec
     from experiments.config.sweep import Sweep
+    from experiments.config.tuning import Chooser
 
 
 def load(config: str, overrides: list[str] | None) -> Loaded:
@@ -18,26 +19,47 @@ def load(config: str, overrides: list[str] | None) -> Loaded:
     return resolve.load(config, overrides or [])
 
 
-def _content_hash(spec: Spec) -> str:
+def content_hash(spec: Spec) -> str:
+    """Hash the data of a specification, for its identity."""
     from experiments.data import content_hash
 
     return content_hash(spec.data.name, spec.data.root)
 
 
-def unchecked(config: str, overrides: list[str]) -> Sweep:
+def tuning_folder(loaded: Loaded, out: Path) -> Path | None:
+    """Return the folder of the tuning of a configuration's sweep; None if there is no tuning."""
+    from experiments.config.stage import ENDING
+    from experiments.config.sweep import grid_of, name_of
+
+    if loaded.sweep is None or loaded.sweep.get("tuning") is None:
+        return None
+    return out / f"{name_of(grid_of(loaded))}{ENDING}"
+
+
+def chooser(loaded: Loaded, out: Path) -> Chooser:
+    """Return what finds the settings of tuned rows: beside the configuration's files, else in the tuning's folder."""
+    from experiments.config.choices import read_choices, stored_paths
+    from experiments.config.tuning import known
+    from experiments.rundir import names
+
+    folder = tuning_folder(loaded, out)
+    further = [folder / names.CHOICES] if folder else []
+    return known(read_choices([*stored_paths(loaded.files), *further]), content_hash)
+
+
+def unchecked(loaded: Loaded, out: Path) -> Sweep:
     """Resolve every cell of a sweep; whether each can be carried out is not looked at."""
     from experiments.config.sweep import expand
 
-    return expand(load(config, overrides), content_hash=_content_hash)
+    return expand(loaded, content_hash=content_hash, choose=chooser(loaded, out))
 
 
-def expand_checked(loaded: Loaded) -> Sweep:
+def expand_checked(loaded: Loaded, out: Path) -> Sweep:
     """Resolve every cell of a sweep, and make sure that each can be carried out."""
     from experiments.config.grid import at
-    from experiments.config.sweep import expand
     from experiments.run.check import check_all
 
-    table = expand(loaded, content_hash=_content_hash)
+    table = unchecked(loaded, out)
     check_all((f"{loaded.config}: row {cell.row!r}{at(cell.column)}", cell.spec) for cell in table.runs)
     return table
 

@@ -17,7 +17,7 @@ import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import analyse, bench, cells, dashboard, figures, hours, read, tables, theory, tidy, track, watch
+from . import analyse, bench, cells, dashboard, figures, hours, read, tables, theory, tidy, track, tune, watch
 from .loading import expand_checked, load, said, single
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(bench.app)
 app.add_typer(cells.app)
+app.add_typer(tune.app)
 app.add_typer(hours.app)
 app.add_typer(watch.app)
 app.add_typer(read.app)
@@ -112,8 +113,9 @@ def sweep(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Slurm: how many of its runs may wait or run at once.")
     ] = None,
+    after_tuning: Annotated[bool, typer.Option("--after-tuning", hidden=True, help="The job after a tuning.")] = False,
 ) -> None:
-    """Train all networks of a table that have no result yet: rows × columns × seeds."""
+    """Train all networks of a table that have no result yet: rows × columns × seeds; first choose what it tunes."""
     from experiments.cores import usable_cores
     from experiments.launch.estimate import local
     from experiments.launch.local import run_sweep
@@ -125,7 +127,14 @@ def sweep(
 
     if probe and not dry_run:
         raise UserError("belongs to --dry-run", "--probe")
-    table = expand_checked(load(config, overrides))
+    for option, value in (("--profile", profile), ("--limit", limit)):
+        if value is not None and cluster is not Cluster.slurm:
+            raise UserError("belongs to --cluster slurm", option)
+    loaded = load(config, overrides)
+    submission = tune.Submission(profile or "default", limit, after_tuning) if cluster is Cluster.slurm else None
+    if not tune.before(loaded, out, jobs, dry_run=dry_run, cluster=submission):
+        return
+    table = expand_checked(loaded, out)
     table = reuse.placed(table, out / table.name)
     if (lost := left_out(table, out / table.name)) is not None:
         print(lost, file=sys.stderr)
@@ -138,9 +147,6 @@ def sweep(
         else:
             print(submit.submit(table, out, chosen, limit=limit))
         return
-    for option, value in (("--profile", profile), ("--limit", limit)):
-        if value is not None:
-            raise UserError("belongs to --cluster slurm", option)
     todo = reuse.pending(table, out / table.name)
     if dry_run:
         for cell in todo:

@@ -11,7 +11,7 @@ from .keys import merge, unfold
 from .yaml_text import Located, read_mapping, shown
 
 SUFFIX = ".yaml"
-CALIBRATION = ".calibration"
+CALIBRATION, TUNING = ".calibration", ".tuning"  # before the suffix of what was found out for a configuration
 THEORY = "theory"  # folder of the settings of `ham theory`, which are no runs
 
 
@@ -26,7 +26,8 @@ def known_configs() -> list[str]:
     """Return the names of the packaged configurations of runs, without suffix, sorted."""
     folder = configs_folder()
     names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob(f"*{SUFFIX}"))
-    return sorted(name for name in names if not name.endswith(CALIBRATION) and not name.startswith(f"{THEORY}/"))
+    runs = (name for name in names if not name.endswith((CALIBRATION, TUNING)))
+    return sorted(name for name in runs if not name.startswith(f"{THEORY}/"))
 
 
 def find_config(name: str, beside: Path | None = None, where: str | None = None) -> Path:

@@ -17,7 +17,7 @@ from .schema import Spec, SweepSpec
 from .yaml_text import Located
 
 MOST_CELLS = 100_000
-_NOT_IN_OVERRIDES = ("extends", "imports", "label", "seed", "sweep")
+NOT_IN_OVERRIDES = ("extends", "imports", "label", "seed", "sweep")
 
 
 class SweepGrid:
@@ -81,13 +81,13 @@ class SweepGrid:
     def _check_overrides(self, overrides: Located, *path: str | int) -> None:
         for key in overrides:
             top = split_key(key, overrides.places[key])[0]
-            if top in _NOT_IN_OVERRIDES:
+            if top in NOT_IN_OVERRIDES:
                 why = "seeds are listed in sweep.seeds" if top == "seed" else "it belongs to the whole configuration"
                 raise self.fail(f"cannot be set in a row or cell: {why}", *path, key)
 
     def _check_column(self, key: str, values: list[Any]) -> None:
         place = ("columns", key)
-        if split_key(key, place_of(self.tree, place))[0] in _NOT_IN_OVERRIDES or not identifies(key):
+        if split_key(key, place_of(self.tree, place))[0] in NOT_IN_OVERRIDES or not identifies(key):
             hint = "; seeds are listed in sweep.seeds" if key == "seed" else ""
             raise self.fail(f"does not change what a run computes, so it cannot be a column{hint}", *place)
         for index, value in enumerate(values):
@@ -111,8 +111,8 @@ class SweepGrid:
         if value == []:
             raise self.fail("an empty list matches no cell", *path)
 
-    def resolve(self, row: str, column: dict[str, Any], calibrate: bool) -> Spec:
-        """Resolve the specification of a cell: apply the row, then the column, then every rule that matches."""
+    def tree_at(self, row: str, column: dict[str, Any]) -> Located:
+        """Return the configuration of a cell: the row applied, then the column, then every rule that matches."""
         context = f"row {row!r}{at(column)}"
         tree = apply(self.loaded.tree, self.rows[row], context)
         for key, value in column.items():
@@ -124,6 +124,22 @@ class SweepGrid:
         for index, rule in enumerate(self.section.cells):
             if all(_matches(value, {"row": row, **column}[key]) for key, value in rule.when.items()):
                 tree = apply(tree, self.tree["cells"][index]["set"], f"{context}, sweep.cells.{index}")
+        return tree
+
+    def resolve(
+        self,
+        row: str,
+        column: dict[str, Any],
+        calibrate: bool,
+        overrides: Located | None = None,
+        tree: Located | None = None,
+    ) -> Spec:
+        """Resolve the specification of a cell, with overrides applied last; its tree is `tree_at` unless given."""
+        overrides = overrides or Located()
+        tree = self.tree_at(row, column) if tree is None else tree
+        for key, value in overrides.items():
+            tree = assign(tree, split_key(key, overrides.places[key]), value, overrides.places[key])
+        context = f"row {row!r}{at({**column, **overrides})}"
         return resolve(self.loaded, tree, calibrate=calibrate, context=context)
 
 

@@ -276,6 +276,21 @@ class CellRule(Section):
     set: Annotated[dict[str, Any], Field(min_length=1)]
 
 
+class TuningSpec(Section):
+    """How the settings of rows are chosen before the table is trained.
+
+    `grid` has the values that are tried of each key, in all their combinations; a row's own mapping in `rows` replaces
+    it, and null leaves the row as it stands. `at` names columns that stand for all of their key; `on` is the part
+    whose mean accuracy over `seeds` decides.
+    """
+
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    rows: dict[Line, dict[str, Annotated[list[Any], Field(min_length=1)]] | None] = {}
+    at: dict[str, Any] = {}
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    on: Literal["validation", "test"] = "validation"
+
+
 class SweepSpec(Section):
     """A table: rows × columns × seeds. The defaults describe one row, no column and the configuration's own seed."""
 
@@ -283,6 +298,7 @@ class SweepSpec(Section):
     title: Line | None = None
     notes: Text | None = None
     tuning_cells: Positive | None = None
+    tuning: TuningSpec | None = None
     rows: Annotated[dict[Line, dict[str, Any] | None], Field(min_length=1)] | None = None
     columns: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None

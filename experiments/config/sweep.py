@@ -10,7 +10,6 @@ import itertools
 import re
 import shlex
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,15 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.rundir import names
 
+from .choices import Choice, read_choices, stored_paths
 from .grid import SweepGrid, at
 from .identity import folder_suffix, identity
 from .keys import lookup
 from .problems import show
-from .resolve import Loaded, resolve
+from .resolve import Loaded, resolve, with_threshold_decay
 from .schema import Spec
-from .yaml_text import shown
+from .tuning import Chooser, ContentHash, Tuning, known
+from .yaml_text import Located, shown
 
 _NAMING = ("sweep.name", "sweep.title", "sweep.notes", "sweep.seeds", "sweep.tuning_cells")
 MAX_NAME = 80  # characters of a run's folder
@@ -62,6 +63,8 @@ class Sweep:
         cells: In table order: rows, columns, seeds.
         config: Path of its configuration, None if it is not known.
         overrides: What the command line set of that which title and notes may speak of.
+        tuning: How its rows' settings were chosen, as its manifest says it; None if nothing was.
+        tunes: What its manifest says of a tuning stage; None for a table.
     """
 
     name: str
@@ -73,6 +76,8 @@ class Sweep:
     cells: list[Cell] = field(repr=False)
     config: Path | None = None
     overrides: list[str] = field(default_factory=list)
+    tuning: dict[str, Any] | None = None
+    tunes: dict[str, Any] | None = None
 
     @property
     def runs(self) -> list[Cell]:
@@ -84,7 +89,11 @@ class Sweep:
 
 
 def expand(
-    loaded: Loaded, *, calibrate: bool = True, content_hash: Callable[[Spec], str | None] | None = None
+    loaded: Loaded,
+    *,
+    calibrate: bool = True,
+    content_hash: ContentHash | None = None,
+    choose: Chooser | None = None,
 ) -> Sweep:
     """Resolve every cell of a configuration's sweep.
 
@@ -92,35 +101,107 @@ def expand(
         loaded: The configuration.
         calibrate: Whether calibrated values are filled in, see `resolve`.
         content_hash: Hash of the data of a specification, for the identity; None leaves it out.
+        choose: Finds the settings of tuned rows; None looks beside the configuration's files.
 
     Raises:
-        UserError: if there is no sweep, the base or a cell is not valid, two rows are the same run in a column, or a
-            label, key or value in ``cells`` or ``baselines`` does not exist.
+        UserError: if there is no sweep, the base or a cell is not valid, two rows are the same run in a column, a row
+            is not tuned yet, or a label, key or value in ``cells``, ``baselines`` or ``tuning`` does not exist.
     """
-    if loaded.sweep is None:
-        text = f"has no section sweep, so it is a single run: use `ham run {shlex.quote(loaded.config)}`"
-        raise UserError(text, shown(loaded.path))
-    grid = SweepGrid(loaded, resolve(loaded, calibrate=False))
+    grid = grid_of(loaded)
+    tuning = tuning_of(grid)
+    choose = choose or known(read_choices(stored_paths(loaded.files)), content_hash)
+    chosen = _chosen(tuning, choose, loaded) if tuning else {}
     cells = []
     for row, column in itertools.product(grid.rows, grid.columns()):
-        spec = grid.resolve(row, column, calibrate)
+        choice = chosen.get(show_place(row, tuning.column(column))) if tuning else None
+        spec = _resolved(grid, row, column, calibrate, choice)
         hashed = identity(spec, content_hash(spec) if content_hash else None)
         for seed in grid.seeds:
             own = spec.model_copy(update={"seed": seed, "label": row})
             cells.append(Cell(row, column, seed, own, hashed, ""))
-    _check_cells(grid, cells)
+    _check_cells(grid, cells, tuning)
     section = grid.section
     return Sweep(
-        name=section.name or slug(loaded.path.stem)[:MAX_NAME].rstrip("-."),
+        name=name_of(grid),
         title=section.title,
         notes=section.notes,
         tuning_cells=section.tuning_cells,
         column_keys=list(section.columns),
         baselines=section.baselines,
-        cells=_named(cells),
+        cells=named(cells),
         config=loaded.path.resolve(),
         overrides=list(filter(_changes_table, loaded.overrides)),
+        tuning=_record(tuning, chosen) if tuning else None,
     )
+
+
+def grid_of(loaded: Loaded) -> SweepGrid:
+    """Return rows, columns and seeds of a configuration's sweep.
+
+    Raises:
+        UserError: if there is none, or it is not valid by itself.
+    """
+    if loaded.sweep is None:
+        text = f"has no section sweep, so it is a single run: use `ham run {shlex.quote(loaded.config)}`"
+        raise UserError(text, shown(loaded.path))
+    return SweepGrid(loaded, resolve(loaded, calibrate=False))
+
+
+def tuning_of(grid: SweepGrid) -> Tuning | None:
+    """Return what is tried for each row of a grid, or None without a section ``tuning``."""
+    return Tuning(grid, grid.section.tuning) if grid.section.tuning else None
+
+
+def name_of(grid: SweepGrid) -> str:
+    """Return the name of a sweep, that of the folder of its runs."""
+    return grid.section.name or slug(grid.loaded.path.stem)[:MAX_NAME].rstrip("-.")
+
+
+def show_place(row: str, column: dict[str, Any]) -> str:
+    """Name a row in a column as messages do."""
+    return f"{row!r}{at(column)}"
+
+
+def _chosen(tuning: Tuning, choose: Chooser, loaded: Loaded) -> dict[str, Choice]:
+    """Return the choice of each row and column that is tuned, by its name."""
+    found: dict[str, Choice] = {}
+    untuned = []
+    for row in filter(tuning.tried, tuning.grid.rows):
+        for column in map(tuning.column, tuning.grid.columns()):
+            if (place := show_place(row, column)) not in found:
+                choice = choose(tuning, row, column)
+                if choice is None:
+                    untuned.append(place)
+                else:
+                    found[place] = choice.model_copy(update={"row": row, "column": column})
+    if untuned:
+        more = f" and {len(untuned) - 3} more" if len(untuned) > 3 else ""
+        command = f"`ham tune {shlex.quote(loaded.config)}` chooses them, and `ham sweep` does so before it trains"
+        some = ", ".join(untuned[:3])
+        raise tuning.grid.fail(f"no settings are chosen for {some}{more} as configured; {command}", "tuning")
+    return found
+
+
+def _resolved(grid: SweepGrid, row: str, column: dict[str, Any], calibrate: bool, choice: Choice | None) -> Spec:
+    if choice is None:
+        return grid.resolve(row, column, calibrate)
+    overrides = Located(choice.chosen, dict.fromkeys(choice.chosen, "sweep.tuning"))
+    # a setting brings the decay that it was tried with along, which is another one at another sparsity
+    if choice.threshold_decay is None or choice.column != column:
+        return grid.resolve(row, column, calibrate, overrides)
+    return with_threshold_decay(grid.resolve(row, column, False, overrides), choice.threshold_decay)
+
+
+def _record(tuning: Tuning, chosen: dict[str, Choice]) -> dict[str, Any]:
+    """Say for the manifest how rows were tuned: a choice for each row and column that has runs of its own."""
+    first = {choice.identity: choice for choice in reversed(chosen.values())}
+    return {
+        "on": tuning.section.on,
+        "seeds": tuning.section.seeds,
+        "at": tuning.section.at,
+        "choices": [choice.model_dump() for choice in chosen.values() if first[choice.identity] is choice],
+        "untuned": [row for row in tuning.grid.rows if not tuning.tried(row)],
+    }
 
 
 def _changes_table(override: str) -> bool:
@@ -139,9 +220,10 @@ def manifest(sweep: Sweep) -> dict[str, Any]:
         for cell in sweep.cells
     ]
     keys = ("name", "title", "column_keys", "tuning_cells", "notes", "baselines", "overrides")
+    told = {key: value for key in ("tuning", "tunes") if (value := getattr(sweep, key)) is not None}
     first = {cell.identity: cell.spec for cell in reversed(sweep.cells)}
     specs = {identity: first[identity].model_dump(exclude={"seed", "label"}) for identity in sorted(first)}
-    return {**{key: getattr(sweep, key) for key in keys}, "cells": cells, "specs": specs}
+    return {**{key: getattr(sweep, key) for key in keys}, **told, "cells": cells, "specs": specs}
 
 
 def slug(text: str) -> str:
@@ -156,7 +238,7 @@ def run_name(label: str, hashed: str, seed: int) -> str:
     return slug(label)[: MAX_NAME - len(suffix)].rstrip("-.") + suffix
 
 
-def _check_cells(grid: SweepGrid, cells: list[Cell]) -> None:
+def _check_cells(grid: SweepGrid, cells: list[Cell], tuning: Tuning | None) -> None:
     """Refuse what shows only in resolved cells: columns without effect, rows that are the same."""
     for key in grid.section.columns:
         if not any(lookup(cell.spec.model_dump(), key.split("."))[0] for cell in cells):
@@ -165,12 +247,13 @@ def _check_cells(grid: SweepGrid, cells: list[Cell]) -> None:
     seen: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:
         first = seen.setdefault((cell.identity, cell.seed, *cell.column.values()), cell)
-        if first.row != cell.row:
+        # two tuned rows may have come to the same settings
+        if first.row != cell.row and not (tuning and (tuning.tried(first.row) or tuning.tried(cell.row))):
             rows = f"the rows {first.row!r} and {cell.row!r}"
             raise grid.fail(f"{rows} are the same run{at(cell.column)}; change or drop one", "rows", cell.row)
 
 
-def _named(cells: list[Cell]) -> list[Cell]:
+def named(cells: list[Cell]) -> list[Cell]:
     """Give the cells their folders: one per identity and seed, named after its first row.
 
     The name has the values of the columns that the run depends on. It does not depend on which other columns the table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, **hooks: A
     return runner.run(from_mapping(mapping), folder, identity, patience=None, **hooks)
 
 
-def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -> None:
+def run_sweep(
+    sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener, only: Collection[str] | None = None
+) -> None:
     """Write the manifest of a sweep, and execute its runs that have no result yet.
 
     Args:
@@ -64,13 +67,15 @@ def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -
         runs_root: Folder that holds the folders of all sweeps.
         jobs: Number of worker processes.
         listener: Receives the progress.
+        only: Folders of the runs to consider; None considers all.
 
     Raises:
         RunFailure: if some runs failed, after all others are done, also those that other processes work on.
     """
     folder = runs_root / sweep.name
     table.write(sweep, folder)
-    todo, busy, failed = reuse.pending(sweep, folder), [], []
+    todo = [cell for cell in reuse.pending(sweep, folder) if only is None or cell.path in only]
+    busy, failed = [], []
     try:
         while todo or busy:
             tasks = [_task(cell, folder) for cell in todo]

@@ -88,7 +88,7 @@ def run(
                 held.check()
                 failure = _failure(error, log_path)
                 log.error("%s", failure, exc_info=not isinstance(error, OSError))
-                outcome.write_failure(folder, failure)
+                outcome.write_failure(folder, failure, unexpected=True)
                 raise failure from error
 
 

@@ -20,6 +20,8 @@ RUN = re.compile(r"(?P<slug>.+?)-(?P<identity>[0-9a-f]{8})-s(?P<seed>\d+)")
 
 # a sweep's folder
 MANIFEST, SUBMISSIONS = "sweep.json", "submissions"
+CHOICES, DECAYS = "tuning.yaml", "calibration.yaml"
+"""What a tuning has found out: the best setting of each row, and the threshold decays of its settings."""
 CANCELLED = "cancelled"
 """Folder below `SUBMISSIONS` with a record of each cancellation."""
 
@@ -43,6 +45,13 @@ NOT_IDENTIFYING = (
 
 ``extends`` and ``sweep`` do not occur in a resolved specification; they are listed for readers of unresolved ones.
 """
+
+
+COMPARED_AT = (
+    *("topology.sparsity", "model.name", "data.name"),
+    *("data.validation", "data.train_limit", "data.evaluate_on"),
+)
+"""Keys that say at what and on which images methods are compared, so that no best value of them can be chosen."""
 
 
 def identifies(key: str) -> bool:

@@ -35,12 +35,14 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def write_failure(folder: Path, error: SuiteError) -> None:
+def write_failure(folder: Path, error: SuiteError, *, unexpected: bool = False) -> None:
     """Record in the run directory why the run failed, unless it already has its result.
 
-    If the disk is too full even for this record, or something else stands in its place, no further error is raised.
+    An unexpected failure is the machine's or a defect's; any other one is what the training of this specification came
+    to. If the disk is too full even for this record, or something else stands in its place, no further error is raised.
     """
     if read_result(folder) is not None:
         return
     with suppress(OSError, UserError):
-        write_json(folder / names.FAILURE, {"status": "failed", "error": error.message})
+        kind = {"unexpected": True} if unexpected else {}
+        write_json(folder / names.FAILURE, {"status": "failed", "error": error.message, **kind})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from experiments.config.choices import Choice
 
 
 def one_line(text: str) -> str:
@@ -43,6 +45,31 @@ class ManifestCell(_Record):
     path: Inside
 
 
+class Tuning(_Record):
+    """How the settings of a table's rows were chosen: by the part `on`, for some columns `at` others."""
+
+    on: Literal["validation", "test"]
+    seeds: list[Annotated[int, Field(ge=0)]]
+    at: dict[str, Scalar] = {}
+    choices: list[Choice]
+    untuned: list[str] = []
+
+
+class Unsolved(_Record):
+    """A setting without a run, since no threshold decay is known for it."""
+
+    row: str
+    column: dict[str, Scalar] = {}
+
+
+class Tunes(_Record):
+    """What a tuning stage chooses: settings by the part `on`, for each row and value of `columns`."""
+
+    columns: list[str]
+    on: Literal["validation", "test"]
+    unsolved: list[Unsolved] = []
+
+
 class Manifest(_Record):
     """The content of ``sweep.json``."""
 
@@ -53,6 +80,8 @@ class Manifest(_Record):
     tuning_cells: Annotated[int, Field(ge=1)] | None = None
     notes: str | None = None
     overrides: list[str] = []
+    tuning: Tuning | None = None
+    tunes: Tunes | None = None
     cells: list[ManifestCell]
     specs: dict[str, dict[str, Any]] = {}
 

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
+from .kinds import Tunes, Tuning
+
 RunStatus = Literal["done", "failed", "missing"]
 SPARSITY_KEY = "topology.sparsity"
 
@@ -26,6 +28,7 @@ class RunEntry:
         status: "done", "failed" or "missing" (not started, unfinished or unreadable).
         result: Content of ``result.json``; empty unless done.
         error: Why the run failed, or which file is unreadable; None if nothing is wrong.
+        unexpected: Whether it failed by the machine's or the code's fault, and not by what was trained.
     """
 
     row: str
@@ -36,6 +39,7 @@ class RunEntry:
     status: RunStatus = "missing"
     result: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    unexpected: bool = False
 
     @cached_property
     def column_id(self) -> str:
@@ -64,6 +68,8 @@ class SweepResults:
         overrides: Settings of the command line that change what the configuration's title and notes were written for.
         strays: Folders of runs in the directory that no row names, by name.
         specs: The flattened configuration of each identity, also of runs that have not begun; empty without a manifest.
+        tuning: How the rows' settings were chosen, if that is known.
+        tunes: What is chosen from its runs, if it is a tuning stage.
     """
 
     directory: Path
@@ -77,6 +83,8 @@ class SweepResults:
     overrides: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
     specs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tuning: Tuning | None = None
+    tunes: Tunes | None = None
 
     @cached_property
     def rows(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from experiments.rundir.result import check, is_sealed
 from .archive import unpacked
 from .discover import flatten, found_cells, inner, run_folders, strays
 from .kinds import Manifest, one_line
-from .schema import RunEntry, RunStatus, SweepResults, column_id
+from .schema import RunEntry, SweepResults, column_id
 
 log = logging.getLogger("results")
 
@@ -35,14 +35,14 @@ def read(directory: str | Path) -> SweepResults:
 
 def outcomes(sweep: SweepResults) -> SweepResults:
     """Read the results of the runs that `read_plan` found."""
-    finished: dict[Path, tuple[RunStatus, Mapping[str, Any], str | None]] = {}
+    finished: dict[Path, Mapping[str, Any]] = {}
     entries = []
     for entry in sweep.entries:
         if entry.path not in finished:
             finished[entry.path] = _outcome(entry)
-        status, result, error = finished[entry.path]
-        identity = entry.identity or str(result.get("identity", ""))
-        entries.append(replace(entry, identity=identity, status=status, result=result, error=error))
+        found = finished[entry.path]
+        identity = entry.identity or str(found.get("result", {}).get("identity", ""))
+        entries.append(replace(entry, identity=identity, **found))
     return replace(sweep, entries=tuple(entries))
 
 
@@ -118,6 +118,8 @@ def _from_manifest(directory: Path) -> SweepResults:
         overrides=tuple(map(one_line, head.overrides)),
         strays=strays(directory, {cell.path for cell in head.cells}),
         specs={identity: flatten(spec) for identity, spec in head.specs.items()},
+        tuning=head.tuning,
+        tunes=head.tunes,
     )
     _check(sweep, where)
     return sweep
@@ -143,21 +145,21 @@ def _check(sweep: SweepResults, where: str) -> None:
                 )
 
 
-def _outcome(entry: RunEntry) -> tuple[RunStatus, Mapping[str, Any], str | None]:
+def _outcome(entry: RunEntry) -> Mapping[str, Any]:
     """Read status, result and error of one run folder; unreadable files are reported and count as missing."""
     result, problem = read_object(entry.path / names.RESULT)
     if result is not None:
         try:
             check(result, identity=entry.identity or None, seed=entry.seed)
-            return "done", result, None
+            return {"status": "done", "result": result}
         except Unreadable as error:
             problem = f"{names.RESULT} {error}"
     failure, unreadable = read_object(entry.path / names.FAILURE)
     for message in filter(None, (problem, unreadable)):
         log.warning("%s: %s; counted as missing", entry.path, message)
     if failure is not None:
-        return "failed", {}, _words(failure)
-    return "missing", {}, problem or unreadable
+        return {"status": "failed", "error": _words(failure), "unexpected": failure.get("unexpected") is True}
+    return {"status": "missing", "error": problem or unreadable}
 
 
 def _words(failure: Mapping[str, Any]) -> str:

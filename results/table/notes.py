@@ -11,6 +11,7 @@ from results.runs.facts import Settings
 from results.runs.schema import SweepResults
 
 from .origin import notes, trained
+from .tuned import tuned
 
 DAGGER = "†"
 BOLD = "Bold: p < .05 after Holm's correction"
@@ -33,9 +34,7 @@ def caption(
             " 95 % confidence interval of that mean (paired Student t, each interval by itself; number of seeds in"
             f" parentheses).{_judged(sweep, measurements)}{_pairs(sweep)}"
         )
-    if sweep.tuning_cells is not None:
-        plural = "configuration was" if sweep.tuning_cells == 1 else "configurations were"
-        parts.append(f"Tuning: {sweep.tuning_cells} {plural} tried for each row.")
+    parts += tuned(sweep)
     parts.append(sparsity_definition(sweep))
     if "flops" in kinds:
         parts.append(

@@ -17,6 +17,7 @@ from .markup import fitted, label
 from .notes import DAGGER, caption
 from .origin import joint_title, notes, title
 from .tex import MISSING, is_missing, tex
+from .tuned import tuned
 from .warned import warnings
 
 PACKAGES = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}"
@@ -47,8 +48,9 @@ def joined(sweeps: Sequence[SweepResults]) -> tuple[SweepResults, list[str]]:
         return row if rows.count(row) == 1 else f"{row} ({sweep.name})"
 
     entries = [replace(entry, row=own(sweep, entry.row)) for sweep in sweeps for entry in sweep.entries]
-    told = [(title(sweep), text) for sweep in sweeps for text in notes(sweep)]
-    texts = [f"{name}: {text}" if len(sweeps) > 1 else text for name, text in told]
+    several = len(sweeps) > 1
+    told = [(title(s), text) for s in sweeps for text in [*(tuned(s) if several and s.tuning else []), *notes(s)]]
+    texts = [f"{name}: {text}" if several else text for name, text in told]
     counts = {sweep.tuning_cells for sweep in sweeps}
     return (
         replace(
@@ -58,6 +60,7 @@ def joined(sweeps: Sequence[SweepResults]) -> tuple[SweepResults, list[str]]:
             baselines={own(s, row): own(s, plain) for s in sweeps for row, plain in s.baselines.items()},
             entries=tuple(entries),
             tuning_cells=counts.pop() if len(counts) == 1 else None,
+            tuning=None if several else sweeps[0].tuning,
             notes=None,
             overrides=(),
             strays=tuple(name for sweep in sweeps for name in sweep.strays),

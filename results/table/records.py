@@ -50,13 +50,14 @@ def _fields(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def as_json(tables: Sequence[Table]) -> str:
-    """Write a table as one JSON object: title, caption, warnings, and one object per row and column in `cells`.
+    """Write a table as one JSON object: title, caption, warnings, tuning, and one object per row and column in `cells`.
 
     Several tables are a list of such objects.
     """
     written = [
         {
             **{"name": table.name, "title": table.title, "caption": table.caption, "warnings": table.warnings},
+            **({"tuning": table.tuning} if table.tuning else {}),
             "cells": list(records(table)),
         }
         for table in tables

@@ -69,6 +69,7 @@ class Table:
         column_keys: Keys that vary between columns.
         measurements: The numbers themselves, for csv and JSON.
         records: What csv and JSON have in place of measurements, for a table that is not one of cells.
+        tuning: How the rows' settings were chosen, for JSON; None if nothing is known.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Table:
     column_keys: tuple[str, ...]
     measurements: Measurements
     records: tuple[Mapping[str, Any], ...] | None = None
+    tuning: Mapping[str, Any] | None = None
 
 
 def spans(grid: TableGrid) -> list[tuple[str, int]]:

@@ -111,7 +111,7 @@ class JobPayload:
         text = f"{reached}; the last lines: {words(folder)}"
         log.error("%s: %s", folder, text)
         folder.mkdir(parents=True, exist_ok=True)  # none of them may have come so far
-        outcome.write_failure(folder, RunFailure(text))
+        outcome.write_failure(folder, RunFailure(text), unexpected=True)
         return False
 
     def _one(self, run: JobRun, signals: Signals) -> int:
