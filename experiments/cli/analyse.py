@@ -101,11 +101,12 @@ def _planned_folder(what: str, difference: float) -> SeedPlan:
 def _planned_config(what: str, difference: float) -> SeedPlan:
     """Plan a sweep that has not begun, with the published spreads of its methods."""
     from experiments.config.sweep import expand
+    from experiments.config.tuning import first
     from results.numbers import planning
 
     from .loading import load
 
-    sweep = expand(load(what, None), calibrate=False)
+    sweep = expand(load(what, None), calibrate=False, choose=first)
     specs = [cell.spec for cell in sweep.runs]
     methods = {(s.data.name, s.model.name, s.topology.name, s.representation.name) for s in specs}
     spread = planning.published((data, name.rpartition(":")[2], t, r) for data, name, t, r in methods)

@@ -109,7 +109,7 @@ def _table(name: str, overrides: list[str], out: Path) -> tuple[Sweep, Path]:
 
 def _shown(loaded: Loaded, folder: Path) -> Sweep:
     """Return the sweep of a folder: the table of its configuration, or the tuning of it."""
-    from .tune import Tuning
+    from .tuning import Tuning
 
     tuning = Tuning.of(loaded, folder.parent)
     if tuning is None or tuning.folder.resolve() != folder.resolve():

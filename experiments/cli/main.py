@@ -162,10 +162,10 @@ def sweep(
 
 
 @app.command()
-def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None) -> None:
+def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None, out: Out = RUNS) -> None:
     """Solve for STR's threshold decay in each setting that asks for it, and store it beside the configuration."""
-    from experiments.config.resolve import calibration_path, read_calibration, with_threshold_decay
-    from experiments.config.sweep import expand
+    from experiments.config.resolve import calibration_path, with_threshold_decay
+    from experiments.config.stage import known_decays
     from experiments.config.yaml_text import read_yaml
     from experiments.cores import usable_cores
     from experiments.launch import calibrate as calibration
@@ -175,8 +175,7 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None) ->
 
     loaded = load(config, overrides)
     path = calibration_path(loaded.path)
-    known = {key: value for file in loaded.files for key, value in read_calibration(calibration_path(file)).items()}
-    cells = calibration.needed(expand(loaded, calibrate=False).cells, known)
+    cells = calibration.needed(tune.uncalibrated(loaded, out), known_decays(loaded.files))
     # any decay will do: it changes no shape
     check_all((f"{loaded.config}: row {cell.row!r}", with_threshold_decay(cell.spec, 0.0)) for cell in cells)
     with SweepBars(len(cells), unit="settings") as bars:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,14 +13,13 @@ import typer
 
 from experiments.errors import RunFailure, UserError
 
-from .loading import content_hash, load, tuning_folder
+from .loading import chooser, load
+from .tuning import Tuning
 
 if TYPE_CHECKING:
-    from experiments.config.choices import Choice
     from experiments.config.resolve import Loaded
-    from experiments.config.stage import Place, Stage
-    from experiments.config.sweep import Sweep
-    from results.numbers.best import Ranking
+    from experiments.config.stage import Place
+    from experiments.config.sweep import Cell
 
 app = typer.Typer()
 
@@ -86,7 +85,7 @@ def before(loaded: Loaded, out: Path, jobs: int | None, *, dry_run: bool, cluste
     if tuning is None:
         return True
     if tuning.stage.open and not dry_run:
-        tuning.settle([place for place in tuning.stage.open if tuning.ranking(place).over])
+        tuning.settle([place for place in tuning.stage.open if tuning.is_over(place)])
         tuning.reload()
     places = tuning.stage.open
     if not places:
@@ -94,11 +93,13 @@ def before(loaded: Loaded, out: Path, jobs: int | None, *, dry_run: bool, cluste
     tuning.say_stale(places)
     tuning.check()
     if dry_run:
+        if cluster is not None:
+            print(_scripts(tuning, places, cluster))
         tuning.list(places)
         print(f"then {tuning.runs_of_table()} runs of the table, with the settings chosen")
         return False
     if cluster is not None:
-        print(tuning.submit(places, cluster))
+        print(_submit(tuning, places, cluster))
         return False
     tuning.carry_out(places, jobs)
     tuning.settle(places)
@@ -106,226 +107,49 @@ def before(loaded: Loaded, out: Path, jobs: int | None, *, dry_run: bool, cluste
     return True
 
 
-@dataclass
-class Tuning:
-    """The tuning stage of a configuration and its folder."""
+def uncalibrated(loaded: Loaded, out: Path) -> list[Cell]:
+    """Return all cells that may ask for a threshold decay: those of the table, or before it those of its tuning."""
+    from experiments.config.sweep import expand
+    from experiments.launch.tune import unsolved
 
-    loaded: Loaded
-    out: Path
-    folder: Path
-    stage: Stage = field(init=False)
+    tuning = Tuning.of(loaded, out)
+    if tuning is not None and tuning.stage.open:
+        return unsolved(tuning.stage, tuning.stage.open)
+    return expand(loaded, calibrate=False, choose=chooser(loaded, out)).cells
 
-    @classmethod
-    def of(cls, loaded: Loaded, out: Path) -> Tuning | None:
-        """Return the tuning of a configuration, or None if it has none."""
-        folder = tuning_folder(loaded, out)
-        if folder is None:
-            return None
-        tuning = cls(loaded, out, folder)
-        tuning.reload()
-        return tuning
 
-    def reload(self) -> None:
-        """Look again at what is chosen and calibrated."""
-        from experiments.config.stage import known_decays, stage
-        from experiments.rundir import names
+def _scripts(tuning: Tuning, places: Sequence[Place], cluster: Submission) -> str:
+    """Return the batch scripts of a tuning, and what they would ask for."""
+    from experiments.launch.tune import kept
+    from slurm.submit import dry_run
 
-        from .loading import chooser
+    return dry_run(kept(tuning.stage, places, tuning.folder), tuning.out, cluster.profile, limit=cluster.limit)
 
-        decays = known_decays(self.loaded.files, self.folder / names.DECAYS)
-        found = stage(self.loaded, chooser(self.loaded, self.out), decays, content_hash)
-        assert found is not None, "the folder is that of a tuning"
-        self.stage = found
 
-    def check(self) -> None:
-        """Make sure that each run of both stages can be carried out, before anything starts."""
-        from experiments.config.grid import at
-        from experiments.config.resolve import with_threshold_decay
-        from experiments.config.stage import wants_decay
-        from experiments.config.sweep import expand
-        from experiments.config.tuning import first
-        from experiments.run.check import check_all
+def _submit(tuning: Tuning, places: Sequence[Place], cluster: Submission) -> str:
+    """Submit the settings of some places to Slurm, and the job that goes on with the table."""
+    from experiments.launch import tune as stages
+    from slurm import submit
+    from slurm.follow import follow
 
-        table = expand(self.loaded, calibrate=False, choose=first)
-        cells = [*self.stage.cells, *self.stage.unsolved, *table.runs]
-        check_all(
-            # any decay will do: it changes no shape
-            (
-                f"{self.loaded.config}: row {cell.row!r}{at(cell.column)}",
-                with_threshold_decay(cell.spec, 0.0) if wants_decay(cell.spec) else cell.spec,
-            )
-            for cell in cells
+    if cluster.follows:
+        text = "the jobs of the tuning are over, and some of its runs have no result (see `ham status`); to go on:"
+        raise RunFailure(f"{text} {shlex.join(['ham', *_command(tuning, cluster)[:-1]])}", str(tuning.folder))
+    if missing := stages.unsolved(tuning.stage, places):
+        text = f"{len(missing)} settings ask for a calibrated threshold decay"
+        raise UserError(
+            f"{text}; solve them first: `ham calibrate {shlex.quote(tuning.loaded.config)}`", "sweep.tuning"
         )
-
-    def runs_of_table(self) -> int:
-        """Count the runs of the table that the settings are chosen for."""
-        from experiments.config.sweep import expand
-        from experiments.config.tuning import first
-
-        return len(expand(self.loaded, calibrate=False, choose=first).runs)
-
-    def say_stale(self, places: Sequence[Place]) -> None:
-        """Name the rows whose choice was made under another configuration, so that it is not used."""
-        from experiments.config.choices import read_choices, stored_paths
-        from experiments.rundir import names
-
-        choices = read_choices([*stored_paths(self.loaded.files), self.folder / names.CHOICES])
-        stale = [str(place) for place in places if choices.names(place.row, place.column)]
-        if stale:
-            some = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
-            text = "was made with another row, grid, seeds or data, and is not used: it is tuned anew"
-            print(f"the stored choice for {some} {text} (sweep.tuning=null trains rows as they stand)", file=sys.stderr)
-
-    def list(self, places: Sequence[Place], again: bool = False) -> None:
-        """Print the runs that are left to do."""
-        from experiments.launch import tune as stages
-
-        sweep = stages.kept(self.stage, places, self.folder)
-        todo = stages.pending(sweep, self.stage.of(list(places)), self.folder, again=again)
-        searches = len(stages.unsolved(self.stage, places))
-        for path in todo:
-            print(self.folder / path)
-        settings = sum(len(self.stage.tuning.specs(place.row, place.column)) for place in places)
-        more = f"; {searches} settings have their threshold decay searched for first" if searches else ""
-        print(f"{len(todo)} runs to do, to tune {len(places)} rows and columns: {settings} settings in all{more}")
-
-    def carry_out(self, places: Sequence[Place], jobs: int | None, again: bool = False) -> None:
-        """Train the settings of some places on this machine, as far as that is not done."""
-        from experiments.cores import usable_cores
-        from experiments.launch import tune as stages
-
-        from .terminal import SweepBars
-
-        self.check()
-        workers = jobs or usable_cores()
-        with SweepBars(len(stages.unsolved(self.stage, places)), unit="searches") as bars:
-            for failure in stages.solve(self.stage, places, self.folder, workers, bars):
-                print(f"cannot be chosen: {failure}", file=sys.stderr)
-        self.reload()
-        sweep = stages.kept(self.stage, places, self.folder)
-        todo = stages.pending(sweep, self.stage.of(list(places)), self.folder, again=again)
-        with SweepBars(len(todo), unit="tuning runs") as bars:
-            stages.train(sweep, self.out, todo, jobs=workers, listener=bars)
-
-    def shown(self) -> Sweep:
-        """Return what the folder shows now, as a sweep."""
-        from experiments.launch.tune import kept
-
-        return kept(self.stage, [], self.folder)
-
-    def submit(self, places: Sequence[Place], cluster: Submission) -> str:
-        """Submit the settings of some places to Slurm, and the job that goes on with the table."""
-        from experiments.launch import tune as stages
-        from slurm import submit
-        from slurm.follow import follow
-
-        if cluster.follows:
-            text = "the jobs of the tuning are over, and some of its runs have no result (see `ham status`); to go on:"
-            raise RunFailure(f"{text} {shlex.join(['ham', *self._command(cluster)[:-1]])}", str(self.folder))
-        if missing := stages.unsolved(self.stage, places):
-            text = f"{len(missing)} settings ask for a calibrated threshold decay"
-            raise UserError(
-                f"{text}; solve them first: `ham calibrate {shlex.quote(self.loaded.config)}`", "sweep.tuning"
-            )
-        sweep = stages.kept(self.stage, places, self.folder)
-        todo = stages.pending(sweep, self.stage.of(list(places)), self.folder)
-        done = submit.submit(sweep, self.out, cluster.profile, only=todo, limit=cluster.limit)
-        if done.seen.later:
-            return f"tuning: {done}\nthe table follows when all of it is done: give the same command again"
-        job = follow(sweep, self.out, cluster.profile, self._command(cluster), done.jobs)
-        return f"tuning: {done}\njob {job} goes on with the table when they are over"
-
-    def _command(self, cluster: Submission) -> Sequence[str]:
-        limit = ["--limit", str(cluster.limit)] if cluster.limit is not None else []
-        where = ["--out", str(self.out.resolve()), "--cluster", "slurm", "--profile", cluster.profile]
-        return ["sweep", str(self.loaded.path.resolve()), *self.loaded.overrides, *where, *limit, "--after-tuning"]
-
-    def ranking(self, place: Place) -> Ranking:
-        """Rank the settings of a place by what their folders hold now."""
-        from experiments.run import reuse
-        from results.numbers.best import rank
-        from results.runs.kinds import Tunes, Unsolved
-        from results.runs.schema import RunEntry, SweepResults
-        from results.runs.store import outcomes
-
-        stage = self.stage
-        sweep = reuse.placed(stage.sweep(stage.of([place])), self.folder)
-        lost = [cell for cell in stage.unsolved if (cell.row, stage.compared(cell.column)) == (place.row, place.column)]
-        section = stage.tuning.section
-        tunes = Tunes(
-            columns=list(stage.tuning.grid.section.columns),
-            on=section.on,
-            unsolved=[Unsolved(row=cell.row, column=cell.column) for cell in lost],
-        )
-        entries = [
-            RunEntry(cell.row, cell.column, cell.seed, cell.identity, self.folder / cell.path) for cell in sweep.cells
-        ]
-        planned = SweepResults(
-            self.folder, stage.name, stage.name, tuple(sweep.column_keys), {}, None, None, tuple(entries), tunes=tunes
-        )
-        (ranking,) = rank(outcomes(planned))
-        return ranking
-
-    def settle(self, places: Sequence[Place]) -> list[Choice]:
-        """Choose for some places whose settings are all over, and write it into the tuning's folder.
-
-        Raises:
-            RunFailure: if no setting of a row can be chosen; what was chosen for others is written.
-        """
-        from experiments.config.choices import store
-        from experiments.rundir import names
-
-        ranked = [(place, self.ranking(place)) for place in places]
-        found = [self._choice(place, ranking) for place, ranking in ranked if ranking.fit]
-        if found:
-            store(self.folder / names.CHOICES, found)
-        lost = [(place, ranking) for place, ranking in ranked if not ranking.fit]
-        if lost:
-            lines = [f"no setting can be chosen for {place}: {_why(ranking)}" for place, ranking in lost]
-            way = "give them other settings in sweep.tuning, or try again with `ham tune --again`"
-            raise RunFailure("; ".join(lines) + f"; {way}", str(self.folder))
-        return found
-
-    def _choice(self, place: Place, ranking: Ranking) -> Choice:
-        from experiments.config.choices import Choice, Rival
-        from experiments.config.identity import THRESHOLD_DECAY
-        from experiments.config.stage import wants_decay
-
-        section, best = self.stage.tuning.section, ranking.fit[0]
-        chosen = dict(best.setting)
-        asked = next(spec for setting, spec in self.stage.tuning.specs(place.row, place.column) if setting == chosen)
-        cell = next(cell for cell in self.stage.of([place]) if cell.column == {**place.column, **chosen})
-        decay = getattr(cell.spec.representation.options, THRESHOLD_DECAY) if wants_decay(asked) else None
-        second = ranking.fit[1] if len(ranking.fit) > 1 else None
-        return Choice(
-            identity=place.identity,
-            row=place.row,
-            column=place.column,
-            chosen=chosen,
-            tried=self.stage.tuning.tried(place.row),
-            seeds=section.seeds,
-            on=section.on,
-            data=content_hash(cell.spec),
-            accuracy=best.mean,
-            error_seeds=ranking.error_seeds,
-            error_images=ranking.error_images,
-            images=ranking.images,
-            second=Rival(chosen=dict(second.setting), accuracy=second.mean) if second else None,
-            close=ranking.close,
-            lost=len(ranking.settings) - len(ranking.fit),
-            threshold_decay=decay,
-        )
-
-    def words(self, places: Sequence[Place]) -> str:
-        """Return a line for each place: its best setting, and how surely it is the best."""
-        from results.numbers.best import words
-
-        return words([self.ranking(place) for place in places])
+    sweep = stages.kept(tuning.stage, places, tuning.folder)
+    todo = stages.pending(sweep, tuning.stage.of(list(places)), tuning.folder)
+    done = submit.submit(sweep, tuning.out, cluster.profile, only=todo, limit=cluster.limit)
+    if done.seen.later:
+        return f"tuning: {done}\nthe table follows when all of it is done: give the same command again"
+    job = follow(sweep, tuning.out, cluster.profile, _command(tuning, cluster), done.jobs)
+    return f"tuning: {done}\njob {job} goes on with the table when they are over"
 
 
-def _why(ranking: Ranking) -> str:
-    """Say why no setting is fit, with the first error."""
-    errors = [run.error for one in ranking.settings for run in one.runs if run.error]
-    number = len(ranking.settings)
-    first = f" (such as: {errors[0].splitlines()[0]})" if errors else ""
-    return f"none of {number} settings has all its seeds done and on target{first}"
+def _command(tuning: Tuning, cluster: Submission) -> Sequence[str]:
+    limit = ["--limit", str(cluster.limit)] if cluster.limit is not None else []
+    where = ["--out", str(tuning.out.resolve()), "--cluster", "slurm", "--profile", cluster.profile]
+    return ["sweep", str(tuning.loaded.path.resolve()), *tuning.loaded.overrides, *where, *limit, "--after-tuning"]

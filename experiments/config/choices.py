@@ -19,7 +19,7 @@ from experiments.errors import UserError
 from experiments.rundir.files import write_text
 
 from .files import SUFFIX, TUNING
-from .problems import complain, validate
+from .problems import Problem, complain, validate
 from .schema import Line, Positive, Section, Text
 from .yaml_text import Located, dump, read_yaml, shown
 
@@ -158,7 +158,8 @@ def read_choices(paths: Iterable[Path]) -> Choices:
                 raise UserError("must be a list of mappings, as `ham tune` writes it", shown(path))
             choice, problems = validate(Choice, entry)
             if choice is None:
-                raise complain(problems, entry, next(iter(entry.places.values()), shown(path)))
+                # what is wrong with an entry as a whole is said of its first key
+                raise complain([Problem(one.path or tuple(entry)[:1], one.text) for one in problems], entry)
             found.setdefault(choice.identity, choice)
     return Choices(found)
 

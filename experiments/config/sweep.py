@@ -24,7 +24,7 @@ from .keys import lookup
 from .problems import show
 from .resolve import Loaded, resolve, with_threshold_decay
 from .schema import Spec
-from .tuning import Chooser, ContentHash, Tuning, known
+from .tuning import Chooser, ContentHash, Tuning, chosen_by, known, record, show_place
 from .yaml_text import Located, shown
 
 _NAMING = ("sweep.name", "sweep.title", "sweep.notes", "sweep.seeds", "sweep.tuning_cells")
@@ -110,7 +110,7 @@ def expand(
     grid = grid_of(loaded)
     tuning = tuning_of(grid)
     choose = choose or known(read_choices(stored_paths(loaded.files)), content_hash)
-    chosen = _chosen(tuning, choose, loaded) if tuning else {}
+    chosen = chosen_by(tuning, choose) if tuning else {}
     cells = []
     for row, column in itertools.product(grid.rows, grid.columns()):
         choice = chosen.get(show_place(row, tuning.column(column))) if tuning else None
@@ -131,7 +131,7 @@ def expand(
         cells=named(cells),
         config=loaded.path.resolve(),
         overrides=list(filter(_changes_table, loaded.overrides)),
-        tuning=_record(tuning, chosen) if tuning else None,
+        tuning=record(tuning, chosen) if tuning else None,
     )
 
 
@@ -157,31 +157,6 @@ def name_of(grid: SweepGrid) -> str:
     return grid.section.name or slug(grid.loaded.path.stem)[:MAX_NAME].rstrip("-.")
 
 
-def show_place(row: str, column: dict[str, Any]) -> str:
-    """Name a row in a column as messages do."""
-    return f"{row!r}{at(column)}"
-
-
-def _chosen(tuning: Tuning, choose: Chooser, loaded: Loaded) -> dict[str, Choice]:
-    """Return the choice of each row and column that is tuned, by its name."""
-    found: dict[str, Choice] = {}
-    untuned = []
-    for row in filter(tuning.tried, tuning.grid.rows):
-        for column in map(tuning.column, tuning.grid.columns()):
-            if (place := show_place(row, column)) not in found:
-                choice = choose(tuning, row, column)
-                if choice is None:
-                    untuned.append(place)
-                else:
-                    found[place] = choice.model_copy(update={"row": row, "column": column})
-    if untuned:
-        more = f" and {len(untuned) - 3} more" if len(untuned) > 3 else ""
-        command = f"`ham tune {shlex.quote(loaded.config)}` chooses them, and `ham sweep` does so before it trains"
-        some = ", ".join(untuned[:3])
-        raise tuning.grid.fail(f"no settings are chosen for {some}{more} as configured; {command}", "tuning")
-    return found
-
-
 def _resolved(grid: SweepGrid, row: str, column: dict[str, Any], calibrate: bool, choice: Choice | None) -> Spec:
     if choice is None:
         return grid.resolve(row, column, calibrate)
@@ -190,18 +165,6 @@ def _resolved(grid: SweepGrid, row: str, column: dict[str, Any], calibrate: bool
     if choice.threshold_decay is None or choice.column != column:
         return grid.resolve(row, column, calibrate, overrides)
     return with_threshold_decay(grid.resolve(row, column, False, overrides), choice.threshold_decay)
-
-
-def _record(tuning: Tuning, chosen: dict[str, Choice]) -> dict[str, Any]:
-    """Say for the manifest how rows were tuned: a choice for each row and column that has runs of its own."""
-    first = {choice.identity: choice for choice in reversed(chosen.values())}
-    return {
-        "on": tuning.section.on,
-        "seeds": tuning.section.seeds,
-        "at": tuning.section.at,
-        "choices": [choice.model_dump() for choice in chosen.values() if first[choice.identity] is choice],
-        "untuned": [row for row in tuning.grid.rows if not tuning.tried(row)],
-    }
 
 
 def _changes_table(override: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from experiments.errors import UserError, nearest
 from experiments.rundir import names
 
 from .choices import Choice, Choices, combinations
-from .grid import NOT_IN_OVERRIDES, SweepGrid
+from .grid import NOT_IN_OVERRIDES, SweepGrid, at
 from .identity import identity
 from .keys import COMMAND_LINE, assign, lookup, place_of, split_key
 from .problems import show
@@ -92,12 +93,11 @@ class Tuning:
             if lookup(tree, above) == (True, None):
                 off = f"has no effect in the row {row!r}, where {'.'.join(above)} is null"
                 raise self._fail(f"{off}; give this row a grid of its own in sweep.tuning.rows", *path, key)
-        tree = assign(tree, ("data", "evaluate_on"), self.section.on, place_of(self.tree, ("on",)) or COMMAND_LINE)
-        spec = self.grid.resolve(row, column, calibrate=False, overrides=overrides, tree=tree)
-        if self.section.on == "validation" and not spec.data.validation:
+        if self.section.on == "validation" and lookup(tree, ("data", "validation")) == (True, 0):
             text = "the validation part is to decide, and data.validation is 0: set it above 0 (or write on: test, to"
             raise self._fail(f"{text} choose on the test part, which the table then says)", "on")
-        return spec
+        tree = assign(tree, ("data", "evaluate_on"), self.section.on, place_of(self.tree, ("on",)) or COMMAND_LINE)
+        return self.grid.resolve(row, column, calibrate=False, overrides=overrides, tree=tree)
 
     def _path(self, row: str) -> tuple[str, ...]:
         return ("rows", row) if row in self.section.rows else ("grid",)
@@ -181,3 +181,45 @@ def first(tuning: Tuning, row: str, column: dict[str, Any]) -> Choice:
     return Choice(
         identity="first", row=row, chosen=setting, tried=tried, seeds=section.seeds, on=section.on, recorded=False
     )
+
+
+def show_place(row: str, column: dict[str, Any]) -> str:
+    """Name a row in a column as messages do."""
+    return f"{row!r}{at(column)}"
+
+
+def chosen_by(tuning: Tuning, choose: Chooser) -> dict[str, Choice]:
+    """Return the choice of each row and column that is tuned, by its name.
+
+    Raises:
+        UserError: if there is none for some of them.
+    """
+    found: dict[str, Choice] = {}
+    untuned = []
+    for row in filter(tuning.tried, tuning.grid.rows):
+        for column in map(tuning.column, tuning.grid.columns()):
+            if (place := show_place(row, column)) not in found:
+                choice = choose(tuning, row, column)
+                if choice is None:
+                    untuned.append(place)
+                else:
+                    found[place] = choice.model_copy(update={"row": row, "column": column})
+    if untuned:
+        more = f" and {len(untuned) - 3} more" if len(untuned) > 3 else ""
+        config = shlex.quote(tuning.grid.loaded.config)
+        command = f"`ham tune {config}` chooses them, and `ham sweep` does so before it trains"
+        some = ", ".join(untuned[:3])
+        raise tuning.grid.fail(f"no settings are chosen for {some}{more} as configured; {command}", "tuning")
+    return found
+
+
+def record(tuning: Tuning, chosen: dict[str, Choice]) -> dict[str, Any]:
+    """Say for the manifest how rows were tuned: a choice for each row and column that has runs of its own."""
+    first = {choice.identity: choice for choice in reversed(chosen.values())}
+    return {
+        "on": tuning.section.on,
+        "seeds": tuning.section.seeds,
+        "at": tuning.section.at,
+        "choices": [choice.model_dump() for choice in chosen.values() if first[choice.identity] is choice],
+        "untuned": [row for row in tuning.grid.rows if not tuning.tried(row)],
+    }

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from experiments.config.choices import Choice
-
 
 def one_line(text: str) -> str:
     """Return a text in one line, without characters that steer a terminal or turn the direction of writing."""
@@ -45,16 +43,6 @@ class ManifestCell(_Record):
     path: Inside
 
 
-class Tuning(_Record):
-    """How the settings of a table's rows were chosen: by the part `on`, for some columns `at` others."""
-
-    on: Literal["validation", "test"]
-    seeds: list[Annotated[int, Field(ge=0)]]
-    at: dict[str, Scalar] = {}
-    choices: list[Choice]
-    untuned: list[str] = []
-
-
 class Unsolved(_Record):
     """A setting without a run, since no threshold decay is known for it."""
 
@@ -80,7 +68,7 @@ class Manifest(_Record):
     tuning_cells: Annotated[int, Field(ge=1)] | None = None
     notes: str | None = None
     overrides: list[str] = []
-    tuning: Tuning | None = None
+    tuning: dict[str, Any] | None = None
     tunes: Tunes | None = None
     cells: list[ManifestCell]
     specs: dict[str, dict[str, Any]] = {}

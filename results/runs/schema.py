@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from .kinds import Tunes, Tuning
+from .kinds import Tunes
 
 RunStatus = Literal["done", "failed", "missing"]
 SPARSITY_KEY = "topology.sparsity"
@@ -68,7 +68,7 @@ class SweepResults:
         overrides: Settings of the command line that change what the configuration's title and notes were written for.
         strays: Folders of runs in the directory that no row names, by name.
         specs: The flattened configuration of each identity, also of runs that have not begun; empty without a manifest.
-        tuning: How the rows' settings were chosen, if that is known.
+        tuning: What the manifest says of how the rows' settings were chosen, see `tuning.tuning_of`; None: nothing.
         tunes: What is chosen from its runs, if it is a tuning stage.
     """
 
@@ -83,7 +83,7 @@ class SweepResults:
     overrides: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
     specs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    tuning: Tuning | None = None
+    tuning: Mapping[str, Any] | None = None
     tunes: Tunes | None = None
 
     @cached_property

@@ -59,7 +59,7 @@ def table(sweep: SweepResults, shown: Sequence[str] = SHOWN, digits: int = DIGIT
         warnings=warnings(sweep, measurements),
         column_keys=sweep.column_keys,
         measurements=measurements,
-        tuning=sweep.tuning.model_dump() if sweep.tuning else None,
+        tuning=sweep.tuning,
     )
 
 

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from experiments.config.choices import Choice
-from results.runs.kinds import Tuning, one_line
+from results.runs.kinds import one_line
 from results.runs.schema import SweepResults, column_label
+from results.runs.tuning import Tuning, tuning_of
 
 _PARTS = {"validation": "the validation part", "test": "the test part"}
 
 
 def tuned(sweep: SweepResults) -> list[str]:
     """Say how each row was tuned, whether all were alike, and how far the choice can be believed."""
-    tuning = sweep.tuning
+    tuning = tuning_of(sweep)
     if tuning is None or not tuning.choices:
         return _stated(sweep.tuning_cells)
     counts = {_name(tuning, choice): choice.settings for choice in tuning.choices}
@@ -31,7 +32,7 @@ def tuned(sweep: SweepResults) -> list[str]:
         f"Chosen at {_written(tuning.at)} for all its values." if tuning.at else "",
         _same_part(sweep, tuning),
         _named(tuning, "At an end of the values tried, so that a better one may lie beyond", _edges),
-        _named(tuning, "Failed, or missed the target sparsity", lambda c: f"{c.lost} settings" if c.lost else ""),
+        _named(tuning, "Failed, or missed the target sparsity", _lost),
         _errors(tuning.choices),
         _named(tuning, "Too few images or seeds to tell the best setting from others", _close),
         _unrecorded(tuning),
@@ -41,7 +42,8 @@ def tuned(sweep: SweepResults) -> list[str]:
 
 def same_part(sweep: SweepResults) -> str:
     """Warn where settings were chosen on the images on which the table evaluates."""
-    return _same_part(sweep, sweep.tuning) if sweep.tuning else ""
+    tuning = tuning_of(sweep)
+    return _same_part(sweep, tuning) if tuning else ""
 
 
 def _stated(number: int | None) -> list[str]:
@@ -64,6 +66,10 @@ def _uneven(counts: dict[str, int], number: int) -> str:
 
 def _edges(choice: Choice) -> str:
     return ", ".join(f"{key} {_value(choice.chosen[key])} ({end})" for key, end in choice.edges.items())
+
+
+def _lost(choice: Choice) -> str:
+    return f"{choice.lost} of {choice.settings}" if choice.lost else ""
 
 
 def _close(choice: Choice) -> str:

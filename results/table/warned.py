@@ -8,13 +8,15 @@ from results.runs.schema import SweepResults, column_id, place
 
 from .notes import DAGGER, points
 from .origin import mixed, unnamed
+from .tuned import same_part
 
 
 def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]:
     """Return warnings about rows that are not comparable.
 
     Reasons are few seeds, missed targets, unfinished runs, emptied layers, evaluation on different parts, seeds of
-    other versions or devices, different versions of the suite, and runs that no row names.
+    other versions or devices, different versions of the suite, settings chosen on the table's own images, and runs
+    that no row names.
     """
     cells = [measurements[row, column_id(column)] for row, column in sweep.first_cells()]
     found = [_few_seeds(sweep, cells), *_off_targets(sweep, cells), _unfinished(sweep, cells)]
@@ -25,6 +27,7 @@ def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]
         _mixed(sweep),
         mixed(sweep),
         _versions(sweep),
+        same_part(sweep),
         unnamed(sweep),
     ]
     return tuple(text for text in found if text)

@@ -7,9 +7,13 @@ import pytest
 import torch
 
 import sparsity
+from experiments.config.choices import read_choices, stored_paths
 from experiments.config.files import known_configs
 from experiments.config.resolve import load, resolve
+from experiments.config.stage import known_decays, stage
 from experiments.config.sweep import expand
+from experiments.config.tuning import known
+from experiments.data import content_hash
 from experiments.models import zoo
 from experiments.run import schedule
 from experiments.run.build import build_optimizer
@@ -205,18 +209,31 @@ def test_the_quickstart_demands_that_methods_act():
         assert spec.optimizer.clip_grad_norm is not None
 
 
+TUNED = [name for name in known_configs() if (load(name).sweep or {}).get("tuning")]
+
+
+def staged(name):
+    loaded = load(name)
+    found = stage(loaded, known(read_choices(stored_paths(loaded.files)), data_of), known_decays(loaded.files), data_of)
+    assert found is not None
+    return found
+
+
+def data_of(spec):
+    return content_hash(spec.data.name, spec.data.root)
+
+
 def test_tuning_never_sees_the_test_part():
-    tuning = sorted((ROOT / "configs" / "tune").glob("*.yaml"))
-    assert tuning
-    for path in [*tuning, ROOT / "configs/studies/alpha_decay.yaml"]:
-        if not path.name.endswith(".calibration.yaml"):
-            assert {spec.data.evaluate_on for spec in specs(path)} == {"validation"}
+    assert "quickstart" in TUNED
+    for name in TUNED:
+        assert {cell.spec.data.evaluate_on for cell in staged(name).cells} == {"validation"}
+    assert {spec.data.evaluate_on for spec in specs(ROOT / "configs/studies/alpha_decay.yaml")} == {"validation"}
 
 
-def test_every_row_of_a_table_was_tuned_with_the_same_number_of_cells():
-    stated = load("quickstart").sweep["tuning_cells"]
-    for path in sorted((ROOT / "configs" / "tune").glob("*.yaml")):
-        if not path.name.endswith(".calibration.yaml"):
-            sweep = expand(load(str(path)))
-            rows = {cell.row for cell in sweep.cells}
-            assert {len({str(c.column) for c in sweep.cells if c.row == row}) for row in rows} == {stated}
+@pytest.mark.parametrize("name", TUNED)
+def test_every_row_of_a_table_is_tuned_with_the_same_number_of_settings_and_its_choice_is_stored(name):
+    found = staged(name)
+    assert {len(found.tuning.specs(place.row, place.column)) for place in found.places} == {12}
+    assert {place.row for place in found.places} == set(found.tuning.grid.rows)
+    assert not found.open
+    assert not found.unsolved, "their threshold decays are stored, too"

@@ -12,7 +12,7 @@ import yaml
 from commands import Ham, one_message
 from small_runs import write_config
 
-from results.numbers.best import _edge
+from experiments.config.choices import edge
 
 FAULTY_OVERRIDES = {
     "optimizer.lrr=0.1": ("command line", "optimizer.lrr", "unknown key", "did you mean 'lr'?"),
@@ -194,8 +194,8 @@ def test_a_report_takes_the_place_of_a_report_alone(ham: Ham, tmp_path: Path) ->
 @pytest.mark.parametrize("values", ["[null, 1.0, 5.0]", "[true, false]", "[a, 1.0, null]"])
 def test_best_names_values_that_have_no_order(tmp_path: Path, values: str) -> None:
     tried = yaml.safe_load(values)
-    assert [_edge(tried, value) for value in tried] == [""] * len(tried)
-    assert [_edge([None, 1.0, 2.0, 5.0], value) for value in (None, 1.0, 2.0, 5.0)] == ["", "<", "", ">"]
+    assert [edge(tried, value) for value in tried] == [""] * len(tried)
+    assert [edge([None, 1.0, 2.0, 5.0], value) for value in (None, 1.0, 2.0, 5.0)] == ["", "smallest", "", "largest"]
 
 
 def test_a_file_in_place_of_a_run_folder_is_named_with_the_way_out(ham: Ham, tmp_path: Path) -> None:
