@@ -114,8 +114,7 @@ class Tuning:
         self.check()
         workers = jobs or usable_cores()
         with SweepBars(len(stages.unsolved(self.stage, places)), unit="searches") as bars:
-            for failure in stages.solve(self.stage, places, self.folder, workers, bars):
-                print(f"cannot be chosen: {failure}", file=sys.stderr)
+            stages.solve(self.stage, places, self.folder, workers, bars)
         self.reload()
         sweep = stages.kept(self.stage, places, self.folder)
         todo = stages.pending(sweep, self.stage.of(list(places)), self.folder, again=again)

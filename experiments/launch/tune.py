@@ -19,21 +19,20 @@ from .local import run_sweep
 from .pool import Listener
 
 
-def solve(stage: Stage, places: Collection[Place], folder: Path, jobs: int, listener: Listener) -> list[str]:
+def solve(stage: Stage, places: Collection[Place], folder: Path, jobs: int, listener: Listener) -> None:
     """Search for the threshold decays that settings of some places ask for, and store them in the tuning's folder.
 
-    Returns:
-        Why searches failed: their settings cannot be chosen.
+    A setting for which none is found cannot be chosen; the listener is told why.
     """
     cells = unsolved(stage, places)
     if not cells:
-        return []
+        return
     path = folder / names.DECAYS
-    entries, failures = calibrate.calibrate(cells, jobs, listener)
+    entries, _ = calibrate.calibrate(cells, jobs, listener)
     old: list[dict[str, Any]] = [dict(entry) for entry in read_yaml(path)] if path.exists() else []
     if entries:
+        folder.mkdir(parents=True, exist_ok=True)
         calibrate.store(path, old, entries)
-    return failures
 
 
 def unsolved(stage: Stage, places: Collection[Place]) -> list[Cell]:
@@ -78,6 +77,8 @@ def train(sweep: Sweep, runs_root: Path, only: Collection[str], *, jobs: int, li
     Raises:
         RunFailure: if the machine or a defect has made some fail.
     """
+    if not sweep.cells:  # no setting has a threshold decay
+        return
     try:
         run_sweep(sweep, runs_root, jobs=jobs, listener=listener, only=only)
     except RunFailure:
