@@ -109,9 +109,9 @@ def _table(name: str, overrides: list[str], out: Path) -> tuple[Sweep, Path]:
 
 def _shown(loaded: Loaded, folder: Path) -> Sweep:
     """Return the sweep of a folder: the table of its configuration, or the tuning of it."""
-    from .tuning import Tuning
+    from .tuning import TuningFolder
 
-    tuning = Tuning.of(loaded, folder.parent)
+    tuning = TuningFolder.of(loaded, folder.parent)
     if tuning is None or tuning.folder.resolve() != folder.resolve():
         return unchecked(loaded, folder.parent)
     return tuning.shown()

@@ -131,7 +131,7 @@ def sweep(
         if value is not None and cluster is not Cluster.slurm:
             raise UserError("belongs to --cluster slurm", option)
     loaded = load(config, overrides)
-    submission = tune.Submission(profile or "default", limit, after_tuning) if cluster is Cluster.slurm else None
+    submission = tune.ClusterCall(profile or "default", limit, after_tuning) if cluster is Cluster.slurm else None
     if not tune.before(loaded, out, jobs, dry_run=dry_run, cluster=submission):
         return
     table = expand_checked(loaded, out)

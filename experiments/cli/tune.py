@@ -14,11 +14,11 @@ import typer
 from experiments.errors import RunFailure, UserError
 
 from .loading import chooser, load
-from .tuning import Tuning
+from .tuning import TuningFolder
 
 if TYPE_CHECKING:
     from experiments.config.resolve import Loaded
-    from experiments.config.stage import Place
+    from experiments.config.stage import TunedPlace
     from experiments.config.sweep import Cell
 
 app = typer.Typer()
@@ -43,7 +43,7 @@ def tune(
     from experiments.config.choices import store as write
 
     loaded = load(config, overrides)
-    tuning = Tuning.of(loaded, out)
+    tuning = TuningFolder.of(loaded, out)
     if tuning is None:
         example = "{grid: {optimizer.lr: [0.1, 0.2]}, seeds: [100]}"
         raise UserError(f"has no sweep.tuning, which lists what to try, such as {example}", str(loaded.path))
@@ -67,7 +67,7 @@ def tune(
 
 
 @dataclass(frozen=True)
-class Submission:
+class ClusterCall:
     """How a stage is submitted to Slurm: the profile, how many runs at once, and whether this is the job after it."""
 
     profile: str
@@ -75,13 +75,13 @@ class Submission:
     follows: bool
 
 
-def before(loaded: Loaded, out: Path, jobs: int | None, *, dry_run: bool, cluster: Submission | None = None) -> bool:
+def before(loaded: Loaded, out: Path, jobs: int | None, *, dry_run: bool, cluster: ClusterCall | None = None) -> bool:
     """Tune the rows of a sweep for which no setting is chosen.
 
     Returns:
         Whether all are chosen now, so that the table can be trained.
     """
-    tuning = Tuning.of(loaded, out)
+    tuning = TuningFolder.of(loaded, out)
     if tuning is None:
         return True
     if tuning.stage.open and not dry_run:
@@ -112,13 +112,13 @@ def uncalibrated(loaded: Loaded, out: Path) -> list[Cell]:
     from experiments.config.sweep import expand
     from experiments.launch.tune import unsolved
 
-    tuning = Tuning.of(loaded, out)
+    tuning = TuningFolder.of(loaded, out)
     if tuning is not None and tuning.stage.open:
         return unsolved(tuning.stage, tuning.stage.open)
     return expand(loaded, calibrate=False, choose=chooser(loaded, out)).cells
 
 
-def _scripts(tuning: Tuning, places: Sequence[Place], cluster: Submission) -> str:
+def _scripts(tuning: TuningFolder, places: Sequence[TunedPlace], cluster: ClusterCall) -> str:
     """Return the batch scripts of a tuning, and what they would ask for."""
     from experiments.launch.tune import kept
     from slurm.submit import dry_run
@@ -126,7 +126,7 @@ def _scripts(tuning: Tuning, places: Sequence[Place], cluster: Submission) -> st
     return dry_run(kept(tuning.stage, places, tuning.folder), tuning.out, cluster.profile, limit=cluster.limit)
 
 
-def _submit(tuning: Tuning, places: Sequence[Place], cluster: Submission) -> str:
+def _submit(tuning: TuningFolder, places: Sequence[TunedPlace], cluster: ClusterCall) -> str:
     """Submit the settings of some places to Slurm, and the job that goes on with the table."""
     from experiments.launch import tune as stages
     from slurm import submit
@@ -149,7 +149,7 @@ def _submit(tuning: Tuning, places: Sequence[Place], cluster: Submission) -> str
     return f"tuning: {done}\njob {job} goes on with the table when they are over"
 
 
-def _command(tuning: Tuning, cluster: Submission) -> Sequence[str]:
+def _command(tuning: TuningFolder, cluster: ClusterCall) -> Sequence[str]:
     limit = ["--limit", str(cluster.limit)] if cluster.limit is not None else []
     where = ["--out", str(tuning.out.resolve()), "--cluster", "slurm", "--profile", cluster.profile]
     return ["sweep", str(tuning.loaded.path.resolve()), *tuning.loaded.overrides, *where, *limit, "--after-tuning"]

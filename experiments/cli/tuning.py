@@ -18,13 +18,13 @@ from .loading import chooser, content_hash, tuning_folder
 if TYPE_CHECKING:
     from experiments.config.choices import Choice
     from experiments.config.resolve import Loaded
-    from experiments.config.stage import Place, Stage
+    from experiments.config.stage import Stage, TunedPlace
     from experiments.config.sweep import Sweep
     from results.numbers.best import Ranking
 
 
 @dataclass
-class Tuning:
+class TuningFolder:
     """The tuning stage of a configuration and its folder."""
 
     loaded: Loaded
@@ -33,7 +33,7 @@ class Tuning:
     stage: Stage = field(init=False)
 
     @classmethod
-    def of(cls, loaded: Loaded, out: Path) -> Tuning | None:
+    def of(cls, loaded: Loaded, out: Path) -> TuningFolder | None:
         """Return the tuning of a configuration, or None if it has none."""
         folder = tuning_folder(loaded, out)
         if folder is None:
@@ -79,7 +79,7 @@ class Tuning:
 
         return len(expand(self.loaded, calibrate=False, choose=first).runs)
 
-    def say_stale(self, places: Sequence[Place]) -> None:
+    def say_stale(self, places: Sequence[TunedPlace]) -> None:
         """Name the rows whose choice was made under another configuration, so that it is not used."""
         from experiments.config.choices import read_choices, stored_paths
         from experiments.rundir import names
@@ -91,7 +91,7 @@ class Tuning:
             text = "was made with another row, grid, seeds or data, and is not used: it is tuned anew"
             print(f"the stored choice for {some} {text} (sweep.tuning=null trains rows as they stand)", file=sys.stderr)
 
-    def list(self, places: Sequence[Place], again: bool = False) -> None:
+    def list(self, places: Sequence[TunedPlace], again: bool = False) -> None:
         """Print the runs that are left to do."""
         from experiments.launch import tune as stages
 
@@ -104,7 +104,7 @@ class Tuning:
         more = f"; {searches} settings have their threshold decay searched for first" if searches else ""
         print(f"{len(todo)} runs to do, to tune {len(places)} rows and columns: {settings} settings in all{more}")
 
-    def carry_out(self, places: Sequence[Place], jobs: int | None, again: bool = False) -> None:
+    def carry_out(self, places: Sequence[TunedPlace], jobs: int | None, again: bool = False) -> None:
         """Train the settings of some places on this machine, as far as that is not done."""
         from experiments.cores import usable_cores
         from experiments.launch import tune as stages
@@ -127,13 +127,13 @@ class Tuning:
 
         return kept(self.stage, [], self.folder)
 
-    def is_over(self, place: Place) -> bool:
+    def is_over(self, place: TunedPlace) -> bool:
         """Return whether nothing of a place is left to be searched or trained."""
         from experiments.launch.tune import unsolved
 
         return not unsolved(self.stage, [place]) and self.ranking(place).over
 
-    def ranking(self, place: Place) -> Ranking:
+    def ranking(self, place: TunedPlace) -> Ranking:
         """Rank the settings of a place by what their folders hold now."""
         from experiments.run import reuse
         from results.numbers.best import rank
@@ -159,7 +159,7 @@ class Tuning:
         (ranking,) = rank(outcomes(planned))
         return ranking
 
-    def settle(self, places: Sequence[Place]) -> list[Choice]:
+    def settle(self, places: Sequence[TunedPlace]) -> list[Choice]:
         """Choose for some places whose settings are all over, and write it into the tuning's folder.
 
         Raises:
@@ -179,7 +179,7 @@ class Tuning:
             raise RunFailure("; ".join(lines) + f"; {way}", str(self.folder))
         return found
 
-    def _choice(self, place: Place, ranking: Ranking) -> Choice:
+    def _choice(self, place: TunedPlace, ranking: Ranking) -> Choice:
         from experiments.config.choices import Choice, Rival
         from experiments.config.identity import THRESHOLD_DECAY
         from experiments.config.stage import wants_decay
@@ -209,7 +209,7 @@ class Tuning:
             threshold_decay=decay,
         )
 
-    def words(self, places: Sequence[Place]) -> str:
+    def words(self, places: Sequence[TunedPlace]) -> str:
         """Return a line for each place: its best setting, and how surely it is the best."""
         from results.numbers.best import words
 

@@ -18,7 +18,7 @@ ENDING = "-tuning"
 
 
 @dataclass(frozen=True)
-class Place:
+class TunedPlace:
     """A row in a column for which a setting is to be chosen; `chosen` if that has happened."""
 
     row: str
@@ -45,16 +45,16 @@ class Stage:
 
     name: str
     tuning: Tuning
-    places: list[Place]
+    places: list[TunedPlace]
     cells: list[Cell] = field(repr=False)
     unsolved: list[Cell] = field(repr=False)
 
     @property
-    def open(self) -> list[Place]:
+    def open(self) -> list[TunedPlace]:
         """Those for which no setting is chosen."""
         return [place for place in self.places if not place.chosen]
 
-    def of(self, places: list[Place]) -> list[Cell]:
+    def of(self, places: list[TunedPlace]) -> list[Cell]:
         """Return the cells of some places."""
         wanted = [(place.row, place.column) for place in places]
         return [cell for cell in self.cells if (cell.row, self.compared(cell.column)) in wanted]
@@ -110,7 +110,7 @@ def stage(
     places, cells, unsolved = [], [], []
     for row, column in tuning.places():
         chosen = choose(tuning, row, column) is not None
-        places.append(Place(row, column, tuning.identity(row, column), chosen))
+        places.append(TunedPlace(row, column, tuning.identity(row, column), chosen))
         for setting, uncalibrated in tuning.specs(row, column):
             spec = _calibrated(uncalibrated, decays)
             solved = not wants_decay(spec)

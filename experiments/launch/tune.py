@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from experiments.config.stage import Place, Stage
+from experiments.config.stage import Stage, TunedPlace
 from experiments.config.sweep import Cell, Sweep
 from experiments.config.yaml_text import read_yaml
 from experiments.errors import RunFailure
@@ -19,7 +19,7 @@ from .local import run_sweep
 from .pool import Listener
 
 
-def solve(stage: Stage, places: Collection[Place], folder: Path, jobs: int, listener: Listener) -> None:
+def solve(stage: Stage, places: Collection[TunedPlace], folder: Path, jobs: int, listener: Listener) -> None:
     """Search for the threshold decays that settings of some places ask for, and store them in the tuning's folder.
 
     A setting for which none is found cannot be chosen; the listener is told why.
@@ -35,14 +35,14 @@ def solve(stage: Stage, places: Collection[Place], folder: Path, jobs: int, list
         calibrate.store(path, old, entries)
 
 
-def unsolved(stage: Stage, places: Collection[Place]) -> list[Cell]:
+def unsolved(stage: Stage, places: Collection[TunedPlace]) -> list[Cell]:
     """Return one cell for each setting of some places whose threshold decay is not known."""
     wanted = [(place.row, place.column) for place in places]
     found = [cell for cell in stage.unsolved if (cell.row, stage.compared(cell.column)) in wanted]
     return calibrate.needed(found, {})
 
 
-def kept(stage: Stage, places: Collection[Place], folder: Path) -> Sweep:
+def kept(stage: Stage, places: Collection[TunedPlace], folder: Path) -> Sweep:
     """Return the stage as its folder's table shows it: some places, and those that the table shows already."""
     old = read_json(folder / names.MANIFEST)
     listed = old.get("cells") if isinstance(old, dict) else None
@@ -51,7 +51,7 @@ def kept(stage: Stage, places: Collection[Place], folder: Path) -> Sweep:
     return reuse.placed(stage.sweep(stage.of(shown)), folder)
 
 
-def _is_there(stage: Stage, place: Place, identities: Collection[str]) -> bool:
+def _is_there(stage: Stage, place: TunedPlace, identities: Collection[str]) -> bool:
     return any(cell.identity in identities for cell in stage.of([place]))
 
 

@@ -15,7 +15,7 @@ from .kinds import Scalar
 from .schema import SweepResults
 
 
-class Tuning(BaseModel):
+class TuningRecord(BaseModel):
     """The choices of a table: by the part `on`, over `seeds`; `at` are columns that stand for all of their key."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
@@ -27,7 +27,7 @@ class Tuning(BaseModel):
     untuned: list[str] = []
 
 
-def tuning_of(sweep: SweepResults) -> Tuning | None:
+def tuning_of(sweep: SweepResults) -> TuningRecord | None:
     """Return how a sweep's rows were tuned, or None if its manifest says nothing of it.
 
     Raises:
@@ -36,7 +36,7 @@ def tuning_of(sweep: SweepResults) -> Tuning | None:
     if sweep.tuning is None:
         return None
     try:
-        return reading.typed(Tuning, dict(sweep.tuning))
+        return reading.typed(TuningRecord, dict(sweep.tuning))
     except Unreadable as error:
         text = f"damaged manifest: tuning: {error}; run `ham sweep` again to rewrite it"
         raise UserError(text, where=str(sweep.directory / names.MANIFEST)) from error

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.config.choices import Choice
 from results.runs.kinds import one_line
 from results.runs.schema import SweepResults, column_label
-from results.runs.tuning import Tuning, tuning_of
+from results.runs.tuning import TuningRecord, tuning_of
 
 _PARTS = {"validation": "the validation part", "test": "the test part"}
 
@@ -31,7 +31,7 @@ def tuned(sweep: SweepResults) -> list[str]:
         f"Not tuned: {', '.join(tuning.untuned)}." if tuning.untuned else "",
         f"Chosen at {_written(tuning.at)} for all its values." if tuning.at else "",
         _same_part(sweep, tuning),
-        _named(tuning, "At an end of the values tried, so that a better one may lie beyond", _edges),
+        _edges(tuning),
         _named(tuning, "Failed, or missed the target sparsity", _lost),
         _errors(tuning.choices),
         _named(tuning, "Too few images or seeds to tell the best setting from others", _close),
@@ -52,7 +52,7 @@ def _stated(number: int | None) -> list[str]:
     return [f"Tuning: {number} {'configuration was' if number == 1 else 'configurations were'} tried for each row."]
 
 
-def _same_part(sweep: SweepResults, tuning: Tuning) -> str:
+def _same_part(sweep: SweepResults, tuning: TuningRecord) -> str:
     parts = {str(run.result["accuracy_on"]) for run in sweep.runs if "accuracy_on" in run.result} or {"test"}
     if tuning.on not in parts:
         return ""
@@ -64,8 +64,15 @@ def _uneven(counts: dict[str, int], number: int) -> str:
     return f"Not the same number of settings: {', '.join(others)}." if others else ""
 
 
-def _edges(choice: Choice) -> str:
-    return ", ".join(f"{key} {_value(choice.chosen[key])} ({end})" for key, end in choice.edges.items())
+def _edges(tuning: TuningRecord) -> str:
+    """Name the rows whose best value lies at an end of those tried, by key and value."""
+    found: dict[str, list[str]] = {}
+    for choice in tuning.choices:
+        for key, end in choice.edges.items():
+            value = f"{key} {_value(choice.chosen[key])} ({end})"
+            found.setdefault(value, []).append(_name(tuning, choice))
+    said = "; ".join(f"{value}: {', '.join(names)}" for value, names in sorted(found.items()))
+    return f"At an end of the values tried, so that a better one may lie beyond: {said}." if said else ""
 
 
 def _lost(choice: Choice) -> str:
@@ -94,20 +101,22 @@ def _range(values: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _unrecorded(tuning: Tuning) -> str:
+def _unrecorded(tuning: TuningRecord) -> str:
     rows = list(dict.fromkeys(choice.row for choice in tuning.choices if not choice.recorded))
     which = "" if len(rows) == len({choice.row for choice in tuning.choices}) else f" of {', '.join(rows)}"
     return f"The accuracies behind the choice{which} were not kept." if rows else ""
 
 
-def _named(tuning: Tuning, head: str, of: Callable[[Choice], str]) -> str:
+def _named(tuning: TuningRecord, head: str, of: Callable[[Choice], str]) -> str:
     said = [f"{_name(tuning, choice)}: {text}" for choice in tuning.choices if (text := of(choice))]
     return f"{head}: {'; '.join(said)}." if said else ""
 
 
-def _name(tuning: Tuning, choice: Choice) -> str:
-    several = sum(other.row == choice.row for other in tuning.choices) > 1
-    return f"{choice.row} at {column_label(choice.column)}" if several else choice.row
+def _name(tuning: TuningRecord, choice: Choice) -> str:
+    """Name a row, with those columns in which its choices differ."""
+    own = [other.column for other in tuning.choices if other.row == choice.row]
+    keys = tuple(key for key in choice.column if any(other.get(key) != choice.column[key] for other in own))
+    return f"{choice.row} ({column_label(choice.column, keys)})" if keys else choice.row
 
 
 def _written(values: dict[str, Any]) -> str:

@@ -60,8 +60,20 @@ def test_what_was_not_alike_is_named(tmp_path: Path) -> None:
     assert "Not the same number of settings: B 2." in text
     assert "Not tuned: C." in text
     assert "Chosen at topology.sparsity=0.95 for all its values." in text
-    assert "may lie beyond: A: optimizer.lr 0.4 (largest)." in text
+    assert "may lie beyond: optimizer.lr 0.1" not in text, "of two values each is an end"
+    assert "may lie beyond: optimizer.lr 0.4 (largest): A." in text
     assert "Failed, or missed the target sparsity: B: 1 of 2." in text
+
+
+def test_only_columns_in_which_choices_differ_are_named(tmp_path: Path) -> None:
+    places = [("A", "cnn"), ("A", "mlp"), ("B", "cnn")]
+    choices = [
+        choice(row, 0.4, identity=f"{row}{model}", column={"model.name": model, "topology.sparsity": 0.9})
+        for row, model in places
+    ]
+    text = said(tuned(tmp_path / "t", choices))
+    assert text.startswith("Tuning: for each row and column the best of 3 settings")
+    assert "optimizer.lr 0.4 (largest): A (cnn), A (mlp), B." in text
 
 
 def test_what_is_not_told_apart_and_what_was_not_kept(tmp_path: Path) -> None:
