@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -164,9 +164,8 @@ def sweep(
 @app.command()
 def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None, out: Out = RUNS) -> None:
     """Solve for STR's threshold decay in each setting that asks for it, and store it beside the configuration."""
-    from experiments.config.resolve import calibration_path, with_threshold_decay
+    from experiments.config.resolve import calibration_path, read_calibration, with_threshold_decay
     from experiments.config.stage import known_decays
-    from experiments.config.yaml_text import read_yaml
     from experiments.cores import usable_cores
     from experiments.launch import calibrate as calibration
     from experiments.run.check import check_all
@@ -178,12 +177,10 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None, ou
     cells = calibration.needed(tune.uncalibrated(loaded, out), known_decays(loaded.files))
     # any decay will do: it changes no shape
     check_all((f"{loaded.config}: row {cell.row!r}", with_threshold_decay(cell.spec, 0.0)) for cell in cells)
+    before = len(read_calibration(path))
     with SweepBars(len(cells), unit="settings") as bars:
-        entries, failures = calibration.calibrate(cells, jobs or usable_cores(), bars)
-    old: Any = read_yaml(path) if path.exists() else []
-    if entries:
-        calibration.store(path, [dict(entry) for entry in old], entries)
-    print(f"{path}: {len(entries)} settings solved, {len(failures)} failed, {len(old)} there before")
+        failures = calibration.calibrate(cells, path, jobs or usable_cores(), bars)
+    print(f"{path}: {len(cells) - len(failures)} settings solved, {len(failures)} failed, {before} there before")
     if failures:
         raise SuiteError("\n".join(failures))
 

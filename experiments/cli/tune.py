@@ -49,7 +49,7 @@ def tune(
         raise UserError(f"has no sweep.tuning, which lists what to try, such as {example}", str(loaded.path))
     places = tuning.stage.places
     if dry_run:
-        tuning.list(places, again)
+        tuning.say_plan(places, again)
         return
     tuning.carry_out(places, jobs, again)
     found = tuning.settle(places)
@@ -95,7 +95,7 @@ def before(loaded: Loaded, out: Path, jobs: int | None, *, dry_run: bool, cluste
     if dry_run:
         if cluster is not None:
             print(_scripts(tuning, places, cluster))
-        tuning.list(places)
+        tuning.say_plan(places)
         print(f"then {tuning.runs_of_table()} runs of the table, with the settings chosen")
         return False
     if cluster is not None:
@@ -140,8 +140,9 @@ def _submit(tuning: TuningFolder, places: Sequence[TunedPlace], cluster: Cluster
         raise UserError(
             f"{text}; solve them first: `ham calibrate {shlex.quote(tuning.loaded.config)}`", "sweep.tuning"
         )
+    tuning.say_lost(places)
     sweep = stages.kept(tuning.stage, places, tuning.folder)
-    todo = stages.pending(sweep, tuning.stage.of(list(places)), tuning.folder)
+    todo = stages.pending(sweep, tuning.stage.of(places), tuning.folder)
     done = submit.submit(sweep, tuning.out, cluster.profile, only=todo, limit=cluster.limit)
     if done.seen.later:
         return f"tuning: {done}\nthe table follows when all of it is done: give the same command again"

@@ -91,12 +91,24 @@ class TuningFolder:
             text = "was made with another row, grid, seeds or data, and is not used: it is tuned anew"
             print(f"the stored choice for {some} {text} (sweep.tuning=null trains rows as they stand)", file=sys.stderr)
 
-    def list(self, places: Sequence[TunedPlace], again: bool = False) -> None:
+    def say_lost(self, places: Sequence[TunedPlace]) -> None:
+        """Say what the tuning's folder will no longer show.
+
+        Raises:
+            UserError: if it shows the tuning of another configuration, or of this one with other settings.
+        """
+        from experiments.launch import table
+        from experiments.launch.tune import kept
+
+        if (lost := table.check(kept(self.stage, places, self.folder), self.folder)) is not None:
+            print(lost, file=sys.stderr)
+
+    def say_plan(self, places: Sequence[TunedPlace], again: bool = False) -> None:
         """Print the runs that are left to do."""
         from experiments.launch import tune as stages
 
         sweep = stages.kept(self.stage, places, self.folder)
-        todo = stages.pending(sweep, self.stage.of(list(places)), self.folder, again=again)
+        todo = stages.pending(sweep, self.stage.of(places), self.folder, again=again)
         searches = len(stages.unsolved(self.stage, places))
         for path in todo:
             print(self.folder / path)
@@ -112,12 +124,13 @@ class TuningFolder:
         from .terminal import SweepBars
 
         self.check()
+        self.say_lost(places)
         workers = jobs or usable_cores()
         with SweepBars(len(stages.unsolved(self.stage, places)), unit="searches") as bars:
             stages.solve(self.stage, places, self.folder, workers, bars)
         self.reload()
         sweep = stages.kept(self.stage, places, self.folder)
-        todo = stages.pending(sweep, self.stage.of(list(places)), self.folder, again=again)
+        todo = stages.pending(sweep, self.stage.of(places), self.folder, again=again)
         with SweepBars(len(todo), unit="tuning runs") as bars:
             stages.train(sweep, self.out, todo, jobs=workers, listener=bars)
 
@@ -137,19 +150,13 @@ class TuningFolder:
         """Rank the settings of a place by what their folders hold now."""
         from experiments.run import reuse
         from results.numbers.best import rank
-        from results.runs.kinds import Tunes, Unsolved
+        from results.runs.kinds import Tunes
         from results.runs.schema import RunEntry, SweepResults
         from results.runs.store import outcomes
 
         stage = self.stage
-        sweep = reuse.placed(stage.sweep(stage.of([place])), self.folder)
-        lost = [cell for cell in stage.unsolved if (cell.row, stage.compared(cell.column)) == (place.row, place.column)]
-        section = stage.tuning.section
-        tunes = Tunes(
-            columns=list(stage.tuning.grid.section.columns),
-            on=section.on,
-            unsolved=[Unsolved(row=cell.row, column=cell.column) for cell in lost],
-        )
+        sweep = reuse.placed(stage.sweep([place]), self.folder)
+        tunes = Tunes.model_validate(sweep.tunes)
         entries = [
             RunEntry(cell.row, cell.column, cell.seed, cell.identity, self.folder / cell.path) for cell in sweep.cells
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from .grid import at
 from .identity import CALIBRATED, THRESHOLD_DECAY, calibration_identity, identity
 from .resolve import Loaded, calibration_path, read_calibration, with_threshold_decay
 from .schema import Spec
-from .sweep import Cell, Sweep, grid_of, name_of, named, tuning_of
+from .sweep import Cell, Sweep, changes_table, grid_of, name_of, named, tuning_of
 from .tuning import Chooser, ContentHash, Tuning
 
 ENDING = "-tuning"
@@ -54,19 +54,23 @@ class Stage:
         """Those for which no setting is chosen."""
         return [place for place in self.places if not place.chosen]
 
-    def of(self, places: list[TunedPlace]) -> list[Cell]:
+    def of(self, places: Collection[TunedPlace]) -> list[Cell]:
         """Return the cells of some places."""
-        wanted = [(place.row, place.column) for place in places]
-        return [cell for cell in self.cells if (cell.row, self.compared(cell.column)) in wanted]
+        return [cell for cell in self.cells if self._is_of(cell, places)]
 
-    def compared(self, column: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a cell's column without the setting."""
-        return {key: value for key, value in column.items() if key in self.tuning.grid.section.columns}
+    def unsolved_of(self, places: Collection[TunedPlace]) -> list[Cell]:
+        """Return those of some places whose threshold decay is not known."""
+        return [cell for cell in self.unsolved if self._is_of(cell, places)]
 
-    def sweep(self, cells: list[Cell]) -> Sweep:
-        """Return some of its cells as a sweep, with what its manifest says of all."""
+    def _is_of(self, cell: Cell, places: Collection[TunedPlace]) -> bool:
+        columns = self.tuning.grid.section.columns
+        compared = {key: value for key, value in cell.column.items() if key in columns}
+        return any(place.row == cell.row and place.column == compared for place in places)
+
+    def sweep(self, places: Collection[TunedPlace]) -> Sweep:
+        """Return the runs of some places as a sweep."""
         grid, section = self.tuning.grid, self.tuning.section
-        lost = [{"row": cell.row, "column": cell.column} for cell in self.unsolved]
+        lost = [{"row": cell.row, "column": cell.column} for cell in self.unsolved_of(places)]
         return Sweep(
             name=self.name,
             title=f"{grid.section.title or name_of(grid)}: tuning",
@@ -74,9 +78,9 @@ class Stage:
             tuning_cells=None,
             column_keys=[*grid.section.columns, *self.tuning.keys],
             baselines={},
-            cells=cells,
+            cells=self.of(places),
             config=grid.loaded.path.resolve(),
-            overrides=list(grid.loaded.overrides),
+            overrides=list(filter(changes_table, grid.loaded.overrides)),
             tunes={"columns": list(grid.section.columns), "on": section.on, "unsolved": lost},
         )
 

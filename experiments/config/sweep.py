@@ -130,7 +130,7 @@ def expand(
         baselines=section.baselines,
         cells=named(cells),
         config=loaded.path.resolve(),
-        overrides=list(filter(_changes_table, loaded.overrides)),
+        overrides=list(filter(changes_table, loaded.overrides)),
         tuning=record(tuning, chosen) if tuning else None,
     )
 
@@ -167,7 +167,7 @@ def _resolved(grid: SweepGrid, row: str, column: dict[str, Any], calibrate: bool
     return with_threshold_decay(grid.resolve(row, column, False, overrides), choice.threshold_decay)
 
 
-def _changes_table(override: str) -> bool:
+def changes_table(override: str) -> bool:
     """Return whether a setting of the command line changes more of a table than its name, words and seeds."""
     key = override.partition("=")[0].strip()
     return key not in _NAMING and (names.identifies(key) or names.below(key, ("sweep",)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from experiments.config.identity import CALIBRATED, THRESHOLD_DECAY, calibration
 from experiments.config.resolve import from_mapping, with_threshold_decay
 from experiments.config.schema import Spec
 from experiments.config.sweep import Cell
-from experiments.config.yaml_text import dump
+from experiments.config.yaml_text import dump, read_yaml
 from experiments.errors import RunFailure, UserError
 from experiments.run import runner
 from experiments.rundir.files import write_text
 
-from .pool import Listener, Task, run_all
+from .pool import Listener, Task, TaskResult, run_all
 
 TOLERANCE = 0.002  # of sparsity; tables mark rows that miss their target by more than 0.005
 MAX_RUNS = 14
@@ -42,16 +42,34 @@ def needed(cells: list[Cell], known: dict[str, float]) -> list[Cell]:
     return list(found.values())
 
 
-def calibrate(cells: list[Cell], jobs: int, listener: Listener) -> tuple[list[dict[str, Any]], list[str]]:
-    """Search for the decays of some cells, in parallel.
+class _Storing(Listener):
+    """Stores each decay as soon as it is found, so that no search is lost if the others are stopped."""
+
+    def __init__(self, inner: Listener, path: Path, cells: list[Cell]):
+        self._inner, self._path = inner, path
+        self._cells = {cell.path: cell for cell in cells}
+        self.started, self.progress, self.waits = inner.started, inner.progress, inner.waits
+
+    def finished(self, name: str, outcome: TaskResult) -> None:
+        """Store the decay that a search has found."""
+        if outcome.error is None:
+            cell = self._cells[name]
+            about = {"row": cell.row, **cell.column}
+            store(self._path, {"identity": calibration_identity(cell.spec), **outcome.value, "of": about})
+        self._inner.finished(name, outcome)
+
+
+def calibrate(cells: list[Cell], path: Path, jobs: int, listener: Listener) -> list[str]:
+    """Search for the decays of some cells, in parallel, and store them.
 
     Args:
         cells: Cells to calibrate, as `needed` returns them.
+        path: The calibration file.
         jobs: Number of worker processes.
         listener: Receives the progress.
 
     Returns:
-        Entries for the calibration file, and one message per failed search.
+        One message per failed search.
     """
     with tempfile.TemporaryDirectory(prefix="ham-calibrate-") as scratch:
         tasks = [
@@ -63,16 +81,8 @@ def calibrate(cells: list[Cell], jobs: int, listener: Listener) -> tuple[list[di
             )
             for number, cell in enumerate(cells)
         ]
-        outcomes = run_all(tasks, jobs, listener)
-    entries, failures = [], []
-    for cell in cells:
-        outcome = outcomes[cell.path]
-        if outcome.error:
-            failures.append(f"{cell.path}: {outcome.error}")
-        else:
-            about = {"row": cell.row, **{key: value for key, value in cell.column.items()}}
-            entries.append({"identity": calibration_identity(cell.spec), **outcome.value, "of": about})
-    return entries, failures
+        outcomes = run_all(tasks, jobs, _Storing(listener, path, cells))
+    return [f"{cell.path}: {outcomes[cell.path].error}" for cell in cells if outcomes[cell.path].error]
 
 
 def _search(mapping: dict[str, Any], folder: Path, *, progress: Any, stop: Any) -> dict[str, Any]:
@@ -193,11 +203,13 @@ def _logit(share: float) -> float:
     return math.log(share / (1 - share))
 
 
-def store(path: Path, old: list[dict[str, Any]], new: list[dict[str, Any]]) -> None:
-    """Write a calibration file; new entries replace old ones of the same identity."""
-    entries = {entry["identity"]: entry for entry in [*old, *new]}
+def store(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add an entry to a calibration file; it replaces an old one of the same identity."""
+    old: list[Mapping[str, Any]] = read_yaml(path) if path.exists() else []
+    entries = {one["identity"]: dict(one) for one in [*old, entry]}
     head = (
         "# Decay of STR's thresholds for the target sparsity, one entry a setting, written by `ham calibrate`\n"
         "# runs is the cost of the search in full training runs, which no tuning count includes.\n"
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, head + dump(list(entries.values())))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from experiments.config.stage import Stage, TunedPlace
 from experiments.config.sweep import Cell, Sweep
-from experiments.config.yaml_text import read_yaml
 from experiments.errors import RunFailure
 from experiments.run import reuse
 from experiments.rundir import names
@@ -24,22 +22,13 @@ def solve(stage: Stage, places: Collection[TunedPlace], folder: Path, jobs: int,
 
     A setting for which none is found cannot be chosen; the listener is told why.
     """
-    cells = unsolved(stage, places)
-    if not cells:
-        return
-    path = folder / names.DECAYS
-    entries, _ = calibrate.calibrate(cells, jobs, listener)
-    old: list[dict[str, Any]] = [dict(entry) for entry in read_yaml(path)] if path.exists() else []
-    if entries:
-        folder.mkdir(parents=True, exist_ok=True)
-        calibrate.store(path, old, entries)
+    if cells := unsolved(stage, places):
+        calibrate.calibrate(cells, folder / names.DECAYS, jobs, listener)
 
 
 def unsolved(stage: Stage, places: Collection[TunedPlace]) -> list[Cell]:
     """Return one cell for each setting of some places whose threshold decay is not known."""
-    wanted = [(place.row, place.column) for place in places]
-    found = [cell for cell in stage.unsolved if (cell.row, stage.compared(cell.column)) in wanted]
-    return calibrate.needed(found, {})
+    return calibrate.needed(stage.unsolved_of(places), {})
 
 
 def kept(stage: Stage, places: Collection[TunedPlace], folder: Path) -> Sweep:
@@ -48,7 +37,7 @@ def kept(stage: Stage, places: Collection[TunedPlace], folder: Path) -> Sweep:
     listed = old.get("cells") if isinstance(old, dict) else None
     there = {str(cell.get("identity")) for cell in listed or () if isinstance(cell, dict)}
     shown = [place for place in stage.places if place in places or _is_there(stage, place, there)]
-    return reuse.placed(stage.sweep(stage.of(shown)), folder)
+    return reuse.placed(stage.sweep(shown), folder)
 
 
 def _is_there(stage: Stage, place: TunedPlace, identities: Collection[str]) -> bool:

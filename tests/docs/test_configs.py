@@ -1,6 +1,7 @@
 """Every configuration that ships validates, and its networks and optimizers can be built."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import sparsity
 from experiments.config.choices import read_choices, stored_paths
 from experiments.config.files import known_configs
 from experiments.config.resolve import load, resolve
+from experiments.config.schema import TuningSpec
 from experiments.config.stage import known_decays, stage
 from experiments.config.sweep import expand
 from experiments.config.tuning import known
@@ -237,3 +239,8 @@ def test_every_row_of_a_table_is_tuned_with_the_same_number_of_settings_and_its_
     assert {place.row for place in found.places} == set(found.tuning.grid.rows)
     assert not found.open
     assert not found.unsolved, "their threshold decays are stored, too"
+
+
+def test_the_page_on_tuning_has_every_key():
+    page = (ROOT / "docs/tuning.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE) == list(TuningSpec.model_fields)

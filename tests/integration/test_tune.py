@@ -281,6 +281,32 @@ def test_a_row_for_which_no_threshold_decay_is_found_is_named(ham: Ham, tmp_path
     assert "no setting can be chosen for 'STR' at topology.sparsity=0.7: none of 1 settings has" in called.err
 
 
+def test_decays_of_settings_can_be_solved_before_and_a_search_is_kept_at_once(ham: Ham, tmp_path: Path) -> None:
+    row = {"representation": {"name": "str", "initial_threshold": -4.0, "threshold_decay": "calibrated"}}
+    tuning = {"grid": {"optimizer.lr": [0.1]}, "seeds": [100]}
+    sweep = {"rows": {"STR": row}, "columns": {"topology.sparsity": [0.7]}, "seeds": [0], "tuning": tuning}
+    path = config(tmp_path, sweep, schedule__epochs=3, data__batch_size=25)
+    cluster = ham("sweep", path, "--out", tmp_path / "runs", "--cluster", "slurm")
+    one_message(
+        cluster, 2, "sweep.tuning: 1 settings ask for a calibrated threshold decay; solve them", "`ham calibrate"
+    )
+    assert ham("calibrate", path).out.endswith("1 settings solved, 0 failed, 0 there before\n")
+    dry = ham("sweep", path, "--out", tmp_path / "runs", "--dry-run").out
+    assert dry.splitlines()[-2] == "1 runs to do, to tune 1 rows and columns: 1 settings in all"
+
+
+def test_other_settings_on_the_command_line_take_no_folder_over(whole: Path, ham: Ham) -> None:
+    called = ham("sweep", whole / "tiny.yaml", "optimizer.momentum=0.5", "--out", whole / "runs")
+    assert called.code == 2
+    assert f"{whole}/runs/tiny-tuning: shows this table without settings on the command line" in called.err
+    assert "give this one another sweep.name or --out" in called.err
+
+
+def test_a_cell_of_a_table_that_is_not_tuned(ham: Ham, tmp_path: Path) -> None:
+    called = ham("run-cell", config(tmp_path), "0", "--out", tmp_path / "runs")
+    one_message(called, 2, "sweep.tuning: no settings are chosen for 'Random' at", "`ham tune ")
+
+
 def test_what_cannot_be_tuned_is_refused_before_anything_starts(ham: Ham, tmp_path: Path) -> None:
     for sweep, words in (
         (tuned(seeds=[0]), "sweep.tuning.seeds: 0 also in the table's own seeds"),
