@@ -10,6 +10,8 @@ import typer
 
 from experiments.errors import UserError
 
+from .tables import Against, several
+
 if TYPE_CHECKING:
     from results.numbers.planning import SeedPlan
 
@@ -30,11 +32,12 @@ def best(directory: Dir) -> None:
 def report(
     directory: Dir,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR/report.html.")] = None,
+    against: Against = None,
 ) -> None:
     """Write one self-contained HTML page: table, curves, configuration, versions."""
     from results.page import report as writer
 
-    print(writer.write_report(directory, output))
+    print(writer.write_report(directory, output, several(against, "--against")))
 
 
 @app.command()

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results.numbers.measure import Measurements, measure
 from results.runs.schema import SweepResults, column_id, column_label, variant_of
 
 from .drawing import INK, MUTED, clean, looks, panels
+from .material import Material
 
 ACROSS = 2
 MOST, ROWS = 12, 40
@@ -39,9 +39,9 @@ class Point:
     front: bool
 
 
-def points(sweep: SweepResults, measurements: Measurements, column: Mapping[str, Any]) -> list[Point]:
+def points(material: Material, column: Mapping[str, Any]) -> list[Point]:
     """Return the rows that have finished runs in a column, by cost."""
-    cells = [measurements.get((row, column_id(column))) for row in sweep.rows]
+    cells = [material.measurements.get((row, column_id(column))) for row in material.sweep.rows]
     found = [
         (cell.row, cell.training.mean, cell.accuracy.mean, cell.accuracy.std or 0.0)
         for cell in cells
@@ -61,14 +61,14 @@ def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return one[0] <= other[0] and one[1] >= other[1] and one != other
 
 
-def pareto(sweep: SweepResults) -> Figure | None:
+def pareto(material: Material) -> Figure | None:
     """Draw accuracy over training FLOPs, a line through the rows that no other beats.
 
     Returns:
         The figure, with one panel per column, or None without two rows of different cost.
     """
-    measurements = measure(sweep)
-    drawn = [(column, points(sweep, measurements, column)) for column in sweep.columns]
+    sweep = material.sweep
+    drawn = [(column, points(material, column)) for column in sweep.columns]
     columns = [(column, found) for column, found in drawn if len({point.cost for point in found}) > 1][:MOST]
     if not columns or max(len(found) for _, found in columns) > ROWS:
         return None

@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from results.runs.schema import RunEntry, SweepResults, column_label
 
 from .drawing import INK, MUTED, panels
+from .material import Material
 
 LINES = 40
 """Rows that a map has at most."""
@@ -39,12 +40,13 @@ def of_rows(sweep: SweepResults, column: Mapping[str, Any]) -> dict[str, dict[st
     return {row: values for row, values in found.items() if any(value < 1 for value in values.values())}
 
 
-def layers(sweep: SweepResults) -> Figure | None:
+def layers(material: Material) -> Figure | None:
     """Draw the density of layers at the end of training, for one column: the sparsest that has results.
 
     Returns:
         The figure, or None if no row has a pruned layer, or there are more than `LINES`.
     """
+    sweep = material.sweep
     found = [(column, of_rows(sweep, column)) for column in sweep.columns]
     found = [(column, rows) for column, rows in found if rows]
     if not found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from experiments.errors import UserError, way_out
 from experiments.rundir.files import check_regular, write_text
-from results.numbers.measure import Measurements, measure
+from results.numbers.measure import Measurements
 from results.numbers.stats import summarise
 from results.runs.schema import RunEntry, SweepResults, column_id, column_label, place
 from results.runs.store import read
@@ -26,15 +26,17 @@ from .drawing import style, svg
 from .figures import boxes_allowed, drawn
 from .headline import finding, summary
 from .maps import layer_densities
+from .material import Material
 from .provenance import configuration, environments
 
 
-def write_report(directory: str | Path, output: str | Path | None = None) -> Path:
+def write_report(directory: str | Path, output: str | Path | None = None, sources: Sequence[str] = ()) -> Path:
     """Write the report of a directory of runs; an older one is replaced only by a complete new one.
 
     Args:
         directory: A directory as for `results.load`.
         output: File to write; None is ``report.html`` in the directory.
+        sources: Published sources, as of `Material`.
 
     Returns:
         The path of the file.
@@ -52,7 +54,7 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write to", where=str(path))
     check_regular(path)
-    page = render(sweep, path.parent)
+    page = render(Material(sweep, sources), path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
@@ -61,11 +63,11 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
     return path
 
 
-def render(sweep: SweepResults, home: Path) -> str:
+def render(material: Material, home: Path) -> str:
     """Return the report of a sweep as one HTML page.
 
     Args:
-        sweep: The results.
+        material: The results.
         home: Folder of the page, from which its links lead to the folders of runs.
     """
     environment = Environment(
@@ -75,14 +77,16 @@ def render(sweep: SweepResults, home: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    measurements = measure(sweep)
-    shared, changes = configuration(sweep)
+    sweep, measurements = material.sweep, material.measurements
+    shared, changes = configuration(sweep, material.settings)
     return environment.get_template("report.html.j2").render(
         title=title(sweep),
         summary=summary(sweep),
         finding=finding(sweep, measurements),
-        table=Markup(html(table(sweep), {row: "#runs" for row in sweep.rows})),  # escapes its texts itself
-        figures=_figures(sweep),
+        table=Markup(
+            html(table(sweep, known=(measurements, material.settings)), {row: "#runs" for row in sweep.rows})
+        ),  # escapes its texts itself
+        figures=_figures(material),
         details=[_detail(sweep, row, column) for row, column in sweep.first_cells()],
         seeds=[str(seed) for seed in sweep.seeds],
         accuracies=_accuracies(sweep, measurements, home),
@@ -97,13 +101,15 @@ def render(sweep: SweepResults, home: Path) -> str:
     )
 
 
-def _figures(sweep: SweepResults) -> list[dict[str, Any]]:
+def _figures(material: Material) -> list[dict[str, Any]]:
     shown = []
     with style():
-        for kind, figure in drawn(sweep):
+        for kind, figure in drawn(material):
             with boxes_allowed():
                 picture = Markup(svg(figure, kind.name, kind.title))
-            shown.append({"name": kind.name, "title": kind.title, "text": kind.text, "svg": picture})
+            shown.append(
+                {"name": kind.name, "title": kind.title, "text": kind.text + kind.more(material), "svg": picture}
+            )
     return shown
 
 

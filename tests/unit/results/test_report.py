@@ -13,11 +13,13 @@ import pytest
 from fake_runs import fail, forget, overridden, result, write_json, write_run, write_sweep
 
 from experiments.errors import UserError
-from results.page import curves, figures, plots
+from results.page import curves, figures, plots, sparsity
 from results.page.drawing import looks, style
 from results.page.figures import write
+from results.page.material import Material
 from results.page.provenance import configuration, environments
 from results.page.report import write_report
+from results.runs.facts import settings
 from results.runs.store import read
 
 RIGL, HAM, SIGN_IN = (
@@ -209,7 +211,7 @@ def marks(axis, marker):
 
 def drawn(draw, directory):
     with style():
-        figure = draw(read(directory))
+        figure = draw(Material(read(directory)))
         assert figure is not None
         return [axis for axis in figure.axes if axis.get_visible()]
 
@@ -272,14 +274,14 @@ def test_no_validation_accuracy_means_no_training_figure(tmp_path):
         (run.path / "metrics.jsonl").write_text(
             re.sub(r'"validation_accuracy": [\d.]+', '"validation_accuracy": null', lines)
         )
-    assert curves.training(read(tmp_path)) is None
+    assert curves.training(Material(read(tmp_path))) is None
 
 
 def test_sparsity_figure_needs_two_sparsities(tmp_path):
-    assert curves.over_sparsity(read(sweep(tmp_path / "one"))) is None
+    assert sparsity.over_sparsity(Material(read(sweep(tmp_path / "one")))) is None
     models = [{"model.name": name} for name in ("resnet8", "mlp_bn")]
-    assert curves.over_sparsity(read(sweep(tmp_path / "models", models))) is None
-    axes = drawn(curves.over_sparsity, sweep(tmp_path / "several", SEVERAL))
+    assert sparsity.over_sparsity(Material(read(sweep(tmp_path / "models", models)))) is None
+    axes = drawn(sparsity.over_sparsity, sweep(tmp_path / "several", SEVERAL))
     assert [axis.get_title(loc="left") for axis in axes] == ["resnet8", "mlp_bn"]
     assert [label.get_text() for label in axes[1].get_xticklabels()] == ["80 %", "95 %"]
     assert [text.get_text() for text in axes[0].texts] == ["Dense"]
@@ -349,7 +351,7 @@ def test_figures_of_any_shape_keep_texts_apart(tmp_path, rows, columns):
     number = iter(range(10**6))
     write_sweep(tmp_path, lambda *_: 0.7 + 0.001 * (next(number) * 37 % 101), methods, sparsities, (0, 1), plain)
     with style():
-        for kind, figure in figures.drawn(read(tmp_path)):
+        for kind, figure in figures.drawn(Material(read(tmp_path))):
             figure.canvas.draw()
             for axis in (one for one in figure.axes if one.get_visible() and one.get_label() != "<colorbar>"):
                 box = axis.get_window_extent()
@@ -362,9 +364,13 @@ def test_figures_of_any_shape_keep_texts_apart(tmp_path, rows, columns):
                         assert bottom > top - 2, f"{kind.name}: labels overlap"
 
 
+def configured(found):
+    return configuration(found, settings(found))
+
+
 def test_configuration_splits_shared_from_changed(tmp_path):
     sweep(tmp_path)
-    shared, changes = configuration(read(tmp_path))
+    shared, changes = configured(read(tmp_path))
     assert dict(shared)["optimizer.lr"] == "0.1"
     assert dict(shared)["topology.name"] == "rigl"  # three of four rows
     assert "topology.sparsity" not in dict(shared)  # a column
@@ -383,7 +389,7 @@ def test_configuration_lists_values_that_vary_by_column(tmp_path):
         if run.row == "RiGL" and run.column["topology.sparsity"] == 0.8:
             spec = overridden(RIGL | run.column | {"optimizer.lr": 0.4, "seed": run.seed})
             write_run(Path(run.path), spec, run.result)
-    _, changes = configuration(read(tmp_path))
+    _, changes = configured(read(tmp_path))
     assert dict(dict(changes)["RiGL"])["optimizer.lr"] == (
         "0.4 (resnet8, 80 % sparse, mlp_bn, 80 % sparse); 0.1 (resnet8, 95 % sparse, mlp_bn, 95 % sparse)"
     )
@@ -400,6 +406,6 @@ def test_environments_are_counted(tmp_path):
 
 def test_a_value_without_a_majority_is_shared_by_nobody(tmp_path):
     write_sweep(tmp_path, {"RiGL": [0.8] * 3, "GMP": [0.8] * 3}, {"RiGL": RIGL, "GMP": {"topology.name": "gmp"}})
-    shared, changes = configuration(read(tmp_path))
+    shared, changes = configured(read(tmp_path))
     assert "topology.name" not in dict(shared)
     assert dict(changes) == {"RiGL": [("topology.name", "rigl")], "GMP": [("topology.name", "gmp")]}
