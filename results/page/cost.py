@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from results.runs.schema import SweepResults, column_id, column_label, variant_of
 
-from .drawing import INK, MUTED, clean, looks, panels
+from .drawing import INK, MUTED, WIDTH, clean, looks, panels
+from .layout import short, wrapped
 from .material import Material
 
 ACROSS = 2
@@ -78,7 +79,7 @@ def pareto(material: Material) -> Figure | None:
     flat = [axis for line in axes for axis in line]
     for (column, found), axis in zip(columns, flat, strict=False):
         clean(axis, "y")
-        axis.set_title(column_label(column) if len(sweep.columns) > 1 else "")
+        axis.set_title(wrapped(column_label(column), 0.6 * WIDTH / across) if len(sweep.columns) > 1 else "")
         _draw(axis, sweep, found)
     for axis in flat[len(columns) :]:
         axis.set_visible(False)
@@ -124,7 +125,7 @@ def _label(axis: Axes, found: Sequence[Point]) -> None:
         places[place] = min(places[place], ceiling) if over else places[place]
     for point, y in zip(ordered, places, strict=True):
         axis.annotate(
-            point.row,
+            short(point.row),
             xy=(point.cost, 100 * point.accuracy),
             xycoords="data",
             xytext=(1.03, y),

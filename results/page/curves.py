@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from results.numbers.stats import Summary, summarise
 from results.runs.schema import SweepResults, column_label, variant_of
 
-from .drawing import INK, MUTED, VariantStyle, by_base, clean, legend, looks, panels
+from .drawing import INK, MUTED, WIDTH, VariantStyle, clean, looks, panels
+from .layout import by_base, legend, wrapped
 from .material import Curve, Material
 
 MOST = 60
@@ -95,8 +96,8 @@ def _grid(bases: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> tuple[F
         for axis, column in zip(line, columns, strict=True):
             clean(axis, "y")
             if line is axes[0]:
-                axis.set_title(column_label(column))
-        line[0].set_ylabel(base, color=INK)
+                axis.set_title(wrapped(column_label(column), 0.9 * WIDTH / (len(columns) + 0.5)))
+        line[0].set_ylabel(wrapped(base, 1.1), color=INK)
     return figure, axes
 
 
@@ -107,7 +108,7 @@ def _wrapped(names: Sequence[str]) -> tuple[Figure, list[list[Axes]]]:
     flat = [axis for line in axes for axis in line]
     for axis, name in zip(flat, names, strict=False):
         clean(axis, "y")
-        axis.set_title(name)
+        axis.set_title(wrapped(name, 0.9 * WIDTH / ACROSS))
         axis.tick_params(labelbottom=True)
     for axis in flat[len(names) :]:
         axis.set_visible(False)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from experiments.errors import UserError, nearest
 from experiments.rundir.files import atomic, write_text
 from results.numbers.measure import Measured
+from results.runs.output import place_for, writing
 from results.runs.store import read
 
 from . import cost, curves, maps, plots, sparsity
@@ -109,10 +110,10 @@ def _curve(entry: str) -> Callable[[Material], Iterator[Row]]:
 def _sources(material: Material) -> str:
     """Say what the hollow markers are."""
     cited = "; ".join(f"{key}: {source}" for key, source in sparsity.sources(material).items())
-    return (
-        f" Hollow markers are published figures of the same data and network, in the colour of their row; {cited}."
-        * bool(cited)
+    what = (
+        "Hollow markers are published figures of the same data and network, with thin lines in the style of their row"
     )
+    return f" {what}; {cited}." if cited else ""
 
 
 KINDS = (
@@ -220,18 +221,21 @@ def write(
     if form not in FORMATS:
         raise UserError(f"{form!r} is not a format; allowed: {', '.join(FORMATS)}{nearest(form, FORMATS)}", "--format")
     material = Material(read(directory), sources)
-    folder = Path(out) if out is not None else material.sweep.directory / "figures"
+    folder = place_for(directory, "figures", ".figures") if out is None else Path(out)
     stamp = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form, {})
     paths = []
-    with style():
-        for kind, figure in drawn(material):
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic(folder / f"{kind.name}.{form}") as file, boxes_allowed():
-                figure.savefig(file, format=form, dpi=200, metadata=stamp)
-            write_text(folder / f"{kind.name}.csv", _csv(list(kind.data(material))))
-            paths += [folder / f"{kind.name}.{form}", folder / f"{kind.name}.csv"]
-    if not paths:
+    if not any(run.status == "done" for run in material.sweep.runs):
         raise UserError("no finished run to draw", where=str(directory))
+    with writing("the folder of figures", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with style(), boxes_allowed():
+        for kind, figure in drawn(material):
+            picture, data = (folder / f"{kind.name}.{suffix}" for suffix in (form, "csv"))
+            with writing("the figure", picture), atomic(picture) as file:
+                figure.savefig(file, format=form, dpi=200, metadata=stamp)
+            with writing("its data", data):
+                write_text(data, _csv(list(kind.data(material))))
+            paths += [picture, data]
     return paths
 
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from results.runs.schema import RunEntry, SweepResults, column_label
 
 from .drawing import INK, MUTED, panels
+from .layout import short
 from .material import Material
 
 LINES = 40
@@ -69,12 +70,12 @@ def _draw(figure: Figure, axis: Axes, rows: Densities, names: list[str]) -> None
     shown = [[max(value, scale.vmin or 0.5) if value == value else value for value in line] for line in values]
     drawn = axis.pcolormesh(shown, norm=scale, cmap="viridis", edgecolors="white", linewidth=0.4)
     axis.invert_yaxis()
-    axis.set_yticks([place + 0.5 for place in range(len(rows))], list(rows))
-    short = [name.removesuffix(".weight") for name in names]
+    axis.set_yticks([place + 0.5 for place in range(len(rows))], list(map(short, rows)))
+    layers = [short(name.removesuffix(".weight"), 24) for name in names]
     every = max(1, math.ceil(len(names) / 28))
     axis.set_xticks(
         [place + 0.5 for place in range(0, len(names), every)],
-        short[::every],
+        layers[::every],
         rotation=45 if len(names) > 6 else 0,
         ha="right" if len(names) > 6 else "center",
         fontsize=7,

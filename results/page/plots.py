@@ -10,7 +10,8 @@ from results.numbers.stats import Difference
 from results.runs.schema import column_id, variant_of
 from results.table.notes import DAGGER, points
 
-from .drawing import INK, MUTED, VariantStyle, by_base, column_panels, heights_of, looks, row_labels
+from .drawing import INK, MUTED, VariantStyle, looks
+from .layout import by_base, column_panels, heights_of, row_labels
 from .material import Material
 
 

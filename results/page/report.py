@@ -11,10 +11,12 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.errors import UserError, way_out
+from experiments.errors import UserError
 from experiments.rundir.files import check_regular, write_text
 from results.numbers.measure import Measurements
 from results.numbers.stats import summarise
+from results.runs.kinds import one_line
+from results.runs.output import place_for, writing
 from results.runs.schema import RunEntry, SweepResults, column_id, column_label, place
 from results.runs.store import read
 from results.table.markup import html
@@ -45,21 +47,13 @@ def write_report(directory: str | Path, output: str | Path | None = None, source
         UserError: if the file cannot be written, and as for `results.load`.
     """
     sweep = read(directory)
-    if output is not None:
-        path = Path(output)
-    elif Path(directory).is_dir():
-        path = sweep.directory / "report.html"
-    else:  # of an archive, whose folder is gone when the command ends
-        path = Path(directory).with_suffix(".html")
+    path = place_for(directory, "report.html", ".html") if output is None else Path(output)
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write to", where=str(path))
     check_regular(path)
     page = render(Material(sweep, sources), path.parent)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing("the report", path):
         write_text(path, page)
-    except OSError as error:
-        raise UserError(f"the report cannot be written: {error.strerror}{way_out(error)}", where=str(path)) from error
     return path
 
 
@@ -184,7 +178,7 @@ def _accuracies(
 
 
 def _link(path: Path, home: Path) -> str:
-    return quote(os.path.relpath(path, home.resolve()), safe="/") + "/"
+    return quote(os.fsencode(os.path.relpath(path, home.resolve())), safe="/") + "/"
 
 
 def _layers(sweep: SweepResults) -> list[dict[str, Any]]:
@@ -216,7 +210,7 @@ def _troubles(sweep: SweepResults) -> list[dict[str, str]]:
                 "name": f"{name}, {noun} {', '.join(str(run.seed) for run in runs)}",
                 "status": words[status],
                 "error": error,
-                "folders": ", ".join(run.path.name for run in runs),
+                "folders": ", ".join(one_line(run.path.name) for run in runs),
             }
         )
     return items

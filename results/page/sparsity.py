@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -18,11 +19,13 @@ from results.runs.schema import (
     column_groups,
     column_id,
     inner_key,
+    is_number,
     variant_of,
 )
 
 from .curves import band
-from .drawing import COLORS, DASHES, INK, MUTED, VariantStyle, clean, looks, panels
+from .drawing import COLORS, DASHES, MUTED, WIDTH, VariantStyle, clean, looks, panels
+from .layout import above, short, wrapped
 from .material import Material
 
 _PUBLISHED = ("o", "s", "D", "^", "v", "P", "X", "h")
@@ -35,7 +38,7 @@ def over_sparsity(material: Material) -> Figure | None:
     """Draw accuracy over target sparsity, all methods in one panel, with bands of one sample standard deviation.
 
     A base method has a colour and its additions have line styles; rows without a target (dense) are grey lines.
-    Published figures of the same network are hollow markers in the colour of their row.
+    Published figures of the same network are hollow markers, joined by a thin line in the style of their row.
 
     Returns:
         The figure, with one panel per model or other column key; None if the table has fewer than two sparsities, or
@@ -45,18 +48,19 @@ def over_sparsity(material: Material) -> Figure | None:
     groups = [(name, columns) for name, columns in column_groups(sweep) if len(columns) > 1]
     sparse = [row for row in sweep.rows if any(c.target is not None for c in _cells(measurements, row, sweep.columns))]
     bases = list(dict.fromkeys(sweep.base_of(row) for row in sparse))
-    if inner_key(sweep) != SPARSITY_KEY or not groups or not bases or len(bases) > len(COLORS):
+    numbers = all(is_number(column.get(SPARSITY_KEY)) for column in sweep.columns)
+    if not numbers or inner_key(sweep) != SPARSITY_KEY or not groups or not bases or len(bases) > len(COLORS):
         return None
     across = min(2, len(groups))
     lines = math.ceil(len(groups) / across)
     figure, axes = panels(lines, across, 0.9 + 3.0 * lines, sharex=False, sharey=False)
     styles = {row: _line(sweep, row, bases) for row in sparse}
-    found = list(published(material))
+    found = sorted(published(material), key=_source_and_row)
     markers = {key: _PUBLISHED[at % len(_PUBLISHED)] for at, key in enumerate(sources(material))}
     flat = [axis for line in axes for axis in line]
     for (name, columns), axis in zip(groups, flat, strict=False):
         clean(axis, "y")
-        axis.set_title(name)
+        axis.set_title(wrapped(name, 0.85 * WIDTH / across))
         _sparsity_axis(axis, columns)
         dense = [row for row in sweep.rows if row not in sparse and row not in sweep.baselines]
         _dense_lines(axis, dense, measurements, columns)
@@ -65,9 +69,12 @@ def over_sparsity(material: Material) -> Figure | None:
             places = [_place(float(cell.column[SPARSITY_KEY]), columns) for cell in cells]
             samples = [cell.accuracy for cell in cells if cell.accuracy is not None]
             band(axis, places, samples, VariantStyle(color, looks(sweep)[variant_of(sweep, row)].marker), dashes, True)
-        for pair in (one for one in found if one.ours.column in columns):
-            place = _place(pair.figure.sparsity, columns)
-            axis.plot([place], [pair.figure.top1], color=styles[pair.ours.row][0], **_hollow(markers[pair.figure.key]))
+        for (key, row), pairs in groupby([p for p in found if p.ours.column in columns], _source_and_row):
+            color, dashes = styles[row]
+            places, stated = zip(
+                *sorted((_place(p.figure.sparsity, columns), p.figure.top1) for p in pairs), strict=True
+            )
+            axis.plot(places, stated, color=color, linestyle=dashes, linewidth=0.6, **_hollow(markers[key]))
     for axis in flat[len(groups) :]:
         axis.set_visible(False)
     figure.supxlabel("target sparsity", fontsize=8, color=MUTED)
@@ -77,9 +84,10 @@ def over_sparsity(material: Material) -> Figure | None:
         for row, (color, dashes) in styles.items()
     ]
     handles += [
-        Line2D([], [], color=MUTED, label=f"published: {key}", **_hollow(marker)) for key, marker in markers.items()
+        Line2D([], [], color=MUTED, linestyle="none", label=f"published: {key}", **_hollow(marker))
+        for key, marker in markers.items()
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=5, labelcolor=INK, markerscale=0.7)
+    above(figure, handles)
     return figure
 
 
@@ -93,8 +101,12 @@ def sources(material: Material) -> dict[str, str]:
     return {pair.figure.key: pair.figure.source for pair in published(material)}
 
 
+def _source_and_row(pair: Beside) -> tuple[str, str]:
+    return pair.figure.key, pair.ours.row
+
+
 def _hollow(marker: str) -> dict[str, Any]:
-    return {"marker": marker, "markerfacecolor": "none", "markersize": 6.5, "linestyle": "none"}
+    return {"marker": marker, "markerfacecolor": "none", "markersize": 6.5}
 
 
 def _line(sweep: SweepResults, row: str, bases: Sequence[str]) -> tuple[str, Any]:
@@ -128,7 +140,7 @@ def _dense_lines(axis: Axes, rows: Sequence[str], measurements: Measurements, co
             y = 100 * cells[0].accuracy.mean
             axis.axhline(y, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
             axis.annotate(
-                row,
+                short(row),
                 (0, y),
                 xycoords=("axes fraction", "data"),
                 xytext=(2, 2),

@@ -155,13 +155,23 @@ def _needed(pairs: Sequence[Beside], margin: float) -> str:
 
 
 def _rest(figures: Sequence[Figure], pairs: Sequence[Beside]) -> str:
+    """Name the figures of one source that no cell stands for; with data and network where it has several."""
     shown = {id(pair.figure) for pair in pairs}
+    several = len({(figure.dataset, figure.model) for figure in figures}) > 1
+    alike = Counter(map(_place, figures))
     rows: dict[str, dict[str, None]] = {}
     for figure in figures:
         if id(figure) not in shown:
+            row = f"{figure.row} ({figure.dataset}, {figure.model})" if several else figure.row
             where = f"{100 * figure.sparsity:g} %" if figure.sparsity else f"{figure.epochs or '?'} epochs"
-            rows.setdefault(figure.row, {})[where] = None
+            kind = [figure.layers, f"{figure.epochs} epochs" if figure.epochs and figure.sparsity else None]
+            known = ", ".join(filter(None, kind))
+            rows.setdefault(row, {})[f"{where} ({known})" if known and alike[_place(figure)] > 1 else where] = None
     return "; ".join(f"{row} at {', '.join(found)}" for row, found in rows.items())
+
+
+def _place(figure: Figure) -> tuple[str, str, str, float]:
+    return figure.row, figure.dataset, figure.model, figure.sparsity
 
 
 def _named(sweep: SweepResults, texts: Iterable[str], several: bool) -> Iterable[str]:

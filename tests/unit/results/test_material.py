@@ -66,7 +66,7 @@ def markers(material: Material) -> list[tuple[float, float]]:
         figure = sparsity.over_sparsity(material)
     assert figure is not None
     hollow = [line for axis in figure.axes for line in axis.lines if line.get_markerfacecolor() == "none"]
-    return [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in hollow]
+    return [(x, y) for line in hollow for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_published_figures_are_drawn_beside_ours(rigl: Path) -> None:
     assert {line["published"] for line in lines} == {str(figure.top1 / 100) for figure in stated}
     assert {line["source"] for line in lines} == {stated[0].source}
     kind = next(kind for kind in kinds.KINDS if kind.name == "sparsity")
-    assert f"in the colour of their row; ham: {stated[0].source}." in kind.more(material)
+    assert f"with thin lines in the style of their row; ham: {stated[0].source}." in kind.more(material)
     page = write_report(rigl, rigl.parent / "page.html", ["ham"]).read_text()
     assert "Hollow markers are published figures of the same data and network" in page
 

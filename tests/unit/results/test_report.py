@@ -289,6 +289,15 @@ def test_sparsity_figure_needs_two_sparsities(tmp_path):
     assert list(dense) == pytest.approx([100 * sum(value("Dense", {}, s) for s in range(3)) / 3] * 2)
 
 
+def test_sparsities_that_are_no_numbers_have_no_axis(tmp_path):
+    columns = [{"topology.sparsity": value} for value in (0.8, 0.9, 0.95)]
+    write_sweep(tmp_path, lambda row, column, seed: 0.8, {"RiGL": RIGL}, columns, (0, 1))
+    text = (tmp_path / "sweep.json").read_text().replace('sparsity": 0.8}', 'sparsity": "most"}')
+    (tmp_path / "sweep.json").write_text(text.replace('sparsity": 0.9}', 'sparsity": null}'))
+    assert sparsity.over_sparsity(Material(read(tmp_path))) is None
+    assert "svg" in Page(write_report(tmp_path).read_text()).tags
+
+
 @pytest.mark.parametrize("form", ["png", "svg", "pdf"])
 def test_figures_as_files_are_equal_for_equal_results(tmp_path, form):
     sweep(tmp_path / "runs", SEVERAL)
@@ -339,20 +348,27 @@ SHAPES = [(1, 1), (1, 6), (2, 2), (3, 2), (20, 1), (20, 6)]
 
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
+@pytest.mark.parametrize("name", ["Method {}", "AC/DC (ERK), α ≥ {}, epochs × 2", 10 * "a sentence, " + "method {}"])
 @pytest.mark.filterwarnings("error")
-def test_figures_of_any_shape_keep_texts_apart(tmp_path, rows, columns):
-    """No label lies on another, and every panel has room, from one row to twenty and one column to six."""
+def test_figures_of_any_shape_keep_texts_apart(tmp_path, rows, columns, name):
+    """No label lies on another or leaves the figure, and every panel has room: to twenty rows and six columns."""
     methods = {}
     for place in range(rows):
         base = {"topology.name": "rigl", "optimizer.lr": 0.1 + place // 2}
-        methods[f"Method {place // 2}" + (" + HAM" if place % 2 else "")] = base | (HAM if place % 2 else {})
-    plain = {name: name.removesuffix(" + HAM") for name in methods if name.endswith("HAM")}
+        methods[name.format(place // 2) + (" + HAM" if place % 2 else "")] = base | (HAM if place % 2 else {})
+    plain = {row: row.removesuffix(" + HAM") for row in methods if row.endswith("HAM")}
     sparsities = [{"topology.sparsity": s} for s in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)[:columns]]
     number = iter(range(10**6))
     write_sweep(tmp_path, lambda *_: 0.7 + 0.001 * (next(number) * 37 % 101), methods, sparsities, (0, 1), plain)
     with style():
         for kind, figure in figures.drawn(Material(read(tmp_path))):
             figure.canvas.draw()
+            for legend in figure.legends:
+                box = legend.get_window_extent()
+                assert box.x1 <= figure.bbox.x1, f"{kind.name}: the legend leaves the figure"
+            beside = [axis.yaxis.label.get_window_extent() for axis in figure.axes if axis.get_ylabel()]
+            for upper, lower in itertools.pairwise(beside):
+                assert lower.y1 < upper.y0 + 2, f"{kind.name}: names of panels overlap"
             for axis in (one for one in figure.axes if one.get_visible() and one.get_label() != "<colorbar>"):
                 box = axis.get_window_extent()
                 assert box.height > 20, f"{kind.name}: a panel of {box.height:.0f} points"
