@@ -93,3 +93,9 @@ def test_a_last_cut_that_left_nothing_is_a_warning(tmp_path):
         "The cut at the last step took the network near chance: RiGL (from 86.5 to 13.5 %)."
         in table(read(tmp_path)).warnings
     )
+
+
+def test_cells_that_are_not_shown_are_not_explained(tmp_path):
+    found = read(sweep(tmp_path))
+    assert "Cells give mean" in " ".join(table(found).caption)
+    assert "Cells give mean" not in " ".join(table(found, ("delta", "sparsity")).caption)

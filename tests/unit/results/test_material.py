@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_runs import write_sweep
 from paper_runs import write_paper
@@ -66,7 +67,7 @@ def markers(material: Material) -> list[tuple[float, float]]:
         figure = sparsity.over_sparsity(material)
     assert figure is not None
     hollow = [line for axis in figure.axes for line in axis.lines if line.get_markerfacecolor() == "none"]
-    return [(x, y) for line in hollow for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)]
+    return [(float(x), float(y)) for line in hollow for x, y in np.asarray(line.get_xydata())]
 
 
 @pytest.fixture(scope="module")
