@@ -14,6 +14,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from results.runs.schema import SweepResults, variant_of
@@ -49,6 +50,11 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "ham-suite",
     "path.simplify": False,
 }
+FALLBACKS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
+    *("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Noto Sans", "Arial Unicode MS"),
+)
+"""Fonts for characters that DejaVu Sans does not have, where they are installed."""
 WIDTH = 9.6
 """Width of a figure in inches."""
 
@@ -98,6 +104,8 @@ def style() -> Iterator[None]:
         mpl.rcdefaults()
         for key, value in STYLE.items():
             mpl.rcParams[key] = value
+        installed = set(fontManager.get_font_names())
+        mpl.rcParams["font.family"] = [STYLE["font.family"], *(name for name in FALLBACKS if name in installed)]
         yield
 
 

@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 from demo_sweep import HAM, RIGL, SEVERAL, SIGN_IN, sweep, value
 from fake_runs import write_sweep
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 
 from experiments.errors import UserError
 from results.page import curves, figures, plots, sparsity
-from results.page.drawing import looks, style
+from results.page.drawing import FALLBACKS, looks, style
 from results.page.figures import write
 from results.page.material import Material
 from results.runs.store import read
@@ -191,3 +194,37 @@ def test_figures_of_any_shape_keep_texts_apart(tmp_path, rows, columns, name):
                     shown = sorted((one.y0, one.y1) for one in shown)
                     for (_, top), (bottom, _) in itertools.pairwise(shown):
                         assert bottom > top - 2, f"{kind.name}: labels overlap"
+
+
+@pytest.fixture
+def chinese(tmp_path):
+    """A font that is installed for this test, with one character."""
+    builder = FontBuilder(1000)
+    pen = TTGlyphPen(None)
+    for place in ((0, 0), (0, 800), (800, 800), (800, 0)):
+        (pen.lineTo if place != (0, 0) else pen.moveTo)(place)
+    pen.closePath()
+    builder.setupGlyphOrder([".notdef", "sparse"])
+    builder.setupCharacterMap({ord("稀"): "sparse"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "sparse": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (900, 0), "sparse": (900, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": FALLBACKS[0], "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "font.ttf")
+    before = list(fontManager.ttflist)
+    fontManager.addfont(tmp_path / "font.ttf")
+    yield
+    fontManager.ttflist[:] = before
+
+
+@pytest.mark.usefixtures("chinese")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", ["svg", "pdf", "png"])
+def test_characters_of_an_installed_font_are_drawn(tmp_path, form):
+    """matplotlib warns of each character that it has no font for."""
+    write_sweep(tmp_path / "runs", {"稀 α ≥": [0.8, 0.81]}, {"稀 α ≥": RIGL}, seeds=(0, 1))
+    with style():
+        for _, figure in figures.drawn(Material(read(tmp_path / "runs"))):
+            figure.savefig(tmp_path / f"x.{form}")
