@@ -74,7 +74,7 @@ _WAYS_OUT = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "close other programs or raise the limit (ulimit -n)",
     errno.EIO: "the disk or the network may be at fault; give the same command again later",
-    errno.EEXIST: "something else has this name; move it away or give another --out",
+    errno.EEXIST: "something else has this name; move it away or give another place",
     errno.ENOENT: "look whether the name is right and its folder exists",
     errno.ENOTDIR: "a part of its path is a file; give another path",
     errno.EISDIR: "a folder stands there; remove it or give another path",

@@ -10,6 +10,8 @@ import typer
 
 from experiments.errors import UserError
 
+from .tables import Against, several
+
 if TYPE_CHECKING:
     from results.numbers.planning import SeedPlan
 
@@ -30,11 +32,12 @@ def best(directory: Dir) -> None:
 def report(
     directory: Dir,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR/report.html.")] = None,
+    against: Against = None,
 ) -> None:
     """Write one self-contained HTML page: table, curves, configuration, versions."""
     from results.page import report as writer
 
-    print(writer.write_report(directory, output))
+    print(writer.write_report(directory, output, several(against, "--against")))
 
 
 @app.command()
@@ -55,6 +58,7 @@ def archive(
 ) -> None:
     """Write a sweep into one file without weights, which every command that reads a folder reads."""
     from results.runs import archive as writer
+    from results.runs.output import writing
     from results.runs.store import read_plan
 
     if output is None and directory.is_file():
@@ -63,8 +67,10 @@ def archive(
     path = output or sweep.directory.with_name(f"{sweep.directory.name}{writer.SUFFIX}")
     if path.suffix != ".zip":
         raise UserError("must end in .zip, by which the commands know it", where=str(path))
-    number = writer.write(sweep, path)
-    print(f"{path}: {number} files of {len(sweep.runs)} runs, {path.stat().st_size:,} bytes; without weights")
+    with writing("the archive", path):
+        number = writer.write(sweep, path)
+    files, runs = (f"{n} {noun}{'s' * (n != 1)}" for n, noun in ((number, "file"), (len(sweep.runs), "run")))
+    print(f"{path}: {files} of {runs}, {path.stat().st_size:,} bytes; without weights")
 
 
 @app.command()

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .tables import Against, several
+
 app = typer.Typer()
 
 
@@ -17,9 +19,10 @@ def figures(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the files; default: DIR/figures.")
     ] = None,
+    against: Against = None,
 ) -> None:
     """Write each figure of a sweep to a file, with its data as CSV beside it."""
     from results.page.figures import write
 
-    for path in write(directory, output, format):
+    for path in write(directory, output, format, several(against, "--against")):
         print(path)

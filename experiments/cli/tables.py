@@ -21,6 +21,10 @@ app = typer.Typer()
 Dirs = Annotated[
     list[Path], typer.Argument(metavar="DIR...", help="Folders of sweeps, or of runs, which become one table.")
 ]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SOURCE", help="Published figures: ham, sign_in, acdc, ...; several, or a list with commas."),
+]
 
 
 class Format(StrEnum):
@@ -56,9 +60,7 @@ def table(
     baseline: Annotated[
         str | None, typer.Option(metavar="ROW", help="For folders of runs: the row that the others are compared with.")
     ] = None,
-    against: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Published figures beside ours: ham, sign_in, acdc, ...")
-    ] = None,
+    against: Against = None,
     margin: Annotated[
         float | None, typer.Option(help="With --against: points within which a figure is reproduced; default: 0.3.")
     ] = None,
@@ -72,12 +74,13 @@ def table(
     from results.table.tables import SHOWN
     from results.table.tables import table as make
 
-    _fit(format, show, style, against, margin)
+    sources = several(against, "--against")
+    _fit(format, show, style, sources, margin)
     sweeps = read_several(directories, baseline)
     if style is Style.paper:
         written = printed(sweeps, digits)
-    elif against is not None:
-        written = write([beside(sweeps, against, margin, digits)], format)
+    elif sources:
+        written = write([beside(sweeps, sources, margin, digits)], format)
     else:
         shown = SHOWN if show is None else tuple(kind.strip() for kind in show.split(","))
         written = write([make(sweep, shown, digits) for sweep in sweeps], format)
@@ -86,18 +89,30 @@ def table(
         _verify(sweeps)
 
 
-def _fit(format: Format, show: str | None, style: Style, against: str | None, margin: float | None) -> None:
+def several(values: Sequence[str] | None, option: str) -> list[str]:
+    """Return what an option names that may be repeated, and each time be a list with commas.
+
+    Raises:
+        UserError: for a name that is empty.
+    """
+    names = [name.strip() for value in values or () for name in value.split(",")]
+    if not all(names):
+        raise UserError("names nothing before or after a comma", option)
+    return names
+
+
+def _fit(format: Format, show: str | None, style: Style, sources: Sequence[str], margin: float | None) -> None:
     """Refuse options that do not go together."""
-    if margin is not None and against is None:
+    if margin is not None and not sources:
         raise UserError("belongs to --against SOURCE", "--margin")
     if margin is not None and not (math.isfinite(margin) and 0 < margin <= 100):
         raise UserError(f"{margin:g} is out of range: above 0, up to 100 points", "--margin")
     if style is Style.paper and format is not Format.latex:
         raise UserError("belongs to --format latex", "--style paper")
-    for option, value in (("--style paper", style is Style.paper), ("--against", against is not None)):
+    for option, value in (("--style paper", style is Style.paper), ("--against", bool(sources))):
         if value and show is not None:
             raise UserError(f"does not go with {option}, which shows what it shows", "--show")
-    if style is Style.paper and against is not None:
+    if style is Style.paper and sources:
         raise UserError("does not go with --against; --format latex alone writes it", "--style paper")
 
 

@@ -7,7 +7,7 @@ known.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -95,16 +95,17 @@ def figures() -> tuple[Figure, ...]:
     return tuple(_figure(row, sources) for row in _rows("figures.csv"))
 
 
-def of_source(key: str) -> tuple[Figure, ...]:
-    """Return the figures of one source, a key of ``sources.csv``.
+def of_sources(keys: Sequence[str]) -> tuple[Figure, ...]:
+    """Return the figures of sources, keys of ``sources.csv``, in the order given and each once.
 
     Raises:
         UserError: for a source that does not exist.
     """
-    sources = {figure.key: None for figure in figures()}
-    if key not in sources:
-        raise UserError(f"unknown source {key!r}; allowed: {', '.join(sources)}{nearest(key, sources)}", "--against")
-    return tuple(figure for figure in figures() if figure.key == key)
+    known = dict.fromkeys(figure.key for figure in figures())
+    for key in keys:
+        if key not in known:
+            raise UserError(f"unknown source {key!r}; allowed: {', '.join(known)}{nearest(key, known)}", "--against")
+    return tuple(figure for key in dict.fromkeys(keys) for figure in figures() if figure.key == key)
 
 
 def of_method(name: str) -> tuple[Figure, ...]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from results.runs.facts import distribution, spec_of
+from results.runs.facts import Settings, distribution
 from results.runs.schema import SPARSITY_KEY, RunEntry, SweepResults, column_id, column_label, is_number, place
 
-from .measure import TOLERANCE, Measured, measure
+from .measure import TOLERANCE, Measured, Measurements
 from .paper import Figure
 from .stats import FEW, Summary
 from .student import LEVEL, upper
@@ -180,19 +180,41 @@ class Beside:
                 yield f"ours with {spec[key]:,} {what}"
 
 
-def pairs_of(
-    sweeps: Sequence[SweepResults], figures: Sequence[Figure]
-) -> tuple[list[Beside], dict[str, None], dict[str, None]]:
-    """Return the pairs in table order, our cells without a figure, and those without a configuration, by name."""
-    pairs, alone, unknown = [], {}, {}
-    for sweep in sweeps:
-        measurements = measure(sweep)
+@dataclass(frozen=True)
+class Compared:
+    """What became of our cells and of published figures.
+
+    Attributes:
+        pairs: The pairs, in table order.
+        alone: Our cells that no figure stands for, by name.
+        unknown: Our cells whose configuration is not known, by name.
+    """
+
+    pairs: Sequence[Beside]
+    alone: Sequence[str]
+    unknown: Sequence[str]
+
+
+def pairs_of(known: Sequence[tuple[SweepResults, Measurements, Settings]], figures: Sequence[Figure]) -> Compared:
+    """Compare the cells of sweeps with the figures of one or several sources, each source by itself.
+
+    Args:
+        known: Sweeps with their measurements and the configurations of their runs.
+        figures: The figures; those of one source are compared with each other, see `matching`.
+    """
+    sources: dict[str, list[Figure]] = {}
+    for figure in figures:
+        sources.setdefault(figure.key, []).append(figure)
+    pairs: list[Beside] = []
+    alone: dict[str, None] = {}
+    unknown: dict[str, None] = {}
+    for sweep, measurements, settings in known:
         for row, column in sweep.first_cells():
             run = next((run for run in sweep.cell(row, column) if run.result), sweep.cell(row, column)[0])
-            spec = spec_of(sweep, run)
+            spec = settings[run.path] or sweep.specs.get(run.identity, {})
             layers = distribution(spec, run.result) if sparsity_of(spec) else None
-            found = matching(spec, figures, layers)
+            found = [figure for stated in sources.values() for figure in matching(spec, stated, layers)]
             pairs += [Beside(sweep, measurements[row, column_id(column)], run, spec, layers, each) for each in found]
             if not found:
                 (alone if spec else unknown)[place(sweep, row, column)] = None
-    return pairs, alone, unknown
+    return Compared(pairs, list(alone), list(unknown))

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results.numbers.measure import Measurements, measure
 from results.runs.schema import SweepResults, column_id, column_label, variant_of
 
-from .drawing import INK, MUTED, clean, looks, panels
+from .drawing import INK, MUTED, WIDTH, clean, looks, panels
+from .layout import short, wrapped
+from .material import Material
 
 ACROSS = 2
 MOST, ROWS = 12, 40
@@ -39,9 +40,9 @@ class Point:
     front: bool
 
 
-def points(sweep: SweepResults, measurements: Measurements, column: Mapping[str, Any]) -> list[Point]:
+def points(material: Material, column: Mapping[str, Any]) -> list[Point]:
     """Return the rows that have finished runs in a column, by cost."""
-    cells = [measurements.get((row, column_id(column))) for row in sweep.rows]
+    cells = [material.measurements.get((row, column_id(column))) for row in material.sweep.rows]
     found = [
         (cell.row, cell.training.mean, cell.accuracy.mean, cell.accuracy.std or 0.0)
         for cell in cells
@@ -61,14 +62,14 @@ def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
     return one[0] <= other[0] and one[1] >= other[1] and one != other
 
 
-def pareto(sweep: SweepResults) -> Figure | None:
+def pareto(material: Material) -> Figure | None:
     """Draw accuracy over training FLOPs, a line through the rows that no other beats.
 
     Returns:
         The figure, with one panel per column, or None without two rows of different cost.
     """
-    measurements = measure(sweep)
-    drawn = [(column, points(sweep, measurements, column)) for column in sweep.columns]
+    sweep = material.sweep
+    drawn = [(column, points(material, column)) for column in sweep.columns]
     columns = [(column, found) for column, found in drawn if len({point.cost for point in found}) > 1][:MOST]
     if not columns or max(len(found) for _, found in columns) > ROWS:
         return None
@@ -78,7 +79,7 @@ def pareto(sweep: SweepResults) -> Figure | None:
     flat = [axis for line in axes for axis in line]
     for (column, found), axis in zip(columns, flat, strict=False):
         clean(axis, "y")
-        axis.set_title(column_label(column) if len(sweep.columns) > 1 else "")
+        axis.set_title(wrapped(column_label(column), 0.6 * WIDTH / across) if len(sweep.columns) > 1 else "")
         _draw(axis, sweep, found)
     for axis in flat[len(columns) :]:
         axis.set_visible(False)
@@ -124,7 +125,7 @@ def _label(axis: Axes, found: Sequence[Point]) -> None:
         places[place] = min(places[place], ceiling) if over else places[place]
     for point, y in zip(ordered, places, strict=True):
         axis.annotate(
-            point.row,
+            short(point.row),
             xy=(point.cost, 100 * point.accuracy),
             xycoords="data",
             xytext=(1.03, y),

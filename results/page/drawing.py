@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,11 +14,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from results.runs.schema import SweepResults, column_groups, column_label, variant_of
+from results.runs.schema import SweepResults, variant_of
 
 Share = bool | Literal["none", "all", "row", "col"]
 
@@ -51,6 +50,11 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "ham-suite",
     "path.simplify": False,
 }
+FALLBACKS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
+    *("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Noto Sans", "Arial Unicode MS"),
+)
+"""Fonts for characters that DejaVu Sans does not have, where they are installed."""
 WIDTH = 9.6
 """Width of a figure in inches."""
 
@@ -100,6 +104,8 @@ def style() -> Iterator[None]:
         mpl.rcdefaults()
         for key, value in STYLE.items():
             mpl.rcParams[key] = value
+        installed = set(fontManager.get_font_names())
+        mpl.rcParams["font.family"] = [STYLE["font.family"], *(name for name in FALLBACKS if name in installed)]
         yield
 
 
@@ -124,93 +130,12 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).tolist()
 
 
-def column_panels(
-    sweep: SweepResults, lines: int, *, sharex: bool
-) -> tuple[Figure, list[tuple[Axes, Mapping[str, Any]]]]:
-    """Make a figure with one panel per column of the table, each with space for a number of lines.
-
-    Returns:
-        The figure, and (axes, column) in table order.
-    """
-    chunks = []
-    for _, columns in column_groups(sweep):
-        across = len(columns) if len(columns) <= 4 else 3
-        chunks += [columns[start : start + across] for start in range(0, len(columns), across)]
-    single = len(sweep.columns) == 1
-    # a panel needs height for its lines, its tick labels and, of several, its title; the figure for its axis label
-    height = 0.35 + len(chunks) * (0.3 + (0 if single else 0.3) + max(2, lines) * (0.24 if single else 0.2))
-    figure, axes = panels(len(chunks), max(map(len, chunks)), height, sharex=sharex, sharey=True, gap=0.06)
-    used = []
-    for line, chunk in zip(axes, chunks, strict=True):
-        for axis in line[len(chunk) :]:
-            axis.set_visible(False)
-        for axis, column in zip(line, chunk, strict=False):
-            clean(axis)
-            axis.xaxis.set_major_locator(MaxNLocator(nbins=5 if len(chunk) > 1 else 8, steps=[1, 2, 2.5, 5, 10]))
-            if not single:
-                axis.set_title(column_label(column))
-            used.append((axis, column))
-    return figure, used
-
-
-def by_base(sweep: SweepResults, rows: Iterable[str]) -> list[str]:
-    """Sort rows so that every addition follows its plain row; otherwise in table order."""
-    rows = list(rows)
-    bases = list(dict.fromkeys(sweep.base_of(row) for row in rows))
-    return sorted(rows, key=lambda row: (bases.index(sweep.base_of(row)), row in sweep.baselines))
-
-
-def heights_of(sweep: SweepResults, rows: Sequence[str]) -> list[float]:
-    """Return the vertical position of each row, downwards from 0, with a gap between base methods."""
-    places, y, last = [], 0.0, None
-    for row in rows:
-        if last is not None:
-            y += 1.0 if sweep.base_of(row) == last else 1.5
-        last = sweep.base_of(row)
-        places.append(y)
-    return places
-
-
-def row_labels(
-    axis: Axes, sweep: SweepResults, rows: Sequence[str], places: Sequence[float], *, full: bool = False
-) -> None:
-    """Write the rows' names in their colours.
-
-    Args:
-        axis: The axes to label.
-        sweep: The sweep, which knows the plain row of each row.
-        rows: Labels in the order of ``places``.
-        places: Vertical positions in data units.
-        full: Whether to write full labels instead of "+ HAM" below the plain row.
-    """
-    variants = [variant_of(sweep, row) for row in rows]
-    names = [row if full or variant == "plain" else variant for row, variant in zip(rows, variants, strict=True)]
-    place = axis.get_subplotspec()
-    if place is None or not place.is_first_col():
-        return  # panels side by side share their labels
-    axis.set_ylim(max(places) + 0.7, -0.7)
-    axis.set_yticks(list(places), names)
-    palette = looks(sweep)
-    for label, variant in zip(axis.get_yticklabels(), variants, strict=True):
-        label.set_color(INK if variant == "plain" else palette[variant].color)
-
-
 def clean(axes: Axes, grid: Literal["x", "y"] = "x") -> None:
     """Reduce axes to grid lines along one axis, without frame and tick marks."""
     axes.grid(axis=grid)
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(grid == "y")
     axes.tick_params(length=0)
-
-
-def legend(figure: Figure, sweep: SweepResults, variants: list[str]) -> None:
-    """Add a legend of the variants above the panels."""
-    shown = {name: look for name, look in looks(sweep).items() if name in variants}
-    handles = [
-        Line2D([], [], color=look.color, marker=look.marker, markersize=4, linewidth=1.6, label=name)
-        for name, look in shown.items()
-    ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=8, labelcolor=INK)
 
 
 _ON_PAGE = {

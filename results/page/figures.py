@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 
 from experiments.errors import UserError, nearest
 from experiments.rundir.files import atomic, write_text
-from results.numbers.measure import Measured, measure
-from results.runs.schema import SweepResults
+from results.numbers.measure import Measured
+from results.runs.output import place_for, writing
 from results.runs.store import read
 
-from . import cost, curves, maps, plots
+from . import cost, curves, maps, plots, sparsity
 from .drawing import style
+from .material import Material
 
 log = logging.getLogger("results")
 
@@ -39,62 +40,80 @@ class Kind:
         text: What is drawn, in words.
         draw: Makes it, or returns None where there is nothing to draw.
         data: Yields what is drawn, one mapping a point; fractions, not per cent.
+        more: Says what only some sweeps have in it.
     """
 
     name: str
     title: str
     text: str
-    draw: Callable[[SweepResults], Figure | None]
-    data: Callable[[SweepResults], Iterator[Row]]
+    draw: Callable[[Material], Figure | None]
+    data: Callable[[Material], Iterator[Row]]
+    more: Callable[[Material], str] = lambda material: ""
 
 
-def _cells(sweep: SweepResults) -> Iterator[tuple[Measured, Row]]:
-    for cell in measure(sweep).values():
-        yield cell, {"row": cell.row, **{key: cell.column.get(key) for key in sweep.column_keys}}
+def _place(material: Material, column: Mapping[str, Any]) -> Row:
+    return {key: column.get(key) for key in material.sweep.column_keys}
 
 
-def _accuracies(sweep: SweepResults) -> Iterator[Row]:
-    for cell, place in _cells(sweep):
+def _cells(material: Material) -> Iterator[tuple[Measured, Row]]:
+    for cell in material.measurements.values():
+        yield cell, {"row": cell.row, **_place(material, cell.column)}
+
+
+def _accuracies(material: Material) -> Iterator[Row]:
+    for cell, place in _cells(material):
         yield from ({**place, "seed": seed, "accuracy": value} for seed, value in cell.accuracies.items())
 
 
-def _differences(sweep: SweepResults) -> Iterator[Row]:
-    for cell, place in _cells(sweep):
+def _differences(material: Material) -> Iterator[Row]:
+    for cell, place in _cells(material):
         if (found := cell.difference) is not None:
             numbers = {"difference": found.mean, "low": found.low, "high": found.high, "n": found.n}
             yield {**place, "plain": cell.plain, **numbers}
 
 
-def _means(sweep: SweepResults) -> Iterator[Row]:
-    for cell, place in _cells(sweep):
+def _means(material: Material) -> Iterator[Row]:
+    for cell, place in _cells(material):
         if cell.accuracy is not None:
             yield {**place, "mean": cell.accuracy.mean, "std": cell.accuracy.std, "n": cell.accuracy.n}
+    for pair in sparsity.published(material):
+        figure, place = pair.figure, {"row": pair.ours.row, **_place(material, pair.ours.column)}
+        spread = None if figure.spread is None else figure.spread / 100
+        stated = {"published_row": figure.row, "published_sparsity": figure.sparsity, "source": figure.source}
+        yield {**place, "published": figure.top1 / 100, "published_spread": spread, **stated, "known": figure.known}
 
 
-def _costs(sweep: SweepResults) -> Iterator[Row]:
-    measurements = measure(sweep)
-    for column in sweep.columns:
-        place = {key: column.get(key) for key in sweep.column_keys}
-        for point in cost.points(sweep, measurements, column):
+def _costs(material: Material) -> Iterator[Row]:
+    for column in material.sweep.columns:
+        for point in cost.points(material, column):
             numbers = {"training_flops_fraction": point.cost, "mean": point.accuracy, "std": point.std}
-            yield {"row": point.row, **place, **numbers, "front": point.front}
+            yield {"row": point.row, **_place(material, column), **numbers, "front": point.front}
 
 
-def _layers(sweep: SweepResults) -> Iterator[Row]:
-    for column in sweep.columns:
-        place = {key: column.get(key) for key in sweep.column_keys}
-        for row, values in maps.of_rows(sweep, column).items():
+def _layers(material: Material) -> Iterator[Row]:
+    for column in material.sweep.columns:
+        place = _place(material, column)
+        for row, values in maps.of_rows(material.sweep, column).items():
             yield from ({"row": row, **place, "layer": name, "density": value} for name, value in values.items())
 
 
-def _curve(entry: str) -> Callable[[SweepResults], Iterator[Row]]:
-    def data(sweep: SweepResults) -> Iterator[Row]:
-        for run in sweep.runs:
-            place = {"row": run.row, **{key: run.column.get(key) for key in sweep.column_keys}, "seed": run.seed}
-            for epoch, value in curves.curve(run, entry).items():
+def _curve(entry: str) -> Callable[[Material], Iterator[Row]]:
+    def data(material: Material) -> Iterator[Row]:
+        for run in material.sweep.runs:
+            place = {"row": run.row, **_place(material, run.column), "seed": run.seed}
+            for epoch, value in material.curve(run, entry).items():
                 yield {**place, "epoch": epoch, entry: value}
 
     return data
+
+
+def _sources(material: Material) -> str:
+    """Say what the hollow markers are."""
+    cited = "; ".join(f"{key}: {source}" for key, source in sparsity.sources(material).items())
+    what = (
+        "Hollow markers are published figures of the same data and network, with thin lines in the style of their row"
+    )
+    return f" {what}; {cited}." if cited else ""
 
 
 KINDS = (
@@ -118,8 +137,9 @@ KINDS = (
         "sparsity",
         "Accuracy over sparsity",
         "Mean and one sample standard deviation over seeds. On the axis, each halving of the density is one step.",
-        curves.over_sparsity,
+        sparsity.over_sparsity,
         _means,
+        _sources,
     ),
     Kind(
         "cost",
@@ -164,11 +184,11 @@ KINDS = (
 )
 
 
-def drawn(sweep: SweepResults) -> Iterator[tuple[Kind, Figure]]:
-    """Yield the figures that a sweep has; call this within `drawing.style`."""
+def drawn(material: Material) -> Iterator[tuple[Kind, Figure]]:
+    """Yield the figures that there are; call this within `drawing.style`."""
     for kind in KINDS:
         with boxes_allowed():
-            figure = kind.draw(sweep)
+            figure = kind.draw(material)
         if figure is not None:
             yield kind, figure
 
@@ -181,13 +201,16 @@ def boxes_allowed() -> Iterator[None]:
         yield
 
 
-def write(directory: str | Path, out: str | Path | None = None, form: str = "pdf") -> list[Path]:
+def write(
+    directory: str | Path, out: str | Path | None = None, form: str = "pdf", sources: Sequence[str] = ()
+) -> list[Path]:
     """Write each figure of a directory to a file of its own, with its data as CSV beside it.
 
     Args:
         directory: A directory as for `results.load`.
         out: Folder of the files; None is ``figures`` in the directory.
         form: One of `FORMATS`.
+        sources: As of `Material`.
 
     Returns:
         The files, pictures and data.
@@ -197,19 +220,22 @@ def write(directory: str | Path, out: str | Path | None = None, form: str = "pdf
     """
     if form not in FORMATS:
         raise UserError(f"{form!r} is not a format; allowed: {', '.join(FORMATS)}{nearest(form, FORMATS)}", "--format")
-    sweep = read(directory)
-    folder = Path(out) if out is not None else sweep.directory / "figures"
+    material = Material(read(directory), sources)
+    folder = place_for(directory, "figures", ".figures") if out is None else Path(out)
     stamp = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form, {})
     paths = []
-    with style():
-        for kind, figure in drawn(sweep):
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic(folder / f"{kind.name}.{form}") as file, boxes_allowed():
-                figure.savefig(file, format=form, dpi=200, metadata=stamp)
-            write_text(folder / f"{kind.name}.csv", _csv(list(kind.data(sweep))))
-            paths += [folder / f"{kind.name}.{form}", folder / f"{kind.name}.csv"]
-    if not paths:
+    if not any(run.status == "done" for run in material.sweep.runs):
         raise UserError("no finished run to draw", where=str(directory))
+    with writing("the folder of figures", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with style(), boxes_allowed():
+        for kind, figure in drawn(material):
+            picture, data = (folder / f"{kind.name}.{suffix}" for suffix in (form, "csv"))
+            with writing("the figure", picture), atomic(picture) as file:
+                figure.savefig(file, format=form, dpi=200, metadata=stamp)
+            with writing("its data", data):
+                write_text(data, _csv(list(kind.data(material))))
+            paths += [picture, data]
     return paths
 
 

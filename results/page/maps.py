@@ -14,6 +14,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from results.runs.schema import RunEntry, SweepResults, column_label
 
 from .drawing import INK, MUTED, panels
+from .layout import short
+from .material import Material
 
 LINES = 40
 """Rows that a map has at most."""
@@ -39,12 +41,13 @@ def of_rows(sweep: SweepResults, column: Mapping[str, Any]) -> dict[str, dict[st
     return {row: values for row, values in found.items() if any(value < 1 for value in values.values())}
 
 
-def layers(sweep: SweepResults) -> Figure | None:
+def layers(material: Material) -> Figure | None:
     """Draw the density of layers at the end of training, for one column: the sparsest that has results.
 
     Returns:
         The figure, or None if no row has a pruned layer, or there are more than `LINES`.
     """
+    sweep = material.sweep
     found = [(column, of_rows(sweep, column)) for column in sweep.columns]
     found = [(column, rows) for column, rows in found if rows]
     if not found:
@@ -67,12 +70,12 @@ def _draw(figure: Figure, axis: Axes, rows: Densities, names: list[str]) -> None
     shown = [[max(value, scale.vmin or 0.5) if value == value else value for value in line] for line in values]
     drawn = axis.pcolormesh(shown, norm=scale, cmap="viridis", edgecolors="white", linewidth=0.4)
     axis.invert_yaxis()
-    axis.set_yticks([place + 0.5 for place in range(len(rows))], list(rows))
-    short = [name.removesuffix(".weight") for name in names]
+    axis.set_yticks([place + 0.5 for place in range(len(rows))], list(map(short, rows)))
+    layers = [short(name.removesuffix(".weight"), 24) for name in names]
     every = max(1, math.ceil(len(names) / 28))
     axis.set_xticks(
         [place + 0.5 for place in range(0, len(names), every)],
-        short[::every],
+        layers[::every],
         rotation=45 if len(names) > 6 else 0,
         ha="right" if len(names) > 6 else "center",
         fontsize=7,

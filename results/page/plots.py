@@ -5,15 +5,17 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results.numbers.measure import Measured, Measurements, measure
+from results.numbers.measure import Measured, Measurements
 from results.numbers.stats import Difference
-from results.runs.schema import SweepResults, column_id, variant_of
+from results.runs.schema import column_id, variant_of
 from results.table.notes import DAGGER, points
 
-from .drawing import INK, MUTED, VariantStyle, by_base, column_panels, heights_of, looks, row_labels
+from .drawing import INK, MUTED, VariantStyle, looks
+from .layout import by_base, column_panels, heights_of, row_labels
+from .material import Material
 
 
-def accuracy(sweep: SweepResults) -> Figure | None:
+def accuracy(material: Material) -> Figure | None:
     """Draw accuracy by method: one point per seed, the mean, and a whisker of one sample standard deviation.
 
     Call this within `drawing.style`.
@@ -21,7 +23,7 @@ def accuracy(sweep: SweepResults) -> Figure | None:
     Returns:
         The figure, with one panel per column of the table, or None if no run is finished.
     """
-    measurements = measure(sweep)
+    sweep, measurements = material.sweep, material.measurements
     if not any(cell.done for cell in measurements.values()):
         return None
     rows = by_base(sweep, sweep.rows)
@@ -49,14 +51,14 @@ def _mean_and_seeds(axis: Axes, cell: Measured, y: float, look: VariantStyle) ->
     axis.plot([mean], [y], look.marker, color=look.color, markerfacecolor=filled, markersize=5)
 
 
-def differences(sweep: SweepResults) -> Figure | None:
+def differences(material: Material) -> Figure | None:
     """Draw the seed-paired differences to the plain rows with 95 % confidence intervals.
 
     Returns:
         The figure, or None without a pair of finished runs. Intervals from only two seeds may exceed the frame, which
         an arrow marks.
     """
-    measurements = measure(sweep)
+    sweep, measurements = material.sweep, material.measurements
     rows = by_base(sweep, [row for row in sweep.rows if row in sweep.baselines])
     if not any(cell.difference for cell in measurements.values()):
         return None

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from experiments.rundir import names
-from results.runs.discover import compared, read_spec
+from results.runs.discover import compared
+from results.runs.facts import Settings
 from results.runs.schema import SweepResults, column_label
 from results.runs.store import read_object
 
@@ -17,15 +18,19 @@ KeysAndValues = list[tuple[str, str]]
 """Pairs of a dotted key and its value as text."""
 
 
-def configuration(sweep: SweepResults) -> tuple[KeysAndValues, list[tuple[str, KeysAndValues]]]:
+def configuration(sweep: SweepResults, settings: Settings) -> tuple[KeysAndValues, list[tuple[str, KeysAndValues]]]:
     """Separate the settings that the rows share from those that each row changes.
 
     A value is shared if more than half of the rows have it. Keys that vary between columns are left out.
 
+    Args:
+        sweep: The results.
+        settings: The configurations of its runs.
+
     Returns:
         The shared settings, and (row, its deviating settings) in table order.
     """
-    rows = {row: _settings(sweep, row) for row in sweep.rows}
+    rows = {row: _settings(sweep, settings, row) for row in sweep.rows}
     read = {row: settings for row, settings in rows.items() if settings}
     keys = dict.fromkeys(key for settings in read.values() for key in settings)
     shared: dict[str, str] = {}
@@ -43,20 +48,21 @@ def _deviations(settings: Mapping[str, str], shared: Mapping[str, str]) -> KeysA
     return changed + [(key, NOT_SET) for key in gone]
 
 
-def _settings(sweep: SweepResults, row: str) -> dict[str, str]:
+def _settings(sweep: SweepResults, settings: Settings, row: str) -> dict[str, str]:
     """Return a row's configuration; values that differ between its columns are listed with their columns."""
     values: dict[str, dict[str, list[str]]] = {}
     seen = set()
-    for entry in sweep.entries:
-        if entry.row != row or entry.path in seen:
-            continue
-        seen.add(entry.path)
-        label = column_label(entry.column, sweep.home(row, entry.column))
-        for key, value in compared(read_spec(entry.path)).items():
-            if key not in sweep.column_keys:
-                labels = values.setdefault(key, {}).setdefault(_text(value), [])
-                if label not in labels:
-                    labels.append(label)
+    for column in sweep.columns:
+        label = column_label(column, sweep.home(row, column))
+        for path in dict.fromkeys(entry.path for entry in sweep.cell(row, column)):
+            if path in seen:
+                continue
+            seen.add(path)
+            for key, value in compared(settings[path]).items():
+                if key not in sweep.column_keys:
+                    labels = values.setdefault(key, {}).setdefault(_text(value), [])
+                    if label not in labels:
+                        labels.append(label)
     return {key: _joined(found) for key, found in values.items()}
 
 

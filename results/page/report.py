@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,10 +11,12 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.errors import UserError, way_out
+from experiments.errors import UserError
 from experiments.rundir.files import check_regular, write_text
-from results.numbers.measure import Measurements, measure
+from results.numbers.measure import Measurements
 from results.numbers.stats import summarise
+from results.runs.kinds import one_line
+from results.runs.output import place_for, writing
 from results.runs.schema import RunEntry, SweepResults, column_id, column_label, place
 from results.runs.store import read
 from results.table.markup import html
@@ -26,15 +28,17 @@ from .drawing import style, svg
 from .figures import boxes_allowed, drawn
 from .headline import finding, summary
 from .maps import layer_densities
+from .material import Material
 from .provenance import configuration, environments
 
 
-def write_report(directory: str | Path, output: str | Path | None = None) -> Path:
+def write_report(directory: str | Path, output: str | Path | None = None, sources: Sequence[str] = ()) -> Path:
     """Write the report of a directory of runs; an older one is replaced only by a complete new one.
 
     Args:
         directory: A directory as for `results.load`.
         output: File to write; None is ``report.html`` in the directory.
+        sources: Published sources, as of `Material`.
 
     Returns:
         The path of the file.
@@ -43,29 +47,21 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
         UserError: if the file cannot be written, and as for `results.load`.
     """
     sweep = read(directory)
-    if output is not None:
-        path = Path(output)
-    elif Path(directory).is_dir():
-        path = sweep.directory / "report.html"
-    else:  # of an archive, whose folder is gone when the command ends
-        path = Path(directory).with_suffix(".html")
+    path = place_for(directory, "report.html", ".html") if output is None else Path(output)
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write to", where=str(path))
     check_regular(path)
-    page = render(sweep, path.parent)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    page = render(Material(sweep, sources), path.parent)
+    with writing("the report", path):
         write_text(path, page)
-    except OSError as error:
-        raise UserError(f"the report cannot be written: {error.strerror}{way_out(error)}", where=str(path)) from error
     return path
 
 
-def render(sweep: SweepResults, home: Path) -> str:
+def render(material: Material, home: Path) -> str:
     """Return the report of a sweep as one HTML page.
 
     Args:
-        sweep: The results.
+        material: The results.
         home: Folder of the page, from which its links lead to the folders of runs.
     """
     environment = Environment(
@@ -75,14 +71,16 @@ def render(sweep: SweepResults, home: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    measurements = measure(sweep)
-    shared, changes = configuration(sweep)
+    sweep, measurements = material.sweep, material.measurements
+    shared, changes = configuration(sweep, material.settings)
     return environment.get_template("report.html.j2").render(
         title=title(sweep),
         summary=summary(sweep),
         finding=finding(sweep, measurements),
-        table=Markup(html(table(sweep), {row: "#runs" for row in sweep.rows})),  # escapes its texts itself
-        figures=_figures(sweep),
+        table=Markup(
+            html(table(sweep, known=(measurements, material.settings)), {row: "#runs" for row in sweep.rows})
+        ),  # escapes its texts itself
+        figures=_figures(material),
         details=[_detail(sweep, row, column) for row, column in sweep.first_cells()],
         seeds=[str(seed) for seed in sweep.seeds],
         accuracies=_accuracies(sweep, measurements, home),
@@ -97,13 +95,15 @@ def render(sweep: SweepResults, home: Path) -> str:
     )
 
 
-def _figures(sweep: SweepResults) -> list[dict[str, Any]]:
+def _figures(material: Material) -> list[dict[str, Any]]:
     shown = []
     with style():
-        for kind, figure in drawn(sweep):
+        for kind, figure in drawn(material):
             with boxes_allowed():
                 picture = Markup(svg(figure, kind.name, kind.title))
-            shown.append({"name": kind.name, "title": kind.title, "text": kind.text, "svg": picture})
+            shown.append(
+                {"name": kind.name, "title": kind.title, "text": kind.text + kind.more(material), "svg": picture}
+            )
     return shown
 
 
@@ -178,7 +178,7 @@ def _accuracies(
 
 
 def _link(path: Path, home: Path) -> str:
-    return quote(os.path.relpath(path, home.resolve()), safe="/") + "/"
+    return quote(os.fsencode(os.path.relpath(path, home.resolve())), safe="/") + "/"
 
 
 def _layers(sweep: SweepResults) -> list[dict[str, Any]]:
@@ -210,7 +210,7 @@ def _troubles(sweep: SweepResults) -> list[dict[str, str]]:
                 "name": f"{name}, {noun} {', '.join(str(run.seed) for run in runs)}",
                 "status": words[status],
                 "error": error,
-                "folders": ", ".join(run.path.name for run in runs),
+                "folders": ", ".join(one_line(run.path.name) for run in runs),
             }
         )
     return items

@@ -82,7 +82,9 @@ def found_cells(folders: Iterable[Path]) -> list[RunEntry]:
 
 def strays(directory: Path, named: Collection[str]) -> tuple[str, ...]:
     """Name the folders of runs in a sweep's directory that are none of those named, such as a renamed sweep's."""
-    return tuple(sorted(name for name in os.listdir(directory) if names.RUN.fullmatch(name) and name not in named))
+    return tuple(
+        sorted(one_line(name) for name in os.listdir(directory) if names.RUN.fullmatch(name) and name not in named)
+    )
 
 
 def _is_run(path: Path) -> bool:

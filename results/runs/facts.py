@@ -9,7 +9,7 @@ from typing import Any
 from experiments.rundir import names
 
 from .discover import read_spec
-from .schema import SPARSITY_KEY, RunEntry, SweepResults, is_number
+from .schema import SPARSITY_KEY, SweepResults, is_number
 from .store import read_object
 
 Settings = Mapping[Path, Mapping[str, Any]]
@@ -30,11 +30,6 @@ def settings(sweep: SweepResults) -> Settings:
             known[run.identity] = spec
         found[run.path] = spec
     return found
-
-
-def spec_of(sweep: SweepResults, run: RunEntry) -> Mapping[str, Any]:
-    """Return a run's configuration, or what the manifest says it will be; empty where neither is known."""
-    return read_spec(run.path) or sweep.specs.get(run.identity, {})
 
 
 def distribution(spec: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:

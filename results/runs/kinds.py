@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def one_line(text: str) -> str:
-    """Return a text in one line, without characters that steer a terminal or turn the direction of writing."""
+    """Return a text in one line, without what steers a terminal, turns the direction of writing, or is no text."""
+    text = text.encode(errors="replace").decode()  # names of files may be any bytes
     kept = (" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in text)
     return " ".join("".join(char for char in kept if unicodedata.bidirectional(char) not in _TURNING).split())
 

@@ -10,6 +10,7 @@ from experiments.errors import UserError, nearest
 from experiments.rundir import names
 
 from .discover import found_cells
+from .kinds import one_line
 from .schema import SweepResults
 from .store import outcomes, read_plan
 
@@ -41,7 +42,7 @@ def _one(sweeps: Sequence[SweepResults]) -> SweepResults:
         return sweeps[0]
     paths = dict.fromkeys(run.path for sweep in sweeps for run in sweep.runs)
     parents = {sweep.directory.parent for sweep in sweeps}
-    name = parents.pop().name if len(parents) == 1 else ", ".join(sweep.name for sweep in sweeps)
+    name = one_line(parents.pop().name) if len(parents) == 1 else ", ".join(sweep.name for sweep in sweeps)
     return replace(sweeps[0], name=name, title=name, entries=tuple(found_cells(paths)))
 
 

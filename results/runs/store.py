@@ -59,7 +59,8 @@ def read_plan(directory: str | Path) -> SweepResults:
     entries = found_cells(run_folders(directory))
     if not entries:
         raise UserError(_empty(directory), where=str(directory))
-    return SweepResults(directory, directory.name, directory.name, (), {}, None, None, tuple(entries))
+    name = one_line(directory.name)
+    return SweepResults(directory, name, name, (), {}, None, None, tuple(entries))
 
 
 def _refused(path: Path) -> NoReturn:
@@ -137,6 +138,9 @@ def _check(sweep: SweepResults, where: str) -> None:
         if key in seen:
             raise UserError(f"lists row {entry.row!r} with seed {entry.seed} twice in one column", where=where)
         seen.add(key)
+        if set(entry.column) != set(sweep.column_keys):
+            keys = ", ".join(sweep.column_keys) or "none"
+            raise UserError(f"the column of {entry.path.name} has other keys than column_keys: {keys}", where=where)
     for row, plain in sweep.baselines.items():
         for name in (row, plain):
             if name not in sweep.rows:

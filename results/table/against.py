@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, product
+from string import ascii_lowercase
 from typing import Any
 
-from results.numbers.measure import measure
-from results.numbers.paper import Figure, of_source
-from results.numbers.reproduction import MARGIN, VERDICTS, Beside, most_spread, pairs_of, sparsity_of
+from results.numbers.measure import Measurements, measure
+from results.numbers.paper import Figure, of_sources
+from results.numbers.reproduction import MARGIN, VERDICTS, Beside, Compared, most_spread, pairs_of, sparsity_of
 from results.numbers.stats import FEW
-from results.runs.facts import settings
+from results.runs.facts import Settings, settings
 from results.runs.schema import SweepResults
 
 from .notes import accuracy_definition, points, sparsity_definition
@@ -21,39 +23,44 @@ from .values import Table, TableCell, TableGrid, TableHead, TableRow
 from .warned import warnings
 
 
-def against(sweeps: Sequence[SweepResults], source: str, margin: float | None = None, digits: int = 2) -> Table:
-    """Make the table of one or several sweeps beside the figures of a published source.
+def against(
+    sweeps: Sequence[SweepResults], sources: Sequence[str], margin: float | None = None, digits: int = 2
+) -> Table:
+    """Make the table of one or several sweeps beside the figures of published sources.
 
     Args:
         sweeps: Sweeps that have been read with their results.
-        source: Key of the source, such as "ham".
+        sources: Keys of the sources, such as "ham"; each is compared with by itself.
         margin: Percentage points within which two accuracies count as the same; None: `MARGIN`.
         digits: Decimal places of accuracies.
 
     Raises:
         UserError: for a source that does not exist.
     """
-    figures, margin = of_source(source), MARGIN if margin is None else margin
-    pairs, alone, unknown = pairs_of(sweeps, figures)
-    letters = _letters(pairs)
+    figures, margin = of_sources(sources), MARGIN if margin is None else margin
+    known = [(sweep, measure(sweep), settings(sweep)) for sweep in sweeps]
+    compared = pairs_of(known, figures)
+    pairs, letters = compared.pairs, lettered(_said(pair.figure) for pair in compared.pairs)
+    keys = list(dict.fromkeys(figure.key for figure in figures))
     rows = [row for sweep in sweeps for row in sweep.rows]
     several = len(set(rows)) < len(rows)  # a row's name does not say of which table it is
     lines, last = [], None
     for pair in pairs:
         named = [TableCell(("", pair.sweep.name))] if several else []
-        cells = [TableCell((pair.name,)), *named, *_cells(pair, margin, digits, letters)]
+        stated = [TableCell(("", pair.figure.key))] if len(keys) > 1 else []
+        cells = [TableCell((pair.name,)), *named, *stated, *_cells(pair, margin, digits, letters)]
         base = pair.sweep.name, pair.sweep.base_of(pair.ours.row)
         lines.append(TableRow(tuple(cells), opens_group=base != last))
         last = base
-    heads = ["Method", *(["Table"] if several else []), "Sparsity, %", "Ours, %", "Published, %"]
+    heads = ["Method", *["Table"] * several, *["Source"] * (len(keys) > 1), "Sparsity, %", "Ours, %", "Published, %"]
     heads += ["Difference, points [90 % CI]", "Verdict", "Differs (ours / published)"]
-    found = [text for sweep in sweeps for text in _named(sweep, warnings(sweep, measure(sweep)), len(sweeps) > 1)]
+    said = [text for sweep, found, _ in known for text in _named(sweep, warnings(sweep, found), len(sweeps) > 1)]
     return Table(
-        name="-".join([*(sweep.name for sweep in sweeps), source]),
+        name="-".join([*(sweep.name for sweep in sweeps), *keys]),
         title=f"{joint_title(sweeps)}, beside published figures",
         grids=(TableGrid("", tuple(map(TableHead, heads)), align(lines)),),
-        caption=tuple(_caption(sweeps, figures, pairs, margin, letters, (alone, unknown))),
-        warnings=tuple(found),
+        caption=tuple(_caption(known, figures, compared, margin, letters)),
+        warnings=tuple(said),
         column_keys=(),
         measurements={},
         records=tuple(_record(pair, margin) for pair in pairs),
@@ -92,23 +99,26 @@ def _said(figure: Figure) -> str:
     return "; ".join(filter(None, ["" if figure.confirmed else figure.known, figure.note]))
 
 
-def _letters(pairs: Sequence[Beside]) -> dict[str, str]:
-    """Give each remark on published figures a letter, in the order of the lines."""
-    remarks = dict.fromkeys(filter(None, (_said(pair.figure) for pair in pairs)))
-    return {remark: chr(ord("a") + number) for number, remark in enumerate(remarks)}
+def lettered(remarks: Iterable[str]) -> dict[str, str]:
+    """Give each remark a letter, in the order in which they come; after z come aa, ab, ..."""
+    names = ("".join(letters) for length in count(1) for letters in product(ascii_lowercase, repeat=length))
+    return dict(zip(dict.fromkeys(filter(None, remarks)), names, strict=False))
 
 
 def _caption(
-    sweeps: Sequence[SweepResults],
+    known: Sequence[tuple[SweepResults, Measurements, Settings]],
     figures: Sequence[Figure],
-    pairs: Sequence[Beside],
+    compared: Compared,
     margin: float,
     letters: Mapping[str, str],
-    without: tuple[Mapping[str, None], Mapping[str, None]],
 ) -> Iterable[str]:
-    counts = Counter(pair.verdict(margin) for pair in pairs)
-    told = ", ".join(f"{counts[each]} {each}" for each in VERDICTS if counts[each])
-    yield f"{len(pairs)} published figures of {figures[0].source}" + (f": {told}." if told else ".")
+    pairs, citations = compared.pairs, {figure.key: figure.source for figure in figures}
+    several = len(citations) > 1
+    for key, citation in citations.items():
+        counts = Counter(pair.verdict(margin) for pair in pairs if pair.figure.key == key)
+        told = ", ".join(f"{counts[each]} {each}" for each in VERDICTS if counts[each])
+        head = f"{counts.total()} published figures of {citation}" + (f": {told}." if told else ".")
+        yield f"{key}: {head}" if several else head
     yield (
         "Ours: mean ± sample standard deviation over seeds (number of seeds). Difference: ours minus published, with"
         " the 90 % confidence interval of Student's t, so that each verdict by itself is wrong in at most 5 % of cases."
@@ -119,19 +129,20 @@ def _caption(
         unknown = sum(pair.figure.spread is not None and pair.figure.spread_of is None for pair in pairs)
         what = "No published ± enters" if unknown else "The published ± enter"
         yield f"{what} the interval" + (f": of {unknown} it is not stated what they are." if unknown else ".")
-    yield from dict.fromkeys(map(accuracy_definition, sweeps))
-    yield from dict.fromkeys(f"Ours: {sparsity_definition(sweep)}" for sweep in sweeps)
-    yield from (text for sweep in sweeps for text in _named(sweep, trained(sweep, settings(sweep)), len(sweeps) > 1))
+    yield from dict.fromkeys(accuracy_definition(sweep) for sweep, _, _ in known)
+    yield from dict.fromkeys(f"Ours: {sparsity_definition(sweep)}" for sweep, _, _ in known)
+    yield from (text for sweep, _, specs in known for text in _named(sweep, trained(sweep, specs), len(known) > 1))
     remarks = "; ".join(f"({letter}) {remark}" for remark, letter in letters.items())
     if remarks:
         yield f"Of published figures: {remarks}."
-    alone, unknown = without
-    if alone:
-        yield f"Without a figure in this source: {', '.join(alone)}."
-    if unknown:
-        yield f"Their configurations are not known, `ham sweep` again writes them down: {', '.join(unknown)}."
-    if rest := _rest(figures, pairs):
-        yield f"Of this source and in none of these folders: {rest}."
+    if compared.alone:
+        yield f"Without a figure in {'these sources' if several else 'this source'}: {', '.join(compared.alone)}."
+    if compared.unknown:
+        names = ", ".join(compared.unknown)
+        yield f"Their configurations are not known, `ham sweep` again writes them down: {names}."
+    for key in citations:
+        if rest := _rest([figure for figure in figures if figure.key == key], pairs):
+            yield f"Of {key if several else 'this source'} and in none of these folders: {rest}."
 
 
 def _needed(pairs: Sequence[Beside], margin: float) -> str:
@@ -144,13 +155,23 @@ def _needed(pairs: Sequence[Beside], margin: float) -> str:
 
 
 def _rest(figures: Sequence[Figure], pairs: Sequence[Beside]) -> str:
+    """Name the figures of one source that no cell stands for; with data and network where it has several."""
     shown = {id(pair.figure) for pair in pairs}
+    several = len({(figure.dataset, figure.model) for figure in figures}) > 1
+    alike = Counter(map(_place, figures))
     rows: dict[str, dict[str, None]] = {}
     for figure in figures:
         if id(figure) not in shown:
+            row = f"{figure.row} ({figure.dataset}, {figure.model})" if several else figure.row
             where = f"{100 * figure.sparsity:g} %" if figure.sparsity else f"{figure.epochs or '?'} epochs"
-            rows.setdefault(figure.row, {})[where] = None
+            kind = [figure.layers, f"{figure.epochs} epochs" if figure.epochs and figure.sparsity else None]
+            known = ", ".join(filter(None, kind))
+            rows.setdefault(row, {})[f"{where} ({known})" if known and alike[_place(figure)] > 1 else where] = None
     return "; ".join(f"{row} at {', '.join(found)}" for row, found in rows.items())
+
+
+def _place(figure: Figure) -> tuple[str, str, str, float]:
+    return figure.row, figure.dataset, figure.model, figure.sparsity
 
 
 def _named(sweep: SweepResults, texts: Iterable[str], several: bool) -> Iterable[str]:
@@ -185,5 +206,6 @@ def _record(pair: Beside, margin: float) -> dict[str, Any]:
         "published_row": figure.row,
         "published_note": figure.note,
         "known": figure.known,
+        "source_key": figure.key,
         "source": figure.source,
     }

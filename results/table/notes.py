@@ -23,11 +23,8 @@ def caption(
     sweep: SweepResults, measurements: Measurements, settings: Settings, kinds: Container[str]
 ) -> tuple[str, ...]:
     """Return the explanation of a table's numbers, one element per paragraph; `kinds` are those that it shows."""
-    parts = [
-        *trained(sweep, settings),
-        accuracy_definition(sweep)
-        + " Cells give mean ± sample standard deviation over seeds (number of seeds in parentheses).",
-    ]
+    cells = " Cells give mean ± sample standard deviation over seeds (number of seeds in parentheses)."
+    parts = [*trained(sweep, settings), accuracy_definition(sweep) + cells * ("accuracy" in kinds)]
     if sweep.baselines and ("delta" in kinds or "p" in kinds):
         parts.append(
             "Δ: the row minus its plain row at the same seed, averaged over seeds, in percentage points, with the"

@@ -32,7 +32,8 @@ def printed(sweeps: Sequence[SweepResults], digits: int = 2) -> str:
     """
     ordered = sorted(sweeps, key=lambda sweep: [s.column_keys for s in sweeps].index(sweep.column_keys))
     groups = [joined(list(group)) for _, group in groupby(ordered, key=lambda sweep: sweep.column_keys)]
-    floats = [_float(sweep, texts, digits) for sweep, texts in groups]
+    said: dict[str, None] = {}
+    floats = [_float(sweep, texts, digits, said) for sweep, texts in groups]
     written = "\n".join([PACKAGES, *floats])
     return written + (f"\n{tex(MISSING)}\n" if is_missing(written) else "")
 
@@ -69,24 +70,28 @@ def joined(sweeps: Sequence[SweepResults]) -> tuple[SweepResults, list[str]]:
     )
 
 
-def _float(sweep: SweepResults, texts: Sequence[str], digits: int) -> str:
+def _float(sweep: SweepResults, texts: Sequence[str], digits: int, said: dict[str, None]) -> str:
+    """Write one grid, and below it what it needs to be understood and is not among what was `said` before."""
     measurements = measure(sweep)
     marks, judged = _marks(sweep, measurements)
     seeds = {cell.done for cell in measurements.values() if cell.done}
-    few = f" over {seeds.pop()} seeds" if len(seeds) == 1 else ""
+    many = len(seeds) > 1
+    number = max(seeds, default=0)
+    over = " over seeds (their number in parentheses)" if many else f" over {number} seed{'s' * (number != 1)}"
     parts = {str(run.result["accuracy_on"]).capitalize() for run in sweep.runs if "accuracy_on" in run.result}
     part = parts.pop() if len(parts) == 1 else "Top-1"
-    short = f"{sweep.title}. {part} accuracy in per cent, mean and sample standard deviation{few}.{judged}"
+    short = f"{sweep.title}. {part} accuracy in per cent, mean and sample standard deviation{over}.{judged}"
     lines = [r"\begin{table}[t]", r"\centering", rf"\caption{{{tex(short)}}}", rf"\label{{tab:{label(sweep.name)}}}"]
-    lines += fitted(_grid(sweep, measurements, marks, digits, many=not few))
+    lines += fitted(_grid(sweep, measurements, marks, digits, many=many))
     lines += [
         r"\end{table}",
         "",
         "% What the numbers mean, to be put where there is room:",
         r"\begingroup\footnotesize\sloppy",
     ]
-    below = [*warnings(sweep, measurements), *caption(sweep, measurements, settings(sweep), ("accuracy",)), *texts]
-    lines += [rf"\noindent {tex(each)}\par" for each in below]
+    below = [*warnings(sweep, measurements), *caption(sweep, measurements, settings(sweep), ()), *texts]
+    lines += [rf"\noindent {tex(each)}\par" for each in dict.fromkeys(below) if each not in said]
+    said.update(dict.fromkeys(below))
     return "\n".join([*lines, r"\endgroup", ""])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.errors import UserError, nearest
 from results.numbers.measure import Measured, Measurements, measure
 from results.numbers.stats import Summary
-from results.runs.facts import settings
+from results.runs.facts import Settings, settings
 from results.runs.schema import SPARSITY_KEY, SweepResults, column_groups, column_id, column_label, inner_key
 
 from .notes import DAGGER, caption, points
@@ -27,13 +27,19 @@ Pick = Callable[[Measured], TableCell]
 Kinds = Mapping[str, list[tuple[str, Pick]]]
 
 
-def table(sweep: SweepResults, shown: Sequence[str] = SHOWN, digits: int = DIGITS) -> Table:
+def table(
+    sweep: SweepResults,
+    shown: Sequence[str] = SHOWN,
+    digits: int = DIGITS,
+    known: tuple[Measurements, Settings] | None = None,
+) -> Table:
     """Make the table of a sweep that has been read with its results.
 
     Args:
         sweep: The sweep.
         shown: The kinds of number, keys of `KINDS`; also "layers", which is shown anyway where rows differ in it.
         digits: Decimal places of accuracies and differences in per cent.
+        known: Measurements and configurations of the sweep, if the caller has read them.
 
     Raises:
         UserError: for a kind that does not exist.
@@ -44,7 +50,7 @@ def table(sweep: SweepResults, shown: Sequence[str] = SHOWN, digits: int = DIGIT
             raise UserError(
                 f"{kind!r} cannot be shown; allowed: {', '.join(allowed)}{nearest(kind, allowed)}", "--show"
             )
-    measurements, specs = measure(sweep), settings(sweep)
+    measurements, specs = known or (measure(sweep), settings(sweep))
     layers = distributions(sweep, specs)
     if LAYERS not in shown and len(set(filter(None, layers.values()))) < 2:
         layers = {}

@@ -8,15 +8,17 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from commands import Ham
 from processes import PATIENCE, Command, wait_for
 from small_runs import write_config
-from test_tracking import complete, lines
+from test_tracking import complete, descendants, lines
 from wandb_server import Server, serving
 
+from experiments.rundir import attempts
 from experiments.tracking.content import content
 
 pytest.importorskip("wandb")
@@ -42,13 +44,29 @@ def changed(runs: Path) -> int:
     return sum(path.stat().st_mtime_ns for path in runs.glob("*/metrics.jsonl"))
 
 
+def one_run(folder: Path) -> list[int]:
+    """The process that trains a run, and W&B's for it; none if it has finished."""
+    last = attempts.newest(folder)
+    if last is None or not attempts.alive(folder, last):
+        return []
+    return [last["pid"], *descendants(last["pid"], "")]
+
+
+def kill(processes: list[int]) -> int:
+    """SIGKILL, as at the end of a Slurm job's group; how many times something was killed: once or not at all."""
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return min(len(processes), 1)
+
+
 def test_every_line_is_there_once(ham: Ham, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Online and offline in turn, as on nodes with and without internet."""
+    """One run with its mirror, then all that is left; in turn as on nodes with and without internet."""
     config = write_config(
         tmp_path / "small.yaml",
         model={"name": "resnet8"},
         data__batch_size=25,
-        schedule__epochs=40,
+        schedule__epochs=16,
         checkpoint={"every_steps": 7},
         tracking={"wandb": "auto"},
         sweep={
@@ -65,15 +83,16 @@ def test_every_line_is_there_once(ham: Ham, tmp_path: Path, server: Server, monk
     runs, moments, kills = tmp_path / "runs/small", random.Random(7), 0
     while kills < KILLS:
         before = changed(runs)
-        monkeypatch.setenv("WANDB_MODE", ("online", "offline")[kills % 2])
+        monkeypatch.setenv("WANDB_MODE", ("online", "offline")[kills // 2 % 2])
         with Command(tmp_path, *sweep) as command:
             wait_for(lambda b=before: changed(runs) > b or not command.running(), "a line")
-            time.sleep(moments.uniform(0, 2.0))
+            time.sleep(moments.uniform(0, 1.0))
+            kills += kill(one_run(sorted(runs.glob("rigl-*"))[moments.randrange(2)]))
+            time.sleep(moments.uniform(0, 1.0))
             if not command.running():
                 break
-            for pid in command.members():  # W&B's processes too, as the end of a Slurm job's group is
-                os.kill(pid, signal.SIGKILL)
-            kills += 1
+            kills += kill(command.members())
+    print(f"{kills} kills")
     assert kills >= KILLS // 2
     with Command(tmp_path, *sweep) as command:
         assert command.process.wait(PATIENCE) == 0, command.err
@@ -81,7 +100,7 @@ def test_every_line_is_there_once(ham: Ham, tmp_path: Path, server: Server, monk
     there = {
         folder.name: len(server.runs[run].lines) for folder in folders if (run := content(folder).id) in server.runs
     }
-    print(f"{kills} kills; {[len(lines(folder)) for folder in folders]} lines, at W&B before the push {there}")
+    print(f"{[len(lines(folder)) for folder in folders]} lines, at W&B before the push {there}")
     monkeypatch.delenv("WANDB_MODE")
     assert ham("track", "push", runs).code == 0
     assert ham("track", "push", runs).out.count(", 0 of them new to W&B") == 2

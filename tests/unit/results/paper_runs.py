@@ -10,7 +10,7 @@ from fake_runs import result, write_json
 from experiments.config.resolve import load
 from experiments.config.sweep import Cell, expand, manifest
 from experiments.rundir.result import seal
-from results.numbers.paper import Figure, of_source
+from results.numbers.paper import Figure, of_sources
 from results.numbers.reproduction import matching
 from results.runs.discover import flatten
 
@@ -20,7 +20,7 @@ IMAGES = 50_000
 
 def write_paper(home: Path, seeds: int = 5, families: Sequence[str] = FAMILIES, shift: float = 0.0) -> list[Path]:
     """Write finished sweeps of the HAM paper's tables, as many points above the published figures as `shift`."""
-    figures = of_source("ham")
+    figures = of_sources(["ham"])
 
     def accuracy(cell: Cell, place: int) -> float:
         (figure,) = matching(flatten(cell.spec.model_dump()), figures, None)

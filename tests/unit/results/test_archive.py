@@ -13,6 +13,7 @@ from fake_runs import write_sweep
 
 import results
 from experiments.errors import UserError
+from results.page import figures
 from results.page.report import write_report
 from results.runs import archive
 from results.runs.store import read
@@ -158,3 +159,9 @@ def test_another_file_is_refused(tmp_path):
         UserError, match="is a file; give the folder of a sweep or of a run, or what `ham archive` wrote"
     ):
         read(tmp_path / "x.txt")
+
+
+def test_what_is_drawn_of_it_stays_when_the_command_has_ended(folder):
+    """Its own folder is a temporary one, so figures and page lie beside it."""
+    path = archived(folder)
+    assert {drawn.parent for drawn in figures.write(path, form="svg")} == {path.with_suffix(".figures")}

@@ -42,6 +42,21 @@ def test_best_is_bold_and_its_equals_underlined(tmp_path: Path) -> None:
     assert "mean and sample standard deviation over 3 seeds" in text
 
 
+def test_the_caption_says_where_the_numbers_of_seeds_are(tmp_path: Path) -> None:
+    """And nothing of it is said of cells that have none, or twice."""
+    same = written(tmp_path / "same", NEAR)
+    assert "parentheses" not in same
+    other = written(tmp_path / "other", {"A": [0.9, 0.91, None], "B": [0.8, 0.81, 0.82]})
+    assert cells(other, "A")[0].endswith(" (2)")
+    assert "standard deviation over seeds (their number in parentheses)." in other
+    assert "over 1 seed." in written(tmp_path / "one", {"A": [0.9]}, seeds=(0,))
+
+
+def test_what_two_grids_share_is_said_once(seven: list[Path]) -> None:
+    below = [line for line in printed(read_several(seven)).splitlines() if line.startswith(r"\noindent")]
+    assert len(below) == len(set(below)) > 5
+
+
 def test_digits(tmp_path: Path) -> None:
     assert cells(written(tmp_path, NEAR, digits=1), "Near") == [r"\underline{84.0}$_{\pm 1.0}$"]
 
@@ -116,7 +131,7 @@ def test_seven_sweeps_compile_and_fit(seven: list[Path], tmp_path: Path, columns
             pytest.fail("HAM_REQUIRE_LATEX=1, but there is no pdflatex on the PATH")
         pytest.skip("needs pdflatex")
     sweeps = read_several(seven)
-    body = printed(sweeps) + write([against(sweeps, "ham")], "latex")
+    body = printed(sweeps) + write([against(sweeps, ["ham", "sign_in", "acdc"])], "latex")
     floats = body.replace(r"\begin{table}", "\\clearpage\n\\begin{table}")  # one a page, since notes are long
     head = rf"\documentclass[{columns}]{{article}}\usepackage{{booktabs}}\usepackage{{graphicx}}\begin{{document}}"
     (tmp_path / "a.tex").write_text(f"{head}\n{floats}\n\\end{{document}}\n")

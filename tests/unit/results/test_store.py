@@ -139,6 +139,8 @@ def test_a_folder_without_runs_points_to_those_inside(sweep, tmp_path):
         ({"cells": [{"row": "A", "seed": 0, "path": "../b"}]}, "not a folder inside the sweep's"),
         ("[" * 10**5, "nested more than 40 levels deep"),
         ({"cells": [{"row": "A", "column": {}, "seed": 0, "path": p} for p in "ab"]}, "twice"),
+        ({"column_keys": ["x"], "cells": [{"row": "A", "column": {}, "seed": 0, "path": "a"}]}, "has other keys than"),
+        ({"cells": [{"row": "A", "column": {"x": 1}, "seed": 0, "path": "a"}]}, "other keys than column_keys: none"),
         ({"cells": [{"row": "A", "seed": s, "path": "a"} for s in (0, 1)]}, "the folder a to two runs"),
         ({"cells": [{"row": "A", "seed": 0, "path": "a"}], "baselines": {"A": "B"}}, "'B', which is not a row"),
     ],

@@ -36,6 +36,10 @@ def test_several_folders(monkeypatch, capsys, sweeps) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["cells"] == []
     assert any("Without a figure in this source: one, two." in text for text in found["caption"])
+    assert called(monkeypatch, *sweeps, "--against", "ham, acdc", "--against", "rigl", "-f", "json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [text.split(":")[0] for text in found["caption"][:3]] == ["ham", "acdc", "rigl"]
+    assert any("Without a figure in these sources: one, two." in text for text in found["caption"])
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,8 @@ def test_several_folders(monkeypatch, capsys, sweeps) -> None:
         (["--against", "ham", "--margin", "0"], "--margin: 0 is out of range: above 0, up to 100 points"),
         (["--against", "ham", "--margin", "nan"], "--margin: nan is out of range: above 0, up to 100 points"),
         (["--against", "rig"], "--against: unknown source 'rig'; allowed: ham, "),
+        (["--against", "ham,"], "--against: names nothing before or after a comma"),
+        (["--against", "ham", "--against", "acd"], "--against: unknown source 'acd'; allowed: ham, "),
         (["--style", "paper"], "--style paper: belongs to --format latex"),
         (["--style", "paper", "-f", "latex", "--show", "p"], "--show: does not go with --style paper, which"),
         (["--against", "ham", "--show", "p"], "--show: does not go with --against, which"),
