@@ -25,7 +25,8 @@ SHORT = {
 }
 """Keys of W&B's configuration for keys of ours; all of ours are below ``spec``."""
 
-JOBS = {"test": "train", "validation": "tune"}
+TUNE = "tune"
+JOBS = {"test": "train", "validation": TUNE}
 """Job type of runs that are evaluated on a part."""
 
 MOST_TAG, MOST_GROUP = 64, 128  # characters that W&B takes
@@ -55,7 +56,7 @@ class Content:
     Attributes:
         id: Identity, seed and, in a sweep, a hash of its name: two sweeps never take each other's runs.
         group: Table, row and column, over whose seeds W&B averages.
-        job_type: ``tune`` for runs that are evaluated on the validation part, ``train`` for those on the test part.
+        job_type: ``tune`` for runs of a tuning and all that are evaluated on the validation part, else ``train``.
         config: Short keys to group and filter by, and the whole specification below ``spec``.
     """
 
@@ -90,7 +91,7 @@ def content(folder: Path) -> Content:
         id=f"{identity[:32]}-s{seed}{suffix}",
         name=" ".join([slug(place.row), *values, f"s{seed}"])[:MOST_GROUP],
         group=group(place.table, place.row, place.column),
-        job_type=JOBS[spec["data"]["evaluate_on"]],
+        job_type=TUNE if _tunes(folder) else JOBS[spec["data"]["evaluate_on"]],
         tags=list(dict.fromkeys(tag[:MOST_TAG] for tag in [*tags, *(name.lower() for name in added)])),
         config={**short, "column": place.column, "seed": seed, "identity": identity, "spec": spec},
     )
@@ -123,6 +124,12 @@ def place_of(folder: Path, spec: dict[str, Any]) -> TablePlace:
         if all(column.get(key) == value for column in columns) and _at(spec, key) == value
     }
     return TablePlace(str(manifest.get("name")), row, (manifest.get("baselines") or {}).get(row, row), own)
+
+
+def _tunes(folder: Path) -> bool:
+    """Return whether the folder above a run is that of a tuning, on whatever part it decides."""
+    manifest = read_json(folder.resolve().parent / names.MANIFEST)
+    return isinstance(manifest, dict) and manifest.get("tunes") is not None
 
 
 def _at(spec: Any, key: str) -> Any:

@@ -20,6 +20,7 @@ from experiments.config.resolve import load
 from experiments.config.stage import stage
 from experiments.config.tuning import known
 from experiments.data.bundle import DataBundle
+from experiments.tracking.content import content
 
 RANDOM = {"topology.name": "random"}
 # rates at which 100 images are told apart at all, and one that diverges
@@ -118,8 +119,6 @@ def test_the_tuning_is_a_sweep_of_its_own(whole: Path, ham: Ham) -> None:
     assert ham("table", folder).code == 0
     assert ham("report", folder).code == 0
     assert ham("run-cell", folder, "0").code == 0
-    from experiments.tracking.content import content
-
     (path, *_) = folder.glob("*/result.json")
     assert (content(path.parent).job_type, content(path.parent).config["table"]) == ("tune", "tiny-tuning")
 
@@ -245,6 +244,8 @@ def test_what_decides_on_the_test_part_is_said(ham: Ham, tmp_path: Path) -> None
     rows = {"Random + HAM": None, "Dense": None}
     path = config(tmp_path, tuned(on="test", rows=rows, grid={"optimizer.lr": [0.003]}, seeds=[100]))
     assert ham("sweep", path, "--out", tmp_path / "runs", "--jobs", 2).code == 0
+    (run,) = {path.parent for path in (tmp_path / "runs/tiny-tuning").glob("*/result.json")}
+    assert content(run).job_type == "tune"
     text = " ".join(ham("table", tmp_path / "runs/tiny").out.split())
     assert "Settings were chosen on the test part, on which the table evaluates: its accuracies are too high." in text
 
