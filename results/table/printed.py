@@ -95,7 +95,8 @@ def _float(sweep: SweepResults, texts: Sequence[str], digits: int, said: dict[st
         "% What the numbers mean, to be put where there is room:",
         r"\begingroup\footnotesize\sloppy",
     ]
-    below = [*warnings(sweep, measurements), *caption(sweep, measurements, settings(sweep), ()), *texts]
+    specs = settings(sweep)
+    below = [*warnings(sweep, measurements, specs), *caption(sweep, measurements, specs, ()), *texts]
     lines += [rf"\noindent {tex(each)}\par" for each in dict.fromkeys(below) if each not in said]
     said.update(dict.fromkeys(below))
     return "\n".join([*lines, r"\endgroup", ""])
