@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from operator import itemgetter
 
 from results.numbers.measure import Measured, Measurements, measure
@@ -30,12 +29,22 @@ def printed(sweeps: Sequence[SweepResults], digits: int = 2) -> str:
         sweeps: Sweeps that have been read with their results.
         digits: Decimal places.
     """
-    ordered = sorted(sweeps, key=lambda sweep: [s.column_keys for s in sweeps].index(sweep.column_keys))
-    groups = [joined(list(group)) for _, group in groupby(ordered, key=lambda sweep: sweep.column_keys)]
+    alike: dict[object, list[SweepResults]] = {}
+    for sweep in sweeps:
+        alike.setdefault((sweep.column_keys, _trained_on(sweep)), []).append(sweep)
+    groups = [joined(group) for group in alike.values()]
     said: dict[str, None] = {}
     floats = [_float(sweep, texts, digits, said) for sweep, texts in groups]
     written = "\n".join([PACKAGES, *floats])
     return written + (f"\n{tex(MISSING)}\n" if is_missing(written) else "")
+
+
+def _trained_on(sweep: SweepResults) -> frozenset[tuple[str, str]]:
+    """Return data and networks of a sweep, where its columns do not say them: only equal ones have a best row."""
+    specs = settings(sweep)
+    known = [specs[run.path] or sweep.specs.get(run.identity, {}) for run in sweep.runs]
+    keys = [key for key in ("data.name", "model.name") if key not in sweep.column_keys]
+    return frozenset((key, str(spec[key]).rpartition(":")[2]) for spec in known for key in keys if key in spec)
 
 
 def joined(sweeps: Sequence[SweepResults]) -> tuple[SweepResults, list[str]]:
@@ -89,7 +98,8 @@ def _float(sweep: SweepResults, texts: Sequence[str], digits: int, said: dict[st
         "% What the numbers mean, to be put where there is room:",
         r"\begingroup\footnotesize\sloppy",
     ]
-    below = [*warnings(sweep, measurements), *caption(sweep, measurements, settings(sweep), ()), *texts]
+    specs = settings(sweep)
+    below = [*warnings(sweep, measurements, specs), *caption(sweep, measurements, specs, ()), *texts]
     lines += [rf"\noindent {tex(each)}\par" for each in dict.fromkeys(below) if each not in said]
     said.update(dict.fromkeys(below))
     return "\n".join([*lines, r"\endgroup", ""])

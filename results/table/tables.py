@@ -62,7 +62,7 @@ def table(
         title=title(sweep),
         grids=tuple(make(sweep, measurements, kinds, layers)),
         caption=caption(sweep, measurements, specs, kinds),
-        warnings=warnings(sweep, measurements),
+        warnings=warnings(sweep, measurements, specs),
         column_keys=sweep.column_keys,
         measurements=measurements,
         tuning=sweep.tuning,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from results.numbers.measure import TOLERANCE, Measured, Measurements
 from results.numbers.stats import FEW
+from results.runs.facts import Settings
 from results.runs.schema import SweepResults, column_id, place
 
 from .notes import DAGGER, points
@@ -11,16 +12,17 @@ from .origin import mixed, unnamed
 from .tuned import same_part
 
 
-def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]:
+def warnings(sweep: SweepResults, measurements: Measurements, settings: Settings) -> tuple[str, ...]:
     """Return warnings about rows that are not comparable.
 
-    Reasons are few seeds, missed targets, unfinished runs, emptied layers, evaluation on different parts, seeds of
-    other versions or devices, different versions of the suite, settings chosen on the table's own images, and runs
-    that no row names.
+    Reasons are few seeds, missed targets, plain rows of other data or networks, unfinished runs, emptied layers,
+    evaluation on different parts, seeds of other versions or devices, different versions of the suite, settings chosen
+    on the table's own images, and runs that no row names.
     """
     cells = [measurements[row, column_id(column)] for row, column in sweep.first_cells()]
     found = [_few_seeds(sweep, cells), *_off_targets(sweep, cells), _unfinished(sweep, cells)]
     found += [
+        _other_plain(sweep, settings),
         _emptied(sweep),
         _idle(sweep),
         _lost_at_cut(sweep),
@@ -54,6 +56,17 @@ def _off_targets(sweep: SweepResults, cells: list[Measured]) -> list[str]:
                 f" (asked for {100 * cell.target:.2f} % sparse; up to {100 * TOLERANCE:g} points are allowed)."
             )
     return texts
+
+
+def _other_plain(sweep: SweepResults, settings: Settings) -> str:
+    """Name the rows whose plain row has other data or another network, so that more than the method differs."""
+    trained: dict[str, set[tuple[object, object]]] = {}
+    for run in sweep.runs:
+        if spec := settings[run.path]:
+            trained.setdefault(run.row, set()).add((spec.get("data.name"), spec.get("model.name")))
+    pairs = [(row, plain) for row, plain in sweep.baselines.items() if row in trained and plain in trained]
+    named = ", ".join(f"{row} and {plain}" for row, plain in pairs if trained[row] != trained[plain])
+    return f"More than the method differs, since data or networks are not the same: {named}." if named else ""
 
 
 def _unfinished(sweep: SweepResults, cells: list[Measured]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from table_sweep import RIGL, VALUES, edit, sweep
+import pytest
+from table_sweep import HAM, RIGL, VALUES, edit, sweep
 
 from results.runs.store import read
 from results.table.tables import table
@@ -99,3 +100,13 @@ def test_cells_that_are_not_shown_are_not_explained(tmp_path):
     found = read(sweep(tmp_path))
     assert "Cells give mean" in " ".join(table(found).caption)
     assert "Cells give mean" not in " ".join(table(found, ("delta", "sparsity")).caption)
+
+
+@pytest.mark.parametrize("other", [{"data.name": "cifar10"}, {"model.name": "mlp_bn"}], ids=str)
+def test_a_plain_row_of_other_data_or_networks_is_named(tmp_path, other):
+    rows = {"RiGL": RIGL, "RiGL + HAM": HAM | other}
+    found = table(read(sweep(tmp_path / "x", {row: VALUES[row] for row in rows}, rows)))
+    assert (
+        "More than the method differs, since data or networks are not the same: RiGL + HAM and RiGL." in found.warnings
+    )
+    assert not table(read(sweep(tmp_path / "same"))).warnings

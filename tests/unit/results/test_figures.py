@@ -160,11 +160,14 @@ def test_figures_refuse_other_formats_and_empty_sweeps(tmp_path):
     assert not (tmp_path / "empty/figures").exists()
 
 
-SHAPES = [(1, 1), (1, 6), (2, 2), (3, 2), (20, 1), (20, 6)]
+SHAPES = [
+    *((rows, columns, "Method {}") for rows, columns in ((1, 1), (1, 6), (2, 2), (20, 1))),
+    *((rows, columns, "AC/DC (ERK), α ≥ {}, epochs × 2") for rows, columns in ((3, 2), (20, 6))),
+    *((rows, columns, 10 * "a sentence, " + "method {}") for rows, columns in ((1, 1), (4, 6), (20, 1))),
+]
 
 
-@pytest.mark.parametrize(("rows", "columns"), SHAPES)
-@pytest.mark.parametrize("name", ["Method {}", "AC/DC (ERK), α ≥ {}, epochs × 2", 10 * "a sentence, " + "method {}"])
+@pytest.mark.parametrize(("rows", "columns", "name"), SHAPES)
 @pytest.mark.filterwarnings("error")
 def test_figures_of_any_shape_keep_texts_apart(tmp_path, rows, columns, name):
     """No label lies on another or leaves the figure, and every panel has room: to twenty rows and six columns."""

@@ -52,6 +52,17 @@ def test_the_caption_says_where_the_numbers_of_seeds_are(tmp_path: Path) -> None
     assert "over 1 seed." in written(tmp_path / "one", {"A": [0.9]}, seeds=(0,))
 
 
+@pytest.mark.parametrize("other", [{"data.name": "cifar10"}, {"model.name": "mlp_bn"}], ids=str)
+def test_there_is_no_best_over_different_data_or_networks(tmp_path: Path, other: dict[str, str]) -> None:
+    """Each has a grid of its own; where both are the same, whatever library the network is from, there is one."""
+    same = {"model.name": "timm:resnet8"}
+    for name, changes in (("a", {}), ("b", other), ("c", same)):
+        write_sweep(tmp_path / name, {name: [0.8, 0.81, 0.82]}, {name: SPARSE | changes}, AT90)
+    text = printed(read_several([tmp_path / name for name in "abc"]))
+    grids = re.findall(r"\\begin\{tabular\}.*?\\end\{tabular\}", text, flags=re.DOTALL)
+    assert [re.findall(r"^([abc]) &", grid, flags=re.MULTILINE) for grid in grids] == [["a", "c"], ["b"]]
+
+
 def test_what_two_grids_share_is_said_once(seven: list[Path]) -> None:
     below = [line for line in printed(read_several(seven)).splitlines() if line.startswith(r"\noindent")]
     assert len(below) == len(set(below)) > 5
