@@ -16,7 +16,7 @@ from .finding import Finding, trial
 
 
 def examine(name: str | None, output: Path | None, runs_root: Path) -> Iterator[str]:
-    """Read the configuration and limits of the cluster, submit two small jobs that test it, and write a profile.
+    """Read the configuration and limits of the cluster, write a profile, and submit two small jobs that test it.
 
     Args:
         name: Profile whose partition, account and so on the jobs use; None uses the cluster's defaults.
@@ -42,13 +42,14 @@ def examine(name: str | None, output: Path | None, runs_root: Path) -> Iterator[
         yield str(Finding("ok", f"partition {partition['name']}", partitions.described(partition)))
     yield from map(str, limits.of_user(settings))
     suggested = partitions.suggestion(found)
-    with trial(runs_root.resolve()) as folder:
-        two = nodes.submit(folder / "nodes", chosen, suggested, found)  # it waits while the other one runs
-        yield from map(str, probe.probe(folder, chosen, suggested))
-        yield from map(str, nodes.findings(two))
     if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_text(
             output,
             f"# Written by `ham doctor slurm`; profiles/default.yaml of the package has every key.\n{dump(suggested)}",
         )
         yield f"a first profile: {shown(output)}"
+    with trial(runs_root.resolve()) as folder:
+        two = nodes.submit(folder / "nodes", chosen, suggested, found)  # it waits while the other one runs
+        yield from map(str, probe.probe(folder, chosen, suggested))
+        yield from map(str, nodes.findings(two))

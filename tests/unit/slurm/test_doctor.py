@@ -85,6 +85,22 @@ def test_a_cluster_that_refuses_is_told_in_its_words(tmp_path: Path, monkeypatch
     assert "warning  two nodes: sbatch refused the job: Invalid account" in text
 
 
+def test_the_first_profile_goes_into_a_folder_that_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(
+        tmp_path / "bin",
+        monkeypatch,
+        sbatch="echo 'sbatch: error: Invalid account' >&2; exit 1",
+        sinfo=f"cat <<'END'\n{SINFO}END",
+        **dict.fromkeys(("srun", "squeue", "scancel", "sacct", "scontrol"), ""),
+    )
+    output = tmp_path / "new/profiles/mine.yaml"
+    lines = list(doctor.examine(None, output, tmp_path / "runs"))
+    assert any(line.startswith("a first profile: ") for line in lines)
+    assert load(str(output)).partition == "gpu"
+
+
 def test_there_is_nothing_to_examine_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="there is no sbatch on the PATH"):
@@ -177,7 +193,7 @@ def test_claims_must_be_exclusive() -> None:
 
 
 def test_nodes_without_internet_are_told_how_to_sync() -> None:
-    assert "b does not reach W&B: tracking.wandb=offline, and `wandb sync`" in judged(internet=False)["internet"]
+    assert "W&B is not reached from b: tracking.wandb=offline, and `wandb sync`" in judged(internet=False)["internet"]
 
 
 @pytest.mark.parametrize(
