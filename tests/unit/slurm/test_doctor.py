@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from slurm_plans import install
 
+from experiments.cli import main
 from experiments.config.yaml_text import dump
 from experiments.errors import UserError
 from slurm import doctor
@@ -78,7 +80,7 @@ def test_a_cluster_that_refuses_is_told_in_its_words(tmp_path: Path, monkeypatch
         scontrol="echo 'JobRequeue = 0'",
         **dict.fromkeys(("srun", "squeue", "scancel", "sacct"), ""),
     )
-    text = "\n".join(doctor.examine(None, None, tmp_path / "runs"))
+    text = "\n".join(map(str, doctor.examine(None, None, tmp_path / "runs")))
     assert "failed  a small job: sbatch refused it: Invalid account" in text
     assert "warning  JobRequeue: 0" in text
     assert not list((tmp_path / "runs/.doctor").iterdir())
@@ -96,8 +98,9 @@ def test_the_first_profile_goes_into_a_folder_that_is_not_there_yet(
         **dict.fromkeys(("srun", "squeue", "scancel", "sacct", "scontrol"), ""),
     )
     output = tmp_path / "new/profiles/mine.yaml"
-    lines = list(doctor.examine(None, output, tmp_path / "runs"))
-    assert any(line.startswith("a first profile: ") for line in lines)
+    with pytest.raises(typer.Exit) as caught:
+        main.doctor(main.Cluster.slurm, None, output, tmp_path / "runs")
+    assert caught.value.exit_code == 1  # jobs are refused
     assert load(str(output)).partition == "gpu"
 
 
