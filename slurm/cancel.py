@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from experiments.rundir.attempts import newest
 from experiments.rundir.files import write_json
 from results.runs.submissions import Submissions
 
+from . import records
 from .scheduler import queue
 from .scheduler.parse import Job, fold
 
@@ -46,6 +48,23 @@ class Cancelled:
         if self.others:
             text += f"\nalso stopped, since they shared a job: {', '.join(path.name for path in self.others)}"
         return text
+
+
+@contextmanager
+def settled(home: Path) -> Iterator[None]:
+    """Let no command submit runs of a sweep meanwhile: it would go on with those that it has not sent yet.
+
+    Args:
+        home: The sweep's folder.
+
+    Raises:
+        Busy: if a command is submitting for longer than `records.PATIENCE`.
+    """
+    if not (home / names.SUBMISSIONS).is_dir():
+        yield
+        return
+    with records.alone(home):
+        yield
 
 
 def cancel(submitted: Submissions, paths: Collection[Path]) -> Cancelled:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +58,7 @@ class Profile(Section):
         gpu_type: GPU type as the scheduler names it.
         mem_per_rank_gb: Memory per rank in GiB.
         signal_seconds: Seconds between the scheduler's warning and the end of a job, for writing a checkpoint.
-        setup: Shell lines that run in the job before Python.
+        setup: Shell commands that run in the job before Python, each complete by itself; if one fails, so does the job.
         srun_args: Arguments of srun, such as those of a container.
         python: Command that starts Python in the job; None is the interpreter that submits.
         staging: Staging of data, or None.
@@ -109,11 +112,39 @@ def load(name: str) -> Profile:
     tree.update(given)
     tree.places.update(given.places)
     profile, problems = validate(Profile, tree)
-    further = profile.sbatch if profile is not None else {}
-    problems += [Problem(("sbatch", key), text) for key, value in further.items() if (text := _refusal(key, value))]
+    problems += [] if profile is None else _contradictions(profile)
     if profile is None or problems:
         raise complain(problems, tree)
     return profile
+
+
+def _contradictions(profile: Profile) -> Iterator[Problem]:
+    """Yield what cannot be meant, although each key for itself is valid."""
+    for key, value in profile.sbatch.items():
+        if (text := _refusal(key, value)) is not None:
+            yield Problem(("sbatch", key), text)
+        elif profile.gpus_per_rank and key.replace("_", "-") == "gres" and "gpu" in str(value):
+            yield Problem(("sbatch", key), "and gpus_per_rank both ask for GPUs; remove one")
+    if profile.gpu_type is not None and not profile.gpus_per_rank:
+        yield Problem(
+            ("gpu_type",), f"names a GPU, and gpus_per_rank is {profile.gpus_per_rank}; write gpus_per_rank: 1"
+        )
+    for path, line in [
+        *((("setup", number), line) for number, line in enumerate(profile.setup)),
+        *([(("staging", "command"), profile.staging.command)] if profile.staging else []),
+    ]:
+        if (said := _bash(line)) is not None:
+            yield Problem(path, f"is no complete command of the shell: {said}")
+
+
+def _bash(line: str) -> str | None:
+    """Say why bash does not understand a command, without running it; None if it does, or if there is no bash here."""
+    if shutil.which("bash") is None:
+        return None
+    env = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True, env=env, check=False)
+    said = done.stderr.strip().splitlines()
+    return re.sub(r"^bash: (-c: )?(line \d+: )?", "", said[0]) if done.returncode and said else None
 
 
 def _refusal(key: str, value: bool | int | float | str) -> str | None:

@@ -171,11 +171,32 @@ def keep_profile(folder: Path, identifier: str, profile: Profile) -> None:
 
 
 def last_profile(folder: Path) -> tuple[Path, Path]:
-    """Return the copy of the profile of a sweep's last submission, and the working directory of its jobs."""
-    kept = max((folder / names.SUBMISSIONS).glob(f"*/{_PROFILE}"), key=lambda path: path.stat().st_mtime)
-    content = read_json(kept.parent.with_suffix(".json"))
+    """Return the copy of the profile of a sweep's last submission, and the working directory of its jobs.
+
+    Raises:
+        UserError: if no copy is left.
+    """
+    kept = _kept(folder, _PROFILE)
+    if not kept:
+        text = f"no submission has its {_PROFILE} any more: use `ham sweep CONFIG --cluster slurm --profile NAME`"
+        raise UserError(text, shown(folder / names.SUBMISSIONS))
+    content = read_json(kept[-1].parent.with_suffix(".json"))
     home = content.get("home") if isinstance(content, dict) else None
-    return kept, Path(home) if isinstance(home, str) else Path.cwd()
+    return kept[-1], Path(home) if isinstance(home, str) else Path.cwd()
+
+
+def _kept(folder: Path, name: str) -> list[Path]:
+    """Return a sweep's files of some name, one for each submission, that of the newest last.
+
+    The records say when; the files' own times do not survive a copy of the folder, and may be another clock's.
+    """
+
+    def time_of(path: Path) -> float:
+        content = read_json(path.parent.with_suffix(".json"))
+        at = content.get("time") if isinstance(content, dict) else None
+        return at if isinstance(at, int | float) else path.stat().st_mtime
+
+    return sorted((folder / names.SUBMISSIONS).glob(f"*/{name}"), key=time_of)
 
 
 def recorded_runs(folder: Path) -> dict[str, Cell]:
@@ -185,7 +206,7 @@ def recorded_runs(folder: Path) -> dict[str, Cell]:
         UserError: if a record is damaged, or one of the user's own modules no longer exists.
     """
     found: dict[str, Cell] = {}
-    for path in sorted((folder / names.SUBMISSIONS).glob(f"*/{_RUNS}"), key=lambda path: path.stat().st_mtime):
+    for path in _kept(folder, _RUNS):
         try:
             kept = typed(KeptRuns, read_object(path))
         except Unreadable as error:

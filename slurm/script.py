@@ -34,6 +34,15 @@ if [ "$ham_starts" -gt %(most)d ]; then
   exit 1
 fi"""
 
+# A line of `setup` that fails ends the job, as a command of Python's would: it would train without what is missing.
+_SETUP = """\
+ham_ran() {
+  ham_code=$?
+  [ "$ham_code" -ne 0 ] || return 0
+  echo "a line of setup in the profile failed (exit code $ham_code): $1" >&2
+  exit "$ham_code"
+}"""
+
 # srun's exit code is the worst of its tasks', including tasks that srun kills because another has ended. Therefore the
 # code of rank 0 decides, and srun's only if rank 0 did not end by itself. A job that still counts as running, or has
 # reached its time limit, is requeued, and charged unless it stopped at a checkpoint; one that the scheduler has ended
@@ -128,7 +137,8 @@ def setup(profile: Profile, snapshot: Path, folder: Path, sweep: Path) -> list[s
         _END % end,
         "trap : TERM USR1 USR2  # srun has them too, and this shell waits for it",
         "trap ham_end EXIT",
-        *profile.setup,
+        *([_SETUP] if profile.setup else []),
+        *(f"{line}\nham_ran {shlex.quote(line)}" for line in profile.setup),
         f'export PYTHONPATH={shlex.quote(str(snapshot))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
         "export PYTHONSAFEPATH=1  # or the folder the job was submitted from would come before the snapshot",
     ]

@@ -214,13 +214,19 @@ def doctor(
     profile_out: Annotated[Path | None, typer.Option("--profile-out", help="Write a first profile here.")] = None,
     out: Out = RUNS,
 ) -> None:
-    """Look at a cluster and try it out with one small job: requeueing, shared files, GPUs, accounting."""
+    """Look at a cluster and try it out with two small jobs: requeueing, shared files, GPUs, accounting, two nodes.
+
+    The exit code is 1 if something failed that jobs need, and 0 otherwise.
+    """
     from slurm import doctor
 
     if what is not Cluster.slurm:
         raise UserError("there is nothing to look at; allowed: slurm", "WHAT")
-    for line in doctor.examine(profile, profile_out, out):
-        print(line, flush=True)
+    failed = False
+    for finding in doctor.examine(profile, profile_out, out):
+        print(finding, flush=True)
+        failed = failed or finding.mark == "failed"
+    raise typer.Exit(int(failed))
 
 
 class _Once(logging.Filter):

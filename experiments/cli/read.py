@@ -83,7 +83,9 @@ def cancel(
     from results.runs.store import read_plan
     from results.runs.submissions import submissions
     from slurm.cancel import cancel as take_out
+    from slurm.cancel import settled
 
-    sweep = read_plan(directory)
-    submitted = submissions(sweep.directory)
-    print(take_out(submitted, [run.path for run in select(sweep, submitted, words or [])]))
+    with settled(submissions(read_plan(directory).directory).home):
+        sweep = read_plan(directory)
+        submitted = submissions(sweep.directory)
+        print(take_out(submitted, [run.path for run in select(sweep, submitted, words or [])]))

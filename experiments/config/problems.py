@@ -87,7 +87,21 @@ def validate(
         if detail["type"] == "missing":
             missing.setdefault(detail["loc"][:-1], []).append(str(detail["loc"][-1]))
     problems = [_missing(above + path, keys) for path, keys in missing.items()]
-    return None, problems + [_translate(model, one, above, also) for one in details if one["type"] != "missing"]
+    wrong: dict[KeyPath, list[ErrorDetails]] = {}
+    for detail in details:
+        if detail["type"] != "missing":
+            wrong.setdefault(_within(values, detail["loc"]), []).append(detail)
+    return None, problems + [_translate(model, path, found, above, also) for path, found in wrong.items()]
+
+
+def _within(values: Any, path: KeyPath) -> KeyPath:
+    """Return a path without what pydantic adds for the kinds that a value may have: those are no keys."""
+    for depth, part in enumerate(path):
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return path[:depth]
+    return path
 
 
 def _missing(path: KeyPath, keys: list[str]) -> Problem:
@@ -98,9 +112,12 @@ def _missing(path: KeyPath, keys: list[str]) -> Problem:
     return Problem(path, text)
 
 
-def _translate(model: type[BaseModel], error: ErrorDetails, above: KeyPath, also: Sequence[str]) -> Problem:
+def _translate(
+    model: type[BaseModel], path: KeyPath, found: Sequence[ErrorDetails], above: KeyPath, also: Sequence[str]
+) -> Problem:
+    """Write the message about one key; there are several errors if it may have values of several kinds."""
+    error = next((one for one in found if one["type"] not in _KINDS), found[0])
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
-    path = tuple(part for part in error["loc"] if part != "[key]")
     if kind == "extra_forbidden":
         allowed = keys_at(model, path[:-1]) + (list(also) if len(path) == 1 else [])
         text = unknown_key(str(path[-1]), allowed, model=None if above else model)
@@ -111,7 +128,8 @@ def _translate(model: type[BaseModel], error: ErrorDetails, above: KeyPath, also
         symbol, name = _BOUNDS[kind]
         text = f"{show(value)} is out of range: must be {symbol} {context[name]:g}"
     elif kind in _KINDS:
-        text = f"{show(value)} is not {_KINDS[kind]}{_type_hint(kind, value)}"
+        kinds = " or ".join(dict.fromkeys(_KINDS[one["type"]] for one in found))
+        text = f"{show(value)} is not {kinds}{_type_hint(kind, value)}"
     elif kind in ("too_short", "string_too_short"):
         text = "is empty; write at least one entry" if kind == "too_short" else "is empty text; write null for none"
     elif kind == "value_error":

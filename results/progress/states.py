@@ -150,7 +150,12 @@ def _by_whom(facts: Facts, past: Job | None) -> str:
     """Say who cancelled a job: what sacct says, or the record that `ham cancel` left."""
     if past is not None and past.state == "CANCELLED" and (past.reason.startswith("by ") or not was_cancelled(facts)):
         return str(past)  # squeue's reason may still be why it once waited
-    return f"CANCELLED by `ham cancel`, {time.strftime('%Y-%m-%d %H:%M', time.localtime(facts.cancelled))}"
+    return f"CANCELLED by `ham cancel`, {minute(facts.cancelled)}"
+
+
+def minute(at: float | None) -> str:
+    """Write a time, in unix seconds, as notes do."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def _holder(attempt: Mapping[str, Any]) -> str:

@@ -14,14 +14,14 @@ from results.runs.schema import RunEntry, SweepResults
 from results.runs.store import outcomes, read_plan
 from results.runs.submissions import Submissions, submissions
 from slurm.scheduler import queue
-from slurm.scheduler.output import in_one_line, last_words
+from slurm.scheduler.output import cancelled, in_one_line, last_words
 from slurm.scheduler.parse import Job
 
 from .advance import Advance, newest_checkpoint, progress
 from .facts import Facts, Known
 from .logs import telling_log
 from .report import Report, RunState
-from .states import StateVerdict, judge
+from .states import StateVerdict, judge, minute
 
 
 def status(directory: str | Path) -> Report:
@@ -96,7 +96,7 @@ class _Look:
 
     def _verdicts(self, known: Known, now: float) -> dict[Path, StateVerdict]:
         unfinished = (run.path for run in self._sweep.runs if run.status != "done")
-        return {path: judge(self._facts[path], known, now) for path in unfinished}
+        return {path: _as_told(path, self._facts[path], judge(self._facts[path], known, now)) for path in unfinished}
 
 
 def _begun(path: Path, submitted: Submissions) -> Facts:
@@ -121,6 +121,17 @@ def _with_outcome(facts: Facts, run: RunEntry) -> Facts:
         failed_at=_changed(run.path / names.FAILURE) if failed else 0.0,
         checkpoint=None if run.status == "done" else newest_checkpoint(run.path),
     )
+
+
+def _as_told(path: Path, facts: Facts, verdict: StateVerdict) -> StateVerdict:
+    """Return the verdict on a run of whose end only the output of its job is left, if Slurm wrote it there."""
+    if verdict.state != "lost" or verdict.job is not None or not facts.tasks:
+        return verdict
+    log = telling_log(path, facts.tasks, of_job=True)
+    at = cancelled(log) if log is not None else None
+    if at is None or at < (facts.attempt or {}).get("time", 0.0) - 1:  # to the second; or it was started again since
+        return verdict
+    return StateVerdict("cancelled", f"CANCELLED {minute(at)}, as its output says")
 
 
 def _changed(path: Path) -> float:

@@ -15,8 +15,8 @@ from . import limits, nodes, probe
 from .finding import Finding, trial
 
 
-def examine(name: str | None, output: Path | None, runs_root: Path) -> Iterator[str]:
-    """Read the configuration and limits of the cluster, submit two small jobs that test it, and write a profile.
+def examine(name: str | None, output: Path | None, runs_root: Path) -> Iterator[Finding]:
+    """Read the configuration and limits of the cluster, write a profile, and submit two small jobs that test it.
 
     Args:
         name: Profile whose partition, account and so on the jobs use; None uses the cluster's defaults.
@@ -24,7 +24,7 @@ def examine(name: str | None, output: Path | None, runs_root: Path) -> Iterator[
         runs_root: Folder that holds the folders of all sweeps, which all nodes must share.
 
     Yields:
-        Lines of the report, as soon as they are known.
+        What is found, as soon as it is known.
 
     Raises:
         UserError: if Slurm is not installed here, the profile is not valid, or the output file exists.
@@ -34,21 +34,22 @@ def examine(name: str | None, output: Path | None, runs_root: Path) -> Iterator[
         raise UserError("is there already; name another file", f"--profile-out {shown(output)}")
     chosen = profile.load(name) if name else None
     settings = cluster.configuration()
-    yield from map(str, limits.static(settings))
+    yield from limits.static(settings)
     found, problem = partitions.partitions()
     if problem is not None:
-        yield str(Finding("failed", "sinfo", problem))
+        yield Finding("failed", "sinfo", problem)
     for partition in found:
-        yield str(Finding("ok", f"partition {partition['name']}", partitions.described(partition)))
-    yield from map(str, limits.of_user(settings))
+        yield Finding("ok", f"partition {partition['name']}", partitions.described(partition))
+    yield from limits.of_user(settings)
     suggested = partitions.suggestion(found)
-    with trial(runs_root.resolve()) as folder:
-        two = nodes.submit(folder / "nodes", chosen, suggested, found)  # it waits while the other one runs
-        yield from map(str, probe.probe(folder, chosen, suggested))
-        yield from map(str, nodes.findings(two))
     if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_text(
             output,
             f"# Written by `ham doctor slurm`; profiles/default.yaml of the package has every key.\n{dump(suggested)}",
         )
-        yield f"a first profile: {shown(output)}"
+        yield Finding("ok", "a first profile", shown(output))
+    with trial(runs_root.resolve()) as folder:
+        two = nodes.submit(folder / "nodes", chosen, suggested, found)  # it waits while the other one runs
+        yield from probe.probe(folder, chosen, suggested)
+        yield from nodes.findings(two)

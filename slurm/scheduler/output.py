@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,6 +23,9 @@ _FOLLOWS = re.compile(
     r"|step creation (temporarily|still) disabled|Step created for|Job is pending execution|Check SLURM_JOB_ID)"
 )
 
+# a step is also cancelled when one of its tasks fails; a job that ends for another reason is "CANCELLED AT ... DUE TO"
+_CANCELLED = re.compile(r"slurmstepd[\w-]*: error: \*\*\* JOB \d+ ON \S+ CANCELLED AT (\S+) (.*)\*\*\*$")
+
 
 def last_words(path: Path, count: int = 1) -> list[str]:
     """Return the last lines of a file that say something, or those that follow from others if there are no others.
@@ -30,13 +34,33 @@ def last_words(path: Path, count: int = 1) -> list[str]:
         path: The file; one that does not exist says nothing.
         count: Largest number of lines.
     """
+    return told(_tail(path))[-count:]
+
+
+def cancelled(path: Path) -> float | None:
+    """Return when a job was cancelled, in unix seconds, if its output says so and nothing else of its last end.
+
+    Slurm itself writes it there, so it stays known when the scheduler has forgotten the job.
+
+    Args:
+        path: The standard error of the job's batch script.
+    """
+    found = [match for line in _tail(path) if (match := _CANCELLED.match(clean(line)))]
+    if not found or found[-1][2]:
+        return None
+    try:
+        return time.mktime(time.strptime(found[-1][1], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
+
+
+def _tail(path: Path) -> list[str]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
+            return file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
-    return told(lines)[-count:]
 
 
 def told(lines: Iterable[str]) -> list[str]:

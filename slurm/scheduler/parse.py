@@ -38,7 +38,8 @@ QUEUE_FIELDS = {
 }
 HISTORY_FIELDS = ("JobID", "JobIDRaw", "JobName", "State", "ExitCode", "NodeList", "Submit", "Start", "End")
 _ID = re.compile(r"\d+(_\d+)?")
-_FOLDED = re.compile(r"(?P<array>\d+)_\[(?P<tasks>[\d,\-]+)(:\d+)?(%\d+)?\]")
+_SPAN = r"\d{1,7}(-\d{1,7})?"  # Slurm's largest MaxArraySize has seven digits
+_FOLDED = re.compile(rf"(?P<array>\d+)_\[(?P<tasks>{_SPAN}(,{_SPAN})*)(:\d+)?(%\d+)?\]")
 _LEFT = re.compile(r"(?:(?P<days>\d+)-)?(?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+)")
 
 

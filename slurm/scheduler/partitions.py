@@ -11,6 +11,11 @@ from . import cluster
 def partitions() -> tuple[list[dict[str, Any]], str | None]:
     """Return the partitions, and None or the error message of sinfo."""
     output, problem = cluster.ask("sinfo", "-h", "-o", "%P|%a|%l|%D|%c|%m|%G")
+    return parse(output), problem
+
+
+def parse(output: str) -> list[dict[str, Any]]:
+    """Parse the output of sinfo, one line for each kind of node of a partition."""
     found: dict[str, dict[str, Any]] = {}
     for line in output.splitlines():
         name, state, limit, nodes, cpus, memory, gres = (*line.split("|"), *[""] * 7)[:7]
@@ -19,16 +24,22 @@ def partitions() -> tuple[list[dict[str, Any]], str | None]:
             "default": name.endswith("*"),
             "up": state == "up",
             "hours": hours(limit),
-            "nodes": int(nodes or 0),
-            "cpus": int(cpus.rstrip("+") or 0),
-            "memory": int(memory.rstrip("+") or 0),
+            "nodes": _count(nodes),
+            "cpus": _count(cpus),
+            "memory": _count(memory),
             "gpus": gpus(gres),
         }
         first = found.setdefault(entry["name"], entry)
         if first is not entry:  # the partition has nodes of several kinds
             first["nodes"] += entry["nodes"]
             first["gpus"] = first["gpus"] or entry["gpus"]
-    return list(found.values()), problem
+    return list(found.values())
+
+
+def _count(text: str) -> int:
+    """Return a number as sinfo prints it, such as "96+"; 0 for what is none."""
+    number = text.rstrip("+")
+    return int(number) if number.isdecimal() else 0
 
 
 def hours(limit: str) -> float | None:

@@ -250,6 +250,38 @@ def test_a_job_that_is_gone_is_lost_and_sacct_says_why(sweep, paths, scheduler):
     assert scheduler.asked[-1] == ("history", ["12_0", "12_1", "12_2"], [])
 
 
+ENDED = "slurmstepd-n0: error: *** JOB 21 ON n0 CANCELLED AT 2026-11-30T23:57:13"
+
+
+@pytest.mark.parametrize(
+    ("said", "begun", "state"),
+    [
+        (f"{ENDED} ***", -60, "cancelled"),
+        (f"{ENDED} ***\nsrun: forcing job termination\nreceived SIGTERM", -60, "cancelled"),
+        (f"{ENDED} DUE TO JOB REQUEUE ***\nresumed\n{ENDED} ***", -60, "cancelled"),
+        (f"{ENDED} ***", 60, "lost"),  # it was started again since
+        (f"{ENDED} ***\nresumed\n{ENDED} DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***", -60, "lost"),
+        (f"{ENDED} DUE TO PREEMPTION ***", -60, "lost"),
+        (f"{ENDED} DUE TO TIME LIMIT ***", -60, "lost"),
+        (f"{ENDED.replace('JOB 21', 'STEP 21.0')} ***", -60, "lost"),  # another rank had failed
+        (f"{ENDED.replace('2026', 'then')} ***", -60, "lost"),
+        ("nothing of the kind", -60, "lost"),
+    ],
+)
+def test_what_slurm_wrote_into_the_output_stays_known(sweep, paths, scheduler, said, begun, state):
+    at = time.mktime((2026, 11, 30, 23, 57, 13, 0, 0, -1))
+    interrupt(paths[1], job="12_0", job_id="21")
+    write_attempt(paths[1], 2, job="12_0", job_id="21", time=at + begun, ended=at + max(begun, 0), reason="stopped")
+    folder = submit(sweep, paths[1], time=at - 100)
+    (folder / "12_0_0_log.err").write_text(f"started\n{said}\n")
+    run = status(sweep).runs[1]
+    assert run.state == state
+    if state == "cancelled":
+        assert run.note == "CANCELLED 2026-11-30 23:57, as its output says"
+    scheduler.remembers(job(0, "NODE_FAIL"))  # sacct knows better
+    assert status(sweep).runs[1].state == "lost"
+
+
 def test_squeue_still_knows_jobs_that_have_just_ended(sweep, paths, scheduler):
     forget(paths[0])
     folder = submit(sweep, *paths)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from slurm_plans import install
 
+from experiments.cli import main
 from experiments.config.yaml_text import dump
 from experiments.errors import UserError
 from slurm import doctor
@@ -78,11 +80,28 @@ def test_a_cluster_that_refuses_is_told_in_its_words(tmp_path: Path, monkeypatch
         scontrol="echo 'JobRequeue = 0'",
         **dict.fromkeys(("srun", "squeue", "scancel", "sacct"), ""),
     )
-    text = "\n".join(doctor.examine(None, None, tmp_path / "runs"))
+    text = "\n".join(map(str, doctor.examine(None, None, tmp_path / "runs")))
     assert "failed  a small job: sbatch refused it: Invalid account" in text
     assert "warning  JobRequeue: 0" in text
     assert not list((tmp_path / "runs/.doctor").iterdir())
     assert "warning  two nodes: sbatch refused the job: Invalid account" in text
+
+
+def test_the_first_profile_goes_into_a_folder_that_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(
+        tmp_path / "bin",
+        monkeypatch,
+        sbatch="echo 'sbatch: error: Invalid account' >&2; exit 1",
+        sinfo=f"cat <<'END'\n{SINFO}END",
+        **dict.fromkeys(("srun", "squeue", "scancel", "sacct", "scontrol"), ""),
+    )
+    output = tmp_path / "new/profiles/mine.yaml"
+    with pytest.raises(typer.Exit) as caught:
+        main.doctor(main.Cluster.slurm, None, output, tmp_path / "runs")
+    assert caught.value.exit_code == 1  # jobs are refused
+    assert load(str(output)).partition == "gpu"
 
 
 def test_there_is_nothing_to_examine_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +196,7 @@ def test_claims_must_be_exclusive() -> None:
 
 
 def test_nodes_without_internet_are_told_how_to_sync() -> None:
-    assert "b does not reach W&B: tracking.wandb=offline, and `wandb sync`" in judged(internet=False)["internet"]
+    assert "W&B is not reached from b: tracking.wandb=offline, then `wandb sync`" in judged(internet=False)["internet"]
 
 
 @pytest.mark.parametrize(

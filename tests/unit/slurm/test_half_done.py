@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from slurm_plans import ACCEPTS, calls, cells, queued, record, scheduler
 
+from experiments.cli import read
 from experiments.config.sweep import Sweep
-from experiments.errors import SuiteError, UserError
+from experiments.errors import Busy, SuiteError, UserError
 from results.progress.status import status
-from slurm import submit
+from slurm import records, submit
 from slurm.scheduler import cluster
 from slurm.send import _limit
 
@@ -136,3 +137,20 @@ def _full(*_: object, **__: object) -> None:
 )
 def test_limits_of_number_are_told_from_others(said: str, is_one: bool) -> None:
     assert _limit(said) is is_one
+
+
+def test_a_cancellation_waits_for_a_submission_under_way(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two arrays it would find the first, and the other would be sent afterwards."""
+    fake = scheduler(tmp_path, monkeypatch)
+    submit.submit(sweep, tmp_path / "runs", "default")
+    folder = tmp_path / "runs/table"
+    lines = [queued(f"{one['job']}_0", one["name"]) for one in record(tmp_path / "runs")["arrays"]]
+    scheduler(tmp_path, monkeypatch, squeue="cat <<'END'\n" + "\n".join(lines) + "\nEND")
+    monkeypatch.setattr(records, "PATIENCE", 0.2)
+    with records.alone(folder), pytest.raises(Busy):
+        read.cancel(folder)
+    assert calls(fake, "scancel") == []
+    read.cancel(folder)
+    assert len(calls(fake, "scancel")) == 1

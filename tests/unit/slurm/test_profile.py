@@ -81,6 +81,13 @@ def test_an_unknown_name_is_told_the_nearest(folders: Path) -> None:
         ({"sbatch": {"exclusive": False}}, "sbatch.exclusive: false is no value for sbatch"),
         ({"sbatch": {"mail-user": "me\n#SBATCH --wait"}}, "must be one line of printable characters"),
         ({"sbatch": {"x y": 1}}, "is not the long name of a parameter of sbatch"),
+        ({"mail": 3}, "mail: 3 is not text or true or false"),
+        ({"sbatch": {"mem": [1]}}, "sbatch.mem: [1] is not true or false or a whole number or a number or text"),
+        ({"gpu_type": "a100"}, "gpu_type: names a GPU, and gpus_per_rank is 0; write gpus_per_rank: 1"),
+        ({"sbatch": {"gres": "gpu:2"}, "gpus_per_rank": 1}, "sbatch.gres: and gpus_per_rank both ask for GPUs"),
+        ({"setup": ["true", "ls &&"]}, "setup.1: is no complete command of the shell: syntax error"),
+        ({"setup": ["echo 'a"]}, "setup.0: is no complete command of the shell: unexpected EOF"),
+        ({"staging": {"command": "(tar", "root": "/x"}}, "staging.command: is no complete command of the shell"),
         ({"partition": "gpu\nrm"}, "partition: 'gpu\\nrm' must be one line"),
     ],
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from pathlib import Path
 
 import pytest
 
-from slurm.scheduler import queue
+from slurm.scheduler import partitions, queue, words
 from slurm.scheduler.parse import Job, fold, parse_history, parse_queue, unfold
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -98,7 +99,42 @@ def test_folded_arrays():
     assert unfold("12_3") == ["12_3"]
     assert unfold("12_[3-5,9%2]") == ["12_3", "12_4", "12_5", "12_9"]
     assert unfold("12.batch") == unfold("12+0") == unfold("") == []
+    assert unfold("12_[3-,]") == unfold("12_[,]") == unfold("12_[-]") == unfold("12_[0-99999999999]") == []
     assert fold(["12_5", "13", "12_3", "12_4", "12_9", "14_2"]) == ["12_[3-5,9]", "13", "14_2"]
+
+
+ODD = (
+    "[,]",
+    "_[-]",
+    "12_[3-,]|",
+    "|||",
+    "-",
+    "²",
+    "٣",
+    "\0",
+    "é",
+    "UNKNOWN+",
+    "9" * 30,
+    "_[0-99999999999]|",
+    "\n",
+    "slurm: x",
+)
+
+
+def test_what_cannot_be_read_is_left_out():
+    """A site's wrapper, a plugin or a broken database may print anything among the lines."""
+    dice = random.Random(0)
+    sinfo = "gpu*|up|1-12:00:00|40|96+|1031000|gpu:a100:4(S:0-1)\nold|down|infinite|1|8|16000|gpu:2\n"
+    kinds = ((recorded("squeue"), parse_queue), (recorded("sacct"), parse_history), (sinfo, partitions.parse))
+    for text, parse in kinds:
+        for _ in range(400):
+            odd = text
+            for _ in range(dice.randint(1, 6)):
+                at = dice.randrange(len(odd) + 1)
+                odd = odd[:at] + dice.choice(ODD) + odd[at + dice.choice((0, 0, 1, 5)) :]
+            found = parse(odd)
+            for job in found.values() if isinstance(found, dict) else ():
+                assert isinstance(words.waiting(job) + words.ended(job), str)
 
 
 def test_one_call_for_all_jobs(commands, monkeypatch):

@@ -105,6 +105,28 @@ def test_the_verdict_decides(node: Path, verdict: str | None, code: int, state: 
 
 
 @pytest.mark.parametrize(
+    ("line", "ends"),
+    [
+        ("module load nosuch", 127),
+        ("false  # a comment", 1),
+        ("if true; then\n  (exit 7)\nfi", 7),
+        ("cat <<'END' > /dev/null && false\nit's\nEND", 1),
+        ("set -e", 0),
+        ("[ -f nosuch ] || true", 0),
+        ("export DATA=/x  # it's mine", 0),
+    ],
+)
+def test_a_line_of_setup_that_fails_ends_the_job_and_is_named(node: Path, line: str, ends: int) -> None:
+    scontrol(node, RUNNING)
+    (node / "cat").symlink_to(shutil.which("cat") or "cat")
+    code, said = end(node, "0", 0, setup=["true", line])
+    assert code == ends
+    last = f"a line of setup in the profile failed (exit code {ends}): {line}\nham: the task did not start"
+    assert (last in said) == bool(ends)
+    assert "requeue 12_4" not in calls(node, "scontrol")
+
+
+@pytest.mark.parametrize(
     ("verdict", "code", "state", "charged"),
     [
         ("70", 70, RUNNING, True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,28 @@ def test_runs_are_submitted_again_as_they_were(sweep: Sweep, tmp_path: Path, mon
     assert len(calls(fake, "sbatch")) == 2
     with pytest.raises(UserError, match="was never submitted"):
         submit.resubmit(folder, ["other-0a1b2c3d-s0"])
+
+
+def test_the_last_submission_is_the_one_whose_record_says_so(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the folder has other file times, and so has a file system with a clock of its own."""
+    scheduler(tmp_path, monkeypatch)
+    folder = tmp_path / "runs" / "table"
+    for hours in (1.0, 2.0, 3.0):
+        (tmp_path / "mine.yaml").write_text(dump({"hours": hours}))
+        submit.submit(sweep, tmp_path / "runs", "mine.yaml")
+    stamps = [
+        (json.loads(path.read_text())["time"], path.with_suffix("")) for path in folder.glob("submissions/*.json")
+    ]
+    for number, (_, kept) in enumerate(sorted(stamps)):
+        for path in kept.glob("*.*"):
+            os.utime(path, (1e9 - number, 1e9 - number))
+    assert profile.load(str(records.last_profile(folder)[0])).hours == 3.0
+    for path in folder.glob("submissions/*/profile.yaml"):
+        path.unlink()
+    with pytest.raises(UserError, match="no submission has its profile.yaml any more: use `ham sweep CONFIG"):
+        submit.resubmit(folder, [sweep.cells[0].path])
 
 
 def test_a_dry_run_prints_scripts_and_totals_and_writes_nothing(
