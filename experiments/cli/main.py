@@ -11,13 +11,13 @@ import sys
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from experiments.errors import SuiteError, UserError, way_out
 
-from . import analyse, bench, cells, dashboard, figures, hours, read, tables, theory, tidy, track, watch
+from . import analyse, bench, cells, dashboard, figures, hours, read, tables, theory, tidy, track, usage, watch
 from .loading import expand_checked, load, said, single
 
 app = typer.Typer(
@@ -246,19 +246,27 @@ def main() -> None:
     if logging.lastResort is not None:
         logging.lastResort.addFilter(_Once())
     try:
-        app()
+        code = app(prog_name="ham", standalone_mode=False)
+    except usage.UsageError as error:
+        if usage.asks_for_help(error):
+            error.show()
+            sys.exit(2)
+        _leave(f"error: {usage.said(error)}", 2)
+    except typer.Abort:
+        _leave("there is nobody to answer; nothing was done", 1)
     except SuiteError as error:
         _leave(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        _leave("interrupted; the same command goes on from here", 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
         _leave(f"error: {error.filename or 'input/output'}: {error.strerror or error}{way_out(error)}", 1)
+    if code == 130:  # typer's, for Ctrl-C
+        _leave("interrupted; the same command goes on from here", code)
+    sys.exit(code)
 
 
-def _leave(message: str, code: int) -> None:
+def _leave(message: str, code: int) -> NoReturn:
     # a name of a file may hold what steers a terminal
     text = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message)
     with suppress(OSError):  # of a terminal that was closed
