@@ -248,8 +248,7 @@ def main() -> None:
     try:
         code = app(prog_name="ham", standalone_mode=False)
     except usage.UsageError as error:
-        if usage.asks_for_help(error):
-            error.show()
+        if usage.helped(error):
             sys.exit(2)
         _leave(f"error: {usage.said(error)}", 2)
     except typer.Abort:

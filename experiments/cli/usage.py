@@ -9,13 +9,16 @@ import typer
 
 from experiments.errors import UserError, nearest
 
-UsageError: type[Any] = typer.BadParameter.__mro__[1]
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What typer raises for a line that it cannot parse; of its errors, it exports only one that is derived from this."""
 
 
-def asks_for_help(error: Any) -> bool:
-    """Return whether nothing was given to a command that then says what it can do."""
-    return type(error).__name__ == "NoArgsIsHelpError"
+def helped(error: Any) -> bool:
+    """Show what a command can do if nothing was given to it; return whether that is the error."""
+    asked = type(error).__name__ == "NoArgsIsHelpError"
+    if asked:
+        error.show()
+    return asked
 
 
 def said(error: Any) -> UserError:
@@ -32,7 +35,7 @@ def said(error: Any) -> UserError:
     if option:
         return UserError("takes no value" if "not take" in error.message else "needs a value", option)
     if unknown := re.match(r"No such command '(.*?)'", error.message):
-        close = nearest(unknown[1], context.command.commands) or lists
+        close = nearest(unknown[1], error.ctx.command.commands) or lists
         return UserError(f"{unknown[1]!r} is no command{close}")
     return UserError(f"{_words(error.message)}; `{command} --help` says what it takes")
 
