@@ -46,11 +46,11 @@ def expected(table: Sweep, folder: Path, *, probe: bool) -> dict[str, Estimate]:
 def _timed(cells: list[Cell], known: set[str]) -> dict[str, StepTime]:
     from experiments.launch import timing
 
-    from .terminal import SweepBars
+    from .terminal import shown
 
     unknown = {cell.identity: cell for cell in reversed(cells) if cell.identity not in known}
-    with SweepBars(len(unknown), unit="timed") as bars:
-        found, wrong = timing.timed([*unknown.values()][::-1], bars)
+    with shown(len(unknown), unit="timed") as listener:
+        found, wrong = timing.timed([*unknown.values()][::-1], listener)
     for line in wrong:
         print(f"could not be timed: {line}", file=sys.stderr)
     return found

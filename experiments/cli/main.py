@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from experiments.errors import SuiteError, UserError, way_out
+from experiments.errors import SuiteError, UserError, printable, way_out
 
 from . import analyse, bench, cells, dashboard, figures, hours, read, tables, theory, tidy, track, usage, watch
 from .loading import expand_checked, load, said, single
@@ -70,7 +70,7 @@ def run(
     from experiments.launch import signals
     from experiments.launch.local import run_here
 
-    from .terminal import console, damage_said
+    from .terminal import console, damage_said, interactive
 
     loaded = load(config, overrides)
     if loaded.sweep is not None:
@@ -80,7 +80,7 @@ def run(
     spec, identity, folder = single(loaded, out)
     with (
         damage_said(),
-        Progress(console=console, transient=True, disable=not console.is_terminal) as bars,
+        Progress(console=console, transient=True, disable=not interactive()) as bars,
         signals.noted() as stop,
     ):
         bar = bars.add_task(folder.name, total=None)
@@ -121,7 +121,7 @@ def sweep(
     from experiments.run import reuse
 
     from .forecast import expected
-    from .terminal import SweepBars
+    from .terminal import shown
 
     if probe and not dry_run:
         raise UserError("belongs to --dry-run", "--probe")
@@ -150,8 +150,8 @@ def sweep(
             found = expected(table, out / table.name, probe=probe)
             print(local(found, len(todo), min(len(todo), jobs or usable_cores())), file=sys.stderr)
         return
-    with SweepBars(len(todo)) as bars:
-        run_sweep(table, out, jobs=jobs or usable_cores(), listener=bars)
+    with shown(len(todo)) as listener:
+        run_sweep(table, out, jobs=jobs or usable_cores(), listener=listener)
     print(f"{out / table.name}: {len(table.runs)} runs complete; `ham table {out / table.name}` shows the table")
 
 
@@ -165,7 +165,7 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None) ->
     from experiments.launch import calibrate as calibration
     from experiments.run.check import check_all
 
-    from .terminal import SweepBars
+    from .terminal import shown
 
     loaded = load(config, overrides)
     path = calibration_path(loaded.path)
@@ -173,8 +173,8 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None) ->
     cells = calibration.needed(expand(loaded, calibrate=False).cells, known)
     # any decay will do: it changes no shape
     check_all((f"{loaded.config}: row {cell.row!r}", with_threshold_decay(cell.spec, 0.0)) for cell in cells)
-    with SweepBars(len(cells), unit="settings") as bars:
-        entries, failures = calibration.calibrate(cells, jobs or usable_cores(), bars)
+    with shown(len(cells), unit="settings") as listener:
+        entries, failures = calibration.calibrate(cells, jobs or usable_cores(), listener)
     old: Any = read_yaml(path) if path.exists() else []
     if entries:
         calibration.store(path, [dict(entry) for entry in old], entries)
@@ -266,8 +266,6 @@ def main() -> None:
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    # a name of a file may hold what steers a terminal
-    text = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message)
     with suppress(OSError):  # of a terminal that was closed
-        print(text, file=sys.stderr)
+        print(printable(message), file=sys.stderr)
     sys.exit(code)
