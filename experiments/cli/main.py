@@ -9,7 +9,6 @@ import io
 import logging
 import sys
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,8 +16,9 @@ import typer
 
 from experiments.errors import SuiteError, UserError, printable, way_out
 
-from . import analyse, bench, cells, dashboard, figures, hours, read, tables, theory, tidy, track, usage, watch
-from .loading import expand_checked, load, said, single
+from . import analyse, bench, cells, dashboard, figures, hours, read, sweep, tables, theory, tidy, track, usage, watch
+from .loading import load, said, single
+from .options import RUNS, Cluster, Config, Jobs, Out, Overrides
 
 app = typer.Typer(
     help="Sparse-training benchmark suite around HAM (Hyperbolic Aware Minimization).",
@@ -26,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(sweep.app)
 app.add_typer(bench.app)
 app.add_typer(cells.app)
 app.add_typer(hours.app)
@@ -38,21 +39,6 @@ app.add_typer(theory.app)
 app.add_typer(tidy.app)
 app.add_typer(dashboard.app)
 app.add_typer(track.app, name="track")
-
-Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, such as quickstart.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as optimizer.lr=0.2.")
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder that run folders are written below.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes; default: one per core.")]
-RUNS = Path("runs")
-
-
-class Cluster(StrEnum):
-    """Where a sweep runs."""
-
-    local = "local"
-    slurm = "slurm"
 
 
 @app.command()
@@ -91,68 +77,6 @@ def run(
         result, is_main = run_here(spec, folder, identity, threads=threads, stop=stop, progress=progress)
     if is_main:
         print(said(folder, result))
-
-
-@app.command()
-def sweep(
-    config: Config,
-    overrides: Overrides = None,
-    jobs: Jobs = None,
-    out: Out = RUNS,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, or batch scripts; do nothing.")] = False,
-    probe: Annotated[
-        bool, typer.Option("--probe", help="With --dry-run: time some steps of each kind of run on this machine.")
-    ] = False,
-    cluster: Annotated[
-        Cluster, typer.Option("--cluster", help="This machine, or jobs of a Slurm cluster.")
-    ] = Cluster.local,
-    profile: Annotated[
-        str | None, typer.Option("--profile", help="Slurm: a file or a name, see docs/slurm.md.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Slurm: how many of its runs may wait or run at once.")
-    ] = None,
-) -> None:
-    """Train all networks of a table that have no result yet: rows × columns × seeds."""
-    from experiments.cores import usable_cores
-    from experiments.launch.estimate import local
-    from experiments.launch.local import run_sweep
-    from experiments.launch.table import check as left_out
-    from experiments.run import reuse
-
-    from .forecast import expected
-    from .terminal import shown
-
-    if probe and not dry_run:
-        raise UserError("belongs to --dry-run", "--probe")
-    table = expand_checked(load(config, overrides))
-    table = reuse.placed(table, out / table.name)
-    if (lost := left_out(table, out / table.name)) is not None:
-        print(lost, file=sys.stderr)
-    if cluster is Cluster.slurm:
-        from slurm import submit
-
-        chosen = profile or "default"
-        if dry_run:
-            print(submit.dry_run(table, out, chosen, expected(table, out / table.name, probe=probe), limit))
-        else:
-            print(submit.submit(table, out, chosen, limit=limit))
-        return
-    for option, value in (("--profile", profile), ("--limit", limit)):
-        if value is not None:
-            raise UserError("belongs to --cluster slurm", option)
-    todo = reuse.pending(table, out / table.name)
-    if dry_run:
-        for cell in todo:
-            print(out / table.name / cell.path)
-        print(f"{len(todo)} of {len(table.runs)} runs to do")
-        if todo:
-            found = expected(table, out / table.name, probe=probe)
-            print(local(found, len(todo), min(len(todo), jobs or usable_cores())), file=sys.stderr)
-        return
-    with shown(len(todo)) as listener:
-        run_sweep(table, out, jobs=jobs or usable_cores(), listener=listener)
-    print(f"{out / table.name}: {len(table.runs)} runs complete; `ham table {out / table.name}` shows the table")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from experiments.config.schema import Spec
 from experiments.config.sweep import Cell, Sweep
 from experiments.errors import Interrupted, RunFailure
 from experiments.ranks import distributed
-from experiments.run import reuse, runner
+from experiments.run import elsewhere, reuse, runner
 from experiments.run.numerics import same_arithmetic
 from experiments.rundir import attempts, holder, names
 
@@ -56,7 +57,15 @@ def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, **hooks: A
     return runner.run(from_mapping(mapping), folder, identity, patience=None, **hooks)
 
 
-def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -> None:
+def run_sweep(
+    sweep: Sweep,
+    runs_root: Path,
+    *,
+    jobs: int,
+    listener: Listener,
+    cells: Sequence[Cell] | None = None,
+    found: Mapping[str, Path] | None = None,
+) -> None:
     """Write the manifest of a sweep, and execute its runs that have no result yet.
 
     Args:
@@ -64,13 +73,17 @@ def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -
         runs_root: Folder that holds the folders of all sweeps.
         jobs: Number of worker processes.
         listener: Receives the progress.
+        cells: The runs to execute; None takes all.
+        found: Folders of finished runs that are taken over, see `elsewhere.find`.
 
     Raises:
         RunFailure: if some runs failed, after all others are done, also those that other processes work on.
     """
     folder = runs_root / sweep.name
+    cells = sweep.runs if cells is None else cells
     table.write(sweep, folder)
-    todo, busy, failed = reuse.pending(sweep, folder), [], []
+    elsewhere.take(cells, folder, found or {})
+    todo, busy, failed = reuse.pending(cells, folder), [], []
     try:
         while todo or busy:
             tasks = [_task(cell, folder) for cell in todo]
@@ -84,7 +97,7 @@ def run_sweep(sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener) -
     if failed:
         some = ", ".join(failed[:3]) + (" …" if len(failed) > 3 else "")
         raise RunFailure(
-            f"{len(failed)} of {len(sweep.runs)} runs failed ({some}); "
+            f"{len(failed)} of {len(cells)} runs failed ({some}); "
             "the others are complete, and the same command tries these again",
             where=str(folder),
         )

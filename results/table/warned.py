@@ -7,7 +7,7 @@ from results.numbers.stats import FEW
 from results.runs.schema import SweepResults, column_id, place
 
 from .notes import DAGGER, points
-from .origin import mixed, unnamed
+from .origin import mixed, reused, unnamed
 
 
 def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]:
@@ -25,6 +25,7 @@ def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]
         _mixed(sweep),
         mixed(sweep),
         _versions(sweep),
+        reused(sweep),
         unnamed(sweep),
     ]
     return tuple(text for text in found if text)
