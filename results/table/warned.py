@@ -7,7 +7,7 @@ from results.numbers.stats import FEW
 from results.runs.schema import SweepResults, column_id, place
 
 from .notes import DAGGER, points
-from .origin import mixed, reused, unnamed
+from .origin import mixed, unnamed
 
 
 def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]:
@@ -25,7 +25,6 @@ def warnings(sweep: SweepResults, measurements: Measurements) -> tuple[str, ...]
         _mixed(sweep),
         mixed(sweep),
         _versions(sweep),
-        reused(sweep),
         unnamed(sweep),
     ]
     return tuple(text for text in found if text)
