@@ -13,9 +13,8 @@ from pathlib import Path
 
 from experiments.config.sweep import Cell, Sweep
 from experiments.errors import SuiteError, UserError
-from experiments.launch import table
+from experiments.launch import elsewhere, table
 from experiments.launch.estimate import Estimate
-from experiments.run import elsewhere
 from experiments.rundir import names
 
 from . import foresee, hours, mail, profile, records, snapshot

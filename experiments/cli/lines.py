@@ -18,9 +18,11 @@ class SweepLines(Listener):
 
     Args:
         total: Number of tasks.
+        unit: Plural noun for the tasks, said where they are no runs.
     """
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, unit: str = "runs"):
+        self._unit = "" if unit == "runs" else f" {unit}"
         self._total, self._ended, self._at_once = total, 0, 1
         self._began: dict[str, float] = {}
         self._shares: dict[str, float] = {}
@@ -31,6 +33,10 @@ class SweepLines(Listener):
 
     def __exit__(self, *_: object) -> None:
         """Do nothing: each line was flushed."""
+
+    def planned(self, total: int) -> None:
+        """Count up to this number."""
+        self._total = total
 
     def started(self, name: str) -> None:
         """Note when the task began."""
@@ -59,7 +65,7 @@ class SweepLines(Listener):
             ended = f"failed after {words(seconds)}: {outcome.error}"
         left = self._left()
         more = f"; {words(left)} left" if left is not None else ""
-        _say(f"[{self._ended}/{self._total}] {name}: {ended}{more}")
+        _say(f"[{self._ended}/{self._total}{self._unit}] {name}: {ended}{more}")
 
     def _left(self) -> float | None:
         """Return the seconds until the end, if the rest takes as long as what has ended; None if nothing is known."""

@@ -56,10 +56,11 @@ def sweep(
     """Train all networks of a table that have no result yet: rows × columns × seeds, or a part of them."""
     from experiments.config.part import part as part_of
     from experiments.cores import usable_cores
+    from experiments.launch import elsewhere
     from experiments.launch.estimate import local
     from experiments.launch.local import run_sweep
     from experiments.launch.table import check as left_out
-    from experiments.run import elsewhere, reuse
+    from experiments.run import reuse
 
     from .forecast import expected
     from .terminal import shown
@@ -101,7 +102,7 @@ def sweep(
             print(local(times, len(todo), min(len(todo), workers)), file=sys.stderr)
         return
     else:
-        with shown(len(todo) - len(found)) as listener:
+        with shown(len(todo)) as listener:
             run_sweep(table, out, jobs=workers, listener=listener, cells=part.runs, found=found)
         print(f"{folder}: {len(part.runs)} runs complete; `ham table {folder}` shows the table")
     if part.words:

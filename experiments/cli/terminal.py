@@ -31,7 +31,7 @@ def shown(total: int, unit: str = "runs") -> SweepBars | SweepLines:
         total: Number of tasks.
         unit: Plural noun for the tasks.
     """
-    return SweepBars(total, unit) if interactive() else SweepLines(total)
+    return SweepBars(total, unit) if interactive() else SweepLines(total, unit)
 
 
 class _Said(logging.Handler):
@@ -84,6 +84,10 @@ class SweepBars(Listener):
     ) -> None:
         with suppress(OSError):  # of a terminal that was closed
             self._bars.stop()
+
+    def planned(self, total: int) -> None:
+        """Let the bar over all end at this number."""
+        self._bars.update(self._all, total=total)
 
     def started(self, name: str) -> None:
         """Add a bar for the task."""

@@ -12,11 +12,11 @@ from experiments.config.schema import Spec
 from experiments.config.sweep import Cell, Sweep
 from experiments.errors import Interrupted, RunFailure
 from experiments.ranks import distributed
-from experiments.run import elsewhere, reuse, runner
+from experiments.run import reuse, runner
 from experiments.run.numerics import same_arithmetic
 from experiments.rundir import attempts, holder, names
 
-from . import table
+from . import elsewhere, table
 from .pool import Listener, Task, run_all
 
 
@@ -84,6 +84,7 @@ def run_sweep(
     table.write(sweep, folder)
     elsewhere.take(cells, folder, found or {})
     todo, busy, failed = reuse.pending(cells, folder), [], []
+    listener.planned(len(todo))
     try:
         while todo or busy:
             tasks = [_task(cell, folder) for cell in todo]

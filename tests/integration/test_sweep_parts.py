@@ -16,8 +16,7 @@ from commands import Ham, command, one_message
 from small_runs import contents, write_config
 
 import results
-from experiments.launch import local
-from experiments.run import elsewhere
+from experiments.launch import elsewhere, local
 from experiments.rundir.result import seal
 
 SPARSE = {"topology": {"name": "random", "sparsity": 0.5}}

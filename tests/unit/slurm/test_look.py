@@ -12,7 +12,8 @@ from slurm_plans import calls, cells, finish, profile_of, scheduler
 from experiments.config.sweep import Sweep
 from experiments.config.yaml_text import dump
 from experiments.errors import UserError
-from experiments.run import elsewhere, runner
+from experiments.launch import elsewhere
+from experiments.run import runner
 from slurm import foresee, records, submit
 from slurm import look as look_module
 from slurm.plan import resources_of

@@ -21,13 +21,12 @@ from experiments.config.schema import Spec
 from experiments.config.sweep import Cell
 from experiments.config.yaml_text import dump
 from experiments.errors import Busy, SuiteError, UserError
+from experiments.run import reuse
 from experiments.rundir import attempts, names, waiting
 from experiments.rundir.files import check_regular, remove_leftovers, write_json, write_text
 from experiments.rundir.outcome import read_result
 from experiments.rundir.reading import Unreadable
 from experiments.rundir.result import FILES, REUSED_FROM, SEALED, digest_of, seal
-
-from . import reuse
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +43,19 @@ def find(cells: Iterable[Cell], folder: Path, roots: Sequence[Path]) -> dict[str
         The folder of each run that was found, by the path of the run it is the same as.
 
     Raises:
-        UserError: if one of the roots is no folder; one that does not exist yet is passed over only if it comes first.
+        UserError: if one of the roots is no folder; the first one, `--out`, need not exist yet.
     """
     for root in roots[1:]:
         if not root.is_dir():
             raise UserError(f"{root} is no folder; give one of runs or sweeps", "--reuse")
+    cells = list(cells)
+    wanted = {folder_suffix(cell.identity, cell.seed) for cell in cells}
     there: dict[str, list[Path]] = {}
     for path in dict.fromkeys(path for root in roots for path in _run_folders(root)):
         match = names.RUN.fullmatch(path.name)
-        if match and path.parent.resolve() != folder.resolve():
-            there.setdefault(folder_suffix(match["identity"], int(match["seed"])), []).append(path)
+        suffix = folder_suffix(match["identity"], int(match["seed"])) if match else ""
+        if suffix in wanted and path.parent.resolve() != folder.resolve():
+            there.setdefault(suffix, []).append(path)
     found = {}
     for cell in cells:
         for path in there.get(folder_suffix(cell.identity, cell.seed), ()):
@@ -90,14 +92,18 @@ def take(cells: Iterable[Cell], folder: Path, found: Mapping[str, Path]) -> None
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    """Yield the folders at a root, in it, and in those in it; most of them are no runs'."""
+    """Yield what may be a run's folder: a root, what is in it, and what is in what is in it."""
     yield root
-    with suppress(OSError):
-        for one in sorted(path for path in root.iterdir() if path.is_dir()):
-            yield one
-            if names.RUN.fullmatch(one.name) is None:
-                with suppress(OSError):
-                    yield from sorted(path for path in one.iterdir() if path.is_dir())
+    for one in _entries(root):
+        yield one
+        if names.RUN.fullmatch(one.name) is None:
+            yield from _entries(one)
+
+
+def _entries(folder: Path) -> list[Path]:
+    with suppress(OSError):  # most of them are no folders
+        return sorted(folder.iterdir())
+    return []
 
 
 def _usable(cell: Cell, source: Path) -> dict[str, Any] | None:
