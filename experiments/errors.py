@@ -57,6 +57,11 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def printable(text: str) -> str:
+    """Return a text without what steers a terminal, which a name of a file may hold."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
 def words_of(error: BaseException) -> str:
     """Return the text of an exception that code of the user's raised; making it may raise itself."""
     try:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments.launch.estimate import Estimate, sources, words
+from experiments.durations import words
+from experiments.launch.estimate import Estimate, sources
 
 from .array import ArrayPlan
 

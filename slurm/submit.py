@@ -13,7 +13,7 @@ from pathlib import Path
 
 from experiments.config.sweep import Cell, Sweep
 from experiments.errors import SuiteError, UserError
-from experiments.launch import table
+from experiments.launch import elsewhere, table
 from experiments.launch.estimate import Estimate
 from experiments.rundir import names
 
@@ -54,7 +54,12 @@ class Submitted:
 
 
 def submit(
-    sweep: Sweep, runs_root: Path, name: str, only: Collection[str] | None = None, limit: int | None = None
+    sweep: Sweep,
+    runs_root: Path,
+    name: str,
+    only: Collection[str] | None = None,
+    limit: int | None = None,
+    found: Mapping[str, Path] | None = None,
 ) -> Submitted:
     """Submit the runs of a sweep that have no result and are not under way.
 
@@ -64,6 +69,7 @@ def submit(
         name: Name of the cluster's profile, see `profile.load`.
         only: Paths of the runs to consider; None considers all.
         limit: How many runs of the sweep may wait or run afterwards; None: all.
+        found: Folders of finished runs that are taken over, see `elsewhere.find`.
 
     Raises:
         UserError: if the profile is not valid, Slurm is not installed, or it refuses the jobs; the error quotes it.
@@ -76,7 +82,8 @@ def submit(
     foresee.check(sweep.runs, chosen, folder, Path.cwd())
     with records.alone(folder):
         table.write(sweep, folder)
-        wanted = [cell for cell in sweep.runs if only is None or cell.path in only]
+        wanted = _wanted(sweep, only)
+        elsewhere.take(wanted, folder, found or {})
         return _submit(sweep, folder, look(folder, wanted).limited(limit), name, chosen, Path.cwd())
 
 
@@ -111,7 +118,12 @@ def resubmit(folder: Path, paths: Collection[str], name: str | None = None, limi
 
 
 def dry_run(
-    sweep: Sweep, runs_root: Path, name: str, expected: Mapping[str, Estimate] | None = None, limit: int | None = None
+    sweep: Sweep,
+    runs_root: Path,
+    name: str,
+    expected: Mapping[str, Estimate] | None = None,
+    limit: int | None = None,
+    only: Collection[str] | None = None,
 ) -> str:
     """Return the batch scripts that `submit` would pass to sbatch and the resources it would request; write nothing.
 
@@ -121,11 +133,13 @@ def dry_run(
         name: Name of the cluster's profile.
         expected: How long runs will take, by path, as far as it is known.
         limit: As for `submit`.
+        only: As for `submit`.
     """
     chosen = profile.load(name)
     folder = (runs_root / sweep.name).resolve()
     foresee.check(sweep.runs, chosen, folder, Path.cwd())
-    seen = look(folder, sweep.runs).limited(limit)
+    wanted = _wanted(sweep, only)
+    seen = look(folder, wanted).limited(limit)
     code = runs_root.resolve() / snapshot.FOLDER / snapshot.name_of(snapshot.contents(_imports(seen.free)))
     place = Place(folder / names.SUBMISSIONS / "DRY-RUN", folder, code, _python(chosen), Path.cwd())
     arrays = _planned(seen.free, folder, chosen, place, f"ham-{sweep.name}-DRY-RUN")
@@ -133,12 +147,16 @@ def dry_run(
     jobs = sum(len(array.tasks) for array in arrays)
     later = f", {seen.later} left for later calls, by --limit" if seen.later else ""
     total = (
-        f"{len(seen.free)} of {len(sweep.runs)} runs in {jobs} jobs ({seen.done} have a result, "
+        f"{len(seen.free)} of {len(wanted)} runs in {jobs} jobs ({seen.done} have a result, "
         f"{len(seen.under_way)} under way{later}); at most {hours.bound(arrays)}: time limit × jobs, an upper bound "
         "for runs that one time limit is enough for"
     )
     told = [total, hours.estimate(arrays, expected or {}, chosen.signal_seconds), foresee.warned_early(arrays, chosen)]
     return "\n".join(filter(None, [*scripts, *told]))
+
+
+def _wanted(sweep: Sweep, only: Collection[str] | None) -> list[Cell]:
+    return [cell for cell in sweep.runs if only is None or cell.path in only]
 
 
 def _ask_of(array: ArrayPlan) -> str:

@@ -14,6 +14,7 @@ import typer
 from experiments.errors import Busy, ClaimLost, Interrupted, Unfinished, UserError
 
 from .loading import load, said, unchecked
+from .options import RUNS, Out, Rows, Seeds
 
 if TYPE_CHECKING:
     from experiments.config.resolve import Loaded
@@ -39,7 +40,9 @@ def run_cell(
         int | None,
         typer.Option("--first", min=0, help="What the array counts from; default: 1 on LSF and SGE, else 0."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder that run folders are written below.")] = Path("runs"),
+    out: Out = RUNS,
+    rows: Rows = None,
+    seeds: Seeds = None,
     threads: Annotated[
         int, typer.Option(min=1, max=1024, help="Compute threads; results are equal only at equal threads.")
     ] = 1,
@@ -48,16 +51,17 @@ def run_cell(
 
     Exit codes: 0 it has a result; 1 it failed; 2 the command is wrong; 75 it is not finished, call again.
     """
+    from experiments.config.part import part
     from experiments.launch import signals
 
     with signals.noted() as stop:  # first of all: what follows loads for seconds
         number, overrides = _parse(words or [])
         table, folder = _table(sweep, overrides, out)
+        runs = part(table, rows, seeds).runs
         if count:
-            print(len(table.runs))
+            print(len(runs))
             return
-        index = _index(number, first)
-        cell = table.runs[index.of(len(table.runs))]
+        cell = runs[_index(number, first).of(len(runs))]
         try:
             line = _carry_out(table, cell, folder, threads, stop)
         except (Busy, ClaimLost) as error:

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from experiments.launch.estimate import Estimate, StepTime
 
 
-def expected(table: Sweep, folder: Path, *, probe: bool) -> dict[str, Estimate]:
-    """Estimate the time of the runs that have no result yet, by path; what nothing is known about is missing.
+def expected(table: Sweep, folder: Path, todo: list[Cell], *, probe: bool) -> dict[str, Estimate]:
+    """Estimate the time of some runs, by path; what nothing is known about is missing.
 
     Args:
         table: The sweep.
         folder: Its folder.
+        todo: Those of its runs, none of which has a result.
         probe: Whether to time some steps of each specification of which no run has finished.
     """
     from experiments import data as datasets
@@ -27,7 +28,6 @@ def expected(table: Sweep, folder: Path, *, probe: bool) -> dict[str, Estimate]:
 
     results = [(cell, reuse.finished(cell.spec, cell.identity, folder / cell.path)) for cell in table.runs]
     finished = [(cell, result) for cell, result in results if result is not None]
-    todo = [cell for cell, result in results if result is None]
     timed = _timed(todo, {cell.identity for cell, _ in finished}) if probe else {}
     outlines: dict[str, datasets.Outline] = {}
 
@@ -46,11 +46,11 @@ def expected(table: Sweep, folder: Path, *, probe: bool) -> dict[str, Estimate]:
 def _timed(cells: list[Cell], known: set[str]) -> dict[str, StepTime]:
     from experiments.launch import timing
 
-    from .terminal import SweepBars
+    from .terminal import shown
 
     unknown = {cell.identity: cell for cell in reversed(cells) if cell.identity not in known}
-    with SweepBars(len(unknown), unit="timed") as bars:
-        found, wrong = timing.timed([*unknown.values()][::-1], bars)
+    with shown(len(unknown), unit="timed") as listener:
+        found, wrong = timing.timed([*unknown.values()][::-1], listener)
     for line in wrong:
         print(f"could not be timed: {line}", file=sys.stderr)
     return found

@@ -9,16 +9,32 @@ import io
 import logging
 import sys
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from experiments.errors import SuiteError, UserError, way_out
+from experiments.errors import SuiteError, UserError, printable, way_out
 
-from . import analyse, bench, cells, dashboard, figures, hours, read, tables, theory, tidy, track, tune, watch
-from .loading import expand_checked, load, said, single
+from . import (
+    analyse,
+    bench,
+    cells,
+    dashboard,
+    figures,
+    hours,
+    read,
+    sweep,
+    tables,
+    theory,
+    tidy,
+    track,
+    tune,
+    usage,
+    watch,
+)
+from .loading import load, said, single
+from .options import RUNS, Cluster, Config, Jobs, Out, Overrides
 
 app = typer.Typer(
     help="Sparse-training benchmark suite around HAM (Hyperbolic Aware Minimization).",
@@ -26,6 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(sweep.app)
 app.add_typer(bench.app)
 app.add_typer(cells.app)
 app.add_typer(tune.app)
@@ -39,21 +56,6 @@ app.add_typer(theory.app)
 app.add_typer(tidy.app)
 app.add_typer(dashboard.app)
 app.add_typer(track.app, name="track")
-
-Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, such as quickstart.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as optimizer.lr=0.2.")
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder that run folders are written below.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes; default: one per core.")]
-RUNS = Path("runs")
-
-
-class Cluster(StrEnum):
-    """Where a sweep runs."""
-
-    local = "local"
-    slurm = "slurm"
 
 
 @app.command()
@@ -71,7 +73,7 @@ def run(
     from experiments.launch import signals
     from experiments.launch.local import run_here
 
-    from .terminal import console, damage_said
+    from .terminal import console, damage_said, interactive
 
     loaded = load(config, overrides)
     if loaded.sweep is not None:
@@ -81,7 +83,7 @@ def run(
     spec, identity, folder = single(loaded, out)
     with (
         damage_said(),
-        Progress(console=console, transient=True, disable=not console.is_terminal) as bars,
+        Progress(console=console, transient=True, disable=not interactive()) as bars,
         signals.noted() as stop,
     ):
         bar = bars.add_task(folder.name, total=None)
@@ -95,73 +97,6 @@ def run(
 
 
 @app.command()
-def sweep(
-    config: Config,
-    overrides: Overrides = None,
-    jobs: Jobs = None,
-    out: Out = RUNS,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, or batch scripts; do nothing.")] = False,
-    probe: Annotated[
-        bool, typer.Option("--probe", help="With --dry-run: time some steps of each kind of run on this machine.")
-    ] = False,
-    cluster: Annotated[
-        Cluster, typer.Option("--cluster", help="This machine, or jobs of a Slurm cluster.")
-    ] = Cluster.local,
-    profile: Annotated[
-        str | None, typer.Option("--profile", help="Slurm: a file or a name, see docs/slurm.md.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Slurm: how many of its runs may wait or run at once.")
-    ] = None,
-    after_tuning: Annotated[bool, typer.Option("--after-tuning", hidden=True, help="The job after a tuning.")] = False,
-) -> None:
-    """Train all networks of a table that have no result yet: rows × columns × seeds; first choose what it tunes."""
-    from experiments.cores import usable_cores
-    from experiments.launch.estimate import local
-    from experiments.launch.local import run_sweep
-    from experiments.launch.table import check as left_out
-    from experiments.run import reuse
-
-    from .forecast import expected
-    from .terminal import SweepBars
-
-    if probe and not dry_run:
-        raise UserError("belongs to --dry-run", "--probe")
-    for option, value in (("--profile", profile), ("--limit", limit)):
-        if value is not None and cluster is not Cluster.slurm:
-            raise UserError("belongs to --cluster slurm", option)
-    loaded = load(config, overrides)
-    submission = tune.ClusterCall(profile or "default", limit, after_tuning) if cluster is Cluster.slurm else None
-    if not tune.before(loaded, out, jobs, dry_run=dry_run, cluster=submission):
-        return
-    table = expand_checked(loaded, out)
-    table = reuse.placed(table, out / table.name)
-    if (lost := left_out(table, out / table.name)) is not None:
-        print(lost, file=sys.stderr)
-    if cluster is Cluster.slurm:
-        from slurm import submit
-
-        chosen = profile or "default"
-        if dry_run:
-            print(submit.dry_run(table, out, chosen, expected(table, out / table.name, probe=probe), limit))
-        else:
-            print(submit.submit(table, out, chosen, limit=limit))
-        return
-    todo = reuse.pending(table, out / table.name)
-    if dry_run:
-        for cell in todo:
-            print(out / table.name / cell.path)
-        print(f"{len(todo)} of {len(table.runs)} runs to do")
-        if todo:
-            found = expected(table, out / table.name, probe=probe)
-            print(local(found, len(todo), min(len(todo), jobs or usable_cores())), file=sys.stderr)
-        return
-    with SweepBars(len(todo)) as bars:
-        run_sweep(table, out, jobs=jobs or usable_cores(), listener=bars)
-    print(f"{out / table.name}: {len(table.runs)} runs complete; `ham table {out / table.name}` shows the table")
-
-
-@app.command()
 def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None, out: Out = RUNS) -> None:
     """Solve for STR's threshold decay in each setting that asks for it, and store it beside the configuration."""
     from experiments.config.resolve import calibration_path, read_calibration, with_threshold_decay
@@ -170,7 +105,7 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None, ou
     from experiments.launch import calibrate as calibration
     from experiments.run.check import check_all
 
-    from .terminal import SweepBars
+    from .terminal import shown
 
     loaded = load(config, overrides)
     path = calibration_path(loaded.path)
@@ -178,8 +113,8 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None, ou
     # any decay will do: it changes no shape
     check_all((f"{loaded.config}: row {cell.row!r}", with_threshold_decay(cell.spec, 0.0)) for cell in cells)
     before = len(read_calibration(path))
-    with SweepBars(len(cells), unit="settings") as bars:
-        failures = calibration.calibrate(cells, path, jobs or usable_cores(), bars)
+    with shown(len(cells), unit="settings") as listener:
+        failures = calibration.calibrate(cells, path, jobs or usable_cores(), listener)
     print(f"{path}: {len(cells) - len(failures)} settings solved, {len(failures)} failed, {before} there before")
     if failures:
         raise SuiteError("\n".join(failures))
@@ -254,21 +189,26 @@ def main() -> None:
     if logging.lastResort is not None:
         logging.lastResort.addFilter(_Once())
     try:
-        app()
+        code = app(prog_name="ham", standalone_mode=False)
+    except usage.UsageError as error:
+        if usage.helped(error):
+            sys.exit(2)
+        _leave(f"error: {usage.said(error)}", 2)
+    except typer.Abort:
+        _leave("there is nobody to answer; nothing was done", 1)
     except SuiteError as error:
         _leave(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        _leave("interrupted; the same command goes on from here", 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
         _leave(f"error: {error.filename or 'input/output'}: {error.strerror or error}{way_out(error)}", 1)
+    if code == 130:  # typer's, for Ctrl-C
+        _leave("interrupted; the same command goes on from here", code)
+    sys.exit(code)
 
 
-def _leave(message: str, code: int) -> None:
-    # a name of a file may hold what steers a terminal
-    text = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message)
+def _leave(message: str, code: int) -> NoReturn:
     with suppress(OSError):  # of a terminal that was closed
-        print(text, file=sys.stderr)
+        print(printable(message), file=sys.stderr)
     sys.exit(code)

@@ -1,8 +1,9 @@
-"""Progress on the terminal: bars on an interactive one, only problems elsewhere."""
+"""Progress on the terminal: bars on an interactive one, lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -13,7 +14,24 @@ from rich.text import Text
 
 from experiments.launch.pool import Listener, TaskResult
 
+from .lines import SweepLines
+
 console = Console(stderr=True, highlight=False)
+
+
+def interactive() -> bool:
+    """Return whether somebody sees what is drawn over; rich would also draw into a file if FORCE_COLOR is set."""
+    return console.is_terminal and sys.stderr.isatty()
+
+
+def shown(total: int, unit: str = "runs") -> SweepBars | SweepLines:
+    """Return what shows the progress of some tasks: bars, or lines where there is no terminal.
+
+    Args:
+        total: Number of tasks.
+        unit: Plural noun for the tasks.
+    """
+    return SweepBars(total, unit) if interactive() else SweepLines(total, unit)
 
 
 class _Said(logging.Handler):
@@ -45,7 +63,7 @@ class SweepBars(Listener):
         unit: Plural noun for the tasks, shown beside the bar over all.
     """
 
-    def __init__(self, total: int, unit: str = "runs"):
+    def __init__(self, total: int, unit: str):
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -53,7 +71,6 @@ class SweepBars(Listener):
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
         )
         self._all = self._bars.add_task(unit, total=total)
         self._ids: dict[str, TaskID] = {}
@@ -67,6 +84,10 @@ class SweepBars(Listener):
     ) -> None:
         with suppress(OSError):  # of a terminal that was closed
             self._bars.stop()
+
+    def planned(self, total: int) -> None:
+        """Let the bar over all end at this number."""
+        self._bars.update(self._all, total=total)
 
     def started(self, name: str) -> None:
         """Add a bar for the task."""

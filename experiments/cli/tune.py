@@ -68,10 +68,11 @@ def tune(
 
 @dataclass(frozen=True)
 class ClusterCall:
-    """How a stage is submitted to Slurm: the profile, how many runs at once, and whether this is the job after it."""
+    """How a stage is submitted to Slurm: profile, throttle, other options, and whether this is the job after it."""
 
     profile: str
     limit: int | None
+    options: Sequence[str]
     follows: bool
 
 
@@ -153,4 +154,12 @@ def _submit(tuning: TuningFolder, places: Sequence[TunedPlace], cluster: Cluster
 def _command(tuning: TuningFolder, cluster: ClusterCall) -> Sequence[str]:
     limit = ["--limit", str(cluster.limit)] if cluster.limit is not None else []
     where = ["--out", str(tuning.out.resolve()), "--cluster", "slurm", "--profile", cluster.profile]
-    return ["sweep", str(tuning.loaded.path.resolve()), *tuning.loaded.overrides, *where, *limit, "--after-tuning"]
+    return [
+        "sweep",
+        str(tuning.loaded.path.resolve()),
+        *tuning.loaded.overrides,
+        *where,
+        *limit,
+        *cluster.options,
+        "--after-tuning",
+    ]

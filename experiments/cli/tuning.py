@@ -121,18 +121,18 @@ class TuningFolder:
         from experiments.cores import usable_cores
         from experiments.launch import tune as stages
 
-        from .terminal import SweepBars
+        from .terminal import shown
 
         self.check()
         self.say_lost(places)
         workers = jobs or usable_cores()
-        with SweepBars(len(stages.unsolved(self.stage, places)), unit="searches") as bars:
-            stages.solve(self.stage, places, self.folder, workers, bars)
+        with shown(len(stages.unsolved(self.stage, places)), unit="searches") as listener:
+            stages.solve(self.stage, places, self.folder, workers, listener)
         self.reload()
         sweep = stages.kept(self.stage, places, self.folder)
         todo = stages.pending(sweep, self.stage.of(places), self.folder, again=again)
-        with SweepBars(len(todo), unit="tuning runs") as bars:
-            stages.train(sweep, self.out, todo, jobs=workers, listener=bars)
+        with shown(len(todo), unit="tuning runs") as listener:
+            stages.train(sweep, self.out, todo, jobs=workers, listener=listener)
 
     def shown(self) -> Sweep:
         """Return what the folder shows now, as a sweep."""

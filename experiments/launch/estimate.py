@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from experiments.config.schema import Spec
 from experiments.config.sweep import Cell
+from experiments.durations import words
 
 Source = Literal["same", "alike", "probe"]
 SOURCES: dict[Source, str] = {
@@ -99,19 +100,6 @@ def kind(spec: Spec) -> str:
 def _pace(result: Mapping[str, Any]) -> float | None:
     seconds, steps = result.get("seconds"), result.get("steps")
     return seconds / steps if seconds and steps else None
-
-
-def words(seconds: float) -> str:
-    """Say a time in the two largest of its units."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 1 else "less than a second"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02} min"
-    return f"{hours // 24} days {hours % 24} h"
 
 
 def sources(found: Iterable[Estimate], total: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from experiments.run import reuse, runner
 from experiments.run.numerics import same_arithmetic
 from experiments.rundir import attempts, holder, names
 
-from . import table
+from . import elsewhere, table
 from .pool import Listener, Task, run_all
 
 
@@ -58,7 +58,13 @@ def _sweep_task(mapping: dict[str, Any], folder: Path, identity: str, **hooks: A
 
 
 def run_sweep(
-    sweep: Sweep, runs_root: Path, *, jobs: int, listener: Listener, only: Collection[str] | None = None
+    sweep: Sweep,
+    runs_root: Path,
+    *,
+    jobs: int,
+    listener: Listener,
+    cells: Sequence[Cell] | None = None,
+    found: Mapping[str, Path] | None = None,
 ) -> None:
     """Write the manifest of a sweep, and execute its runs that have no result yet.
 
@@ -67,15 +73,18 @@ def run_sweep(
         runs_root: Folder that holds the folders of all sweeps.
         jobs: Number of worker processes.
         listener: Receives the progress.
-        only: Folders of the runs to consider; None considers all.
+        cells: The runs to execute; None takes all.
+        found: Folders of finished runs that are taken over, see `elsewhere.find`.
 
     Raises:
         RunFailure: if some runs failed, after all others are done, also those that other processes work on.
     """
     folder = runs_root / sweep.name
+    cells = sweep.runs if cells is None else cells
     table.write(sweep, folder)
-    todo = [cell for cell in reuse.pending(sweep, folder) if only is None or cell.path in only]
-    busy, failed = [], []
+    elsewhere.take(cells, folder, found or {})
+    todo, busy, failed = reuse.pending(cells, folder), [], []
+    listener.planned(len(todo))
     try:
         while todo or busy:
             tasks = [_task(cell, folder) for cell in todo]
@@ -89,7 +98,7 @@ def run_sweep(
     if failed:
         some = ", ".join(failed[:3]) + (" …" if len(failed) > 3 else "")
         raise RunFailure(
-            f"{len(failed)} of {len(sweep.runs)} runs failed ({some}); "
+            f"{len(failed)} of {len(cells)} runs failed ({some}); "
             "the others are complete, and the same command tries these again",
             where=str(folder),
         )

@@ -64,6 +64,9 @@ class TaskResult:
 class Listener:
     """Receiver of the progress of tasks; this base class ignores it."""
 
+    def planned(self, total: int) -> None:
+        """React to the number of tasks, once it is known."""
+
     def started(self, name: str) -> None:
         """React to the start of a task."""
 

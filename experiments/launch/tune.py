@@ -49,7 +49,7 @@ def pending(sweep: Sweep, cells: Collection[Cell], folder: Path, *, again: bool 
     wanted = {(cell.identity, cell.seed) for cell in cells}
     return [
         cell.path
-        for cell in reuse.pending(sweep, folder)
+        for cell in reuse.pending(sweep.runs, folder)
         if (cell.identity, cell.seed) in wanted and (again or not _has_failed(folder / cell.path))
     ]
 
@@ -69,9 +69,10 @@ def train(sweep: Sweep, runs_root: Path, only: Collection[str], *, jobs: int, li
     if not sweep.cells:  # no setting has a threshold decay
         return
     try:
-        run_sweep(sweep, runs_root, jobs=jobs, listener=listener, only=only)
+        cells = [cell for cell in sweep.runs if cell.path in only]
+        run_sweep(sweep, runs_root, jobs=jobs, listener=listener, cells=cells)
     except RunFailure:
         folder = runs_root / sweep.name
-        todo = {cell.path for cell in reuse.pending(sweep, folder)} & set(only)
+        todo = {cell.path for cell in reuse.pending(sweep.runs, folder)} & set(only)
         if not all(_has_failed(folder / path) for path in todo):
             raise

@@ -5,7 +5,7 @@ A folder's name ends in the first digits of an identity, which two specification
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,13 @@ def begun(spec: Spec, parent: Path) -> tuple[str, Path] | None:
     return None
 
 
-def pending(sweep: Sweep, folder: Path) -> list[Cell]:
-    """Return the runs of a sweep without a result, each once, in table order.
+def pending(cells: Iterable[Cell], folder: Path) -> list[Cell]:
+    """Return those of some runs of a sweep that have no result.
 
     Raises:
         UserError: see `finished`.
     """
-    return [cell for cell in sweep.runs if finished(cell.spec, cell.identity, folder / cell.path) is None]
+    return [cell for cell in cells if finished(cell.spec, cell.identity, folder / cell.path) is None]
 
 
 def placed(sweep: Sweep, folder: Path) -> Sweep:

@@ -15,6 +15,8 @@ from .files import finite
 from .reading import Unreadable, typed
 
 CHECKSUM, FILES = "checksum", "files"
+REUSED_FROM = "reused_from"
+"""Folder of another sweep that a result was taken over from, where it was trained."""
 SEALED = (names.METRICS, names.WEIGHTS, names.PREDICTIONS)
 """Files of a finished run whose checksums its result holds."""
 
@@ -66,6 +68,7 @@ class Result(_Strict):
     epochs: Count | None = None
     steps: Count | None = None
     seconds: Amount | None = None
+    reused_from: str | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -12,6 +12,7 @@ from experiments.config.sweep import slug
 from experiments.config.yaml_text import read_mapping
 from experiments.rundir import attempts, names
 from experiments.rundir.files import read_json
+from experiments.rundir.result import REUSED_FROM
 
 SINGLE = "single runs"
 """The table of runs that belong to no sweep."""
@@ -93,7 +94,7 @@ def content(folder: Path) -> Content:
         group=group(place.table, place.row, place.column),
         job_type=TUNE if _tunes(folder) else JOBS[spec["data"]["evaluate_on"]],
         tags=list(dict.fromkeys(tag[:MOST_TAG] for tag in [*tags, *(name.lower() for name in added)])),
-        config={**short, "column": place.column, "seed": seed, "identity": identity, "spec": spec},
+        config={**short, **_reused(folder), "column": place.column, "seed": seed, "identity": identity, "spec": spec},
     )
 
 
@@ -136,6 +137,13 @@ def _at(spec: Any, key: str) -> Any:
     for part in key.split("."):
         spec = spec.get(part) if isinstance(spec, dict) else None
     return spec
+
+
+def _reused(folder: Path) -> dict[str, str]:
+    """Say from which folder a run was taken over, so that a project of several sweeps can leave copies out."""
+    result = read_json(folder / names.RESULT)
+    found = result.get(REUSED_FROM) if isinstance(result, dict) else None
+    return {REUSED_FROM: str(found)} if found else {}
 
 
 def _identity(folder: Path) -> str:

@@ -105,8 +105,8 @@ def to_json(report: Report) -> dict[str, Any]:
 
     Returns:
         ``name``, ``directory``, ``time`` (unix seconds), ``scheduler`` (``asked``, and ``problem``: an error message or
-        null), ``counts`` (number of runs by state) and ``runs``: a list of `RunState` in table order, with paths as
-        text.
+        null), ``counts`` (number of runs by state), ``strays`` (names of the folders of runs that no row names) and
+        ``runs``: a list of `RunState` in table order, with paths as text.
     """
     return {
         "name": report.sweep.name,
@@ -114,6 +114,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "time": report.time,
         "scheduler": {"asked": report.asked, "problem": report.problem},
         "counts": report.counts(),
+        "strays": list(report.sweep.strays),
         "runs": [
             {
                 **vars(run),

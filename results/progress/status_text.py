@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from experiments.durations import words
 from results.runs.schema import SweepResults, place
 
 from .advance import QUIET
@@ -77,7 +78,9 @@ def _counted(report: Report) -> str:
     text += f" ({requeued} requeued)" if requeued else ""
     times = [run.left for run in report.runs if run.left is not None]
     if times and counts.get("running", 0) == len(times):
-        text += f"; those that run end within {duration(max(times))}"
+        text += f"; those that run end within {words(max(times))}"
+    if strays := len(report.sweep.strays):
+        text += f"; {strays} further {'run lies' if strays == 1 else 'runs lie'} in the folder and in no row"
     return f"{len(report.runs)} {plural}, {text}"
 
 
@@ -119,13 +122,13 @@ def _parts(report: Report, run: RunState) -> list[str]:
         share = f" of {run.total} ({100 * run.step / run.total:.0f} %)" if run.total else ""
         parts.append(f"step {run.step}{share}")
     if run.left is not None:
-        parts.append(f"{duration(run.left)} left")
+        parts.append(f"{words(run.left)} left")
     if run.state == "running" and run.beat is not None and report.time - run.beat > QUIET:
-        parts.append(f"no step for {duration(report.time - run.beat)}")
+        parts.append(f"no step for {words(report.time - run.beat)}")
     if run.state == "pending" and run.starts is not None:
         parts.append(f"expected to start {time.strftime('%a %H:%M', time.localtime(run.starts))}")
     if run.state == "unknown" and run.beat is not None:
-        parts.append(f"last step {duration(report.time - run.beat)} ago")
+        parts.append(f"last step {words(report.time - run.beat)} ago")
     if run.state in ("lost", "cancelled") and run.checkpoint is not None:
         parts.append(f"goes on from step {run.checkpoint}")
     if run.restarts:
@@ -134,19 +137,6 @@ def _parts(report: Report, run: RunState) -> list[str]:
     where = [f"job {run.job}"] if run.job else []
     where += [f"on {run.node}"] if run.node and run.state not in _NOWHERE else []
     return parts + ([" ".join(where)] if where else [])
-
-
-def duration(seconds: float) -> str:
-    """Write a time span in its two largest units: "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{max(0.0, seconds):.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
 
 
 def _wrap(block: str, width: int | None) -> str:

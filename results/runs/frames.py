@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,8 @@ from .store import outcomes, read_metrics, read_plan
 
 if TYPE_CHECKING:
     import pandas
+
+log = logging.getLogger("results")
 
 Directory = str | Path
 
@@ -52,7 +57,9 @@ def load(*directories: Directory, spec: bool = True) -> pandas.DataFrame:
         ("done", "failed", "missing"), ``error``, then the numbers of the result (accuracies, sparsities and FLOPs as
         fractions in [0, 1]; NaN where there is none), ``accuracy_on``, ``events`` and ``layers`` (mappings), ``path``
         (absolute), and with `spec` the keys in which configurations differ, as ``spec.optimizer.lr``. A run that is
-        repeated over columns, such as a dense row in a sweep over sparsities, appears once per column.
+        repeated over columns, such as a dense row in a sweep over sparsities, appears once per column. A run that
+        several folders have (same configuration and seed, such as one that `ham sweep` has reused) is in the first
+        folder that has finished it, and left out of the others with a warning.
 
     Raises:
         UserError: if a folder does not exist, holds no runs, or its manifest is damaged.
@@ -140,7 +147,31 @@ def layers(*directories: Directory, history: bool = False) -> pandas.DataFrame:
 
 
 def _read(directories: Sequence[Directory]) -> list[SweepResults]:
-    return [outcomes(read_plan(directory)) for directory in directories]
+    return _once([outcomes(read_plan(directory)) for directory in directories])
+
+
+def _once(sweeps: Sequence[SweepResults]) -> list[SweepResults]:
+    """Leave out, with a word, runs that another folder has too: a run is one sample, however often it lies there."""
+    homes: dict[tuple[str, int], int] = {}
+    for done in (True, False):  # a finished one stands for others
+        for number, sweep in enumerate(sweeps):
+            for run in (one for one in sweep.runs if (one.status == "done") is done):
+                homes.setdefault(_same(run), number)
+    kept = []
+    for number, sweep in enumerate(sweeps):
+        entries = [one for one in sweep.entries if homes[_same(one)] == number or not _same(one)[0]]
+        elsewhere = Counter(homes[_same(run)] for run in sweep.runs if homes[_same(run)] != number and _same(run)[0])
+        for other, count in elsewhere.items():
+            log.warning(
+                "%s: %d of its runs are those of %s (same configuration and seed); left out here",
+                *(sweep.directory, count, sweeps[other].directory),
+            )
+        kept.append(replace(sweep, entries=tuple(entries)))
+    return kept
+
+
+def _same(run: RunEntry) -> tuple[str, int]:
+    return str(run.result.get("identity") or run.identity), run.seed
 
 
 def _column_keys(sweeps: Sequence[SweepResults]) -> list[str]:

@@ -68,9 +68,11 @@ def html(table: Table, links: Mapping[str, str] | None = None) -> str:
 
     Args:
         table: The table.
-        links: Where the names of rows lead.
+        links: Where the names of rows lead, on a page that has the title already; None: the table stands alone.
     """
-    parts = [_html_grid(grid, table.title, links or {}) for grid in table.grids]
+    title = "" if links is not None else table.title
+    heads = [", ".join(filter(None, [title, grid.heading])) or table.title for grid in table.grids]
+    parts = [_html_grid(grid, head, links or {}) for grid, head in zip(table.grids, heads, strict=True)]
     parts += [f'<p class="warning">{_prose(warning)}</p>' for warning in table.warnings]
     parts += [f'<p class="note">{_prose(paragraph)}</p>' for paragraph in table.caption]
     return "\n".join(parts) + "\n"
@@ -104,7 +106,7 @@ def _html_grid(grid: TableGrid, title: str, links: Mapping[str, str]) -> str:
         + "</tr>"
         for line in grid.rows
     )
-    name = escape(grid.heading or title)
+    name = escape(title)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table>\n<caption>{name}</caption>\n'
         f"<thead>\n{head}<tr>{heads}</tr>\n</thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"

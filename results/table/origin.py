@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
+from experiments.rundir.result import REUSED_FROM
 from results.runs.facts import Settings, conditions, distribution
+from results.runs.kinds import one_line
 from results.runs.schema import RunEntry, SweepResults, is_number, place
 
 MOST = 3
@@ -38,7 +41,7 @@ def notes(sweep: SweepResults) -> list[str]:
 
 
 def trained(sweep: SweepResults, settings: Settings) -> list[str]:
-    """Say what the runs trained on what and for how long, from their own configurations."""
+    """Say what the runs trained on what and for how long, from their own configurations, and which were reused."""
     facts: tuple[tuple[str, Callable[[Mapping[str, Any]], str | None]], ...] = (
         ("model.name", lambda spec: _text(spec.get("model.name"))),
         ("data.name", _data),
@@ -52,7 +55,8 @@ def trained(sweep: SweepResults, settings: Settings) -> list[str]:
             parts.append(_grouped(rows))
     layers = _by_value(sweep, lambda run: distribution(settings[run.path], run.result))
     words = f" Layers' densities: {_grouped(layers)}." if layers else ""
-    return [f"Trained, by the runs' own configurations: {', '.join(parts)}.{words}"] if parts else []
+    told = [f"Trained, by the runs' own configurations: {', '.join(parts)}.{words}"] if parts else []
+    return told + _reused(sweep)
 
 
 def distributions(sweep: SweepResults, settings: Settings) -> dict[str, str]:
@@ -89,6 +93,17 @@ def unnamed(sweep: SweepResults) -> str:
     shown = ", ".join(sweep.strays[:MOST]) + (" …" if number > MOST else "")
     runs = "1 further run lies" if number == 1 else f"{number} further runs lie"
     return f"{runs} in this folder and in no row, such as those of an earlier version of the sweep: {shown}."
+
+
+def _reused(sweep: SweepResults) -> list[str]:
+    """Say which runs were trained for another sweep, and taken over from its folder."""
+    found: dict[str, dict[str, None]] = {}
+    for run in sweep.runs:
+        if run.result.get(REUSED_FROM):
+            parent = PurePosixPath(one_line(str(run.result[REUSED_FROM]))).parent
+            found.setdefault(str(parent), {})[place(sweep, run.row, run.column)] = None
+    named = "; ".join(f"{parent} ({', '.join(cells)})" for parent, cells in found.items())
+    return [f"Trained for another sweep and reused from its folder, not trained again: {named}."] if named else []
 
 
 def _data(spec: Mapping[str, Any]) -> str | None:

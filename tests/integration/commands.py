@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ class Called:
     code: int
     out: str
     err: str
+
+    @property
+    def said(self) -> str:
+        """Standard error without the lines about tasks that have ended, which a sweep writes into a log."""
+        return "".join(line for line in self.err.splitlines(keepends=True) if not re.match(r"\[\d+/\d+.*?\] ", line))
 
 
 Ham = Callable[..., Called]

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import subprocess
@@ -305,7 +306,7 @@ def test_a_file_in_the_place_of_one_run_stops_no_other(ham: Ham, tmp_path: Path)
     blocked.touch()
     called = ham("sweep", table, "--out", tmp_path / "runs", "--jobs", 1)
     assert called.code == 1
-    assert f"failed {blocked.name}: {blocked}" in called.err
+    assert re.search(rf"\] {blocked.name}: failed after .*: {blocked}", called.err)
     assert "[Errno" not in called.err
     assert f"1 of 2 runs failed ({blocked.name})" in called.err
     assert result(free)["status"] == "done"

@@ -35,7 +35,7 @@ def test_solved_stored_and_used(ham: Ham, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
     called = ham("calibrate", path, "--jobs", 2)
-    assert (called.code, called.err) == (0, "")
+    assert (called.code, called.said) == (0, "")
     store = tmp_path / "tiny.calibration.yaml"
     assert called.out == f"{store}: 2 settings solved, 0 failed, 0 there before\n"
     entries = yaml.safe_load(store.read_text())

@@ -58,7 +58,9 @@ def test_the_probe_times_each_kind_and_leaves_nothing(ham: Ham, config: Path, tm
     one_message(ham("sweep", config, "--probe"), 2, "--probe: belongs to --dry-run")
     before = contents(tmp_path)
     called = ham("sweep", config, "--dry-run", "--probe")
-    assert called.err.startswith("time: about ")
+    *timed, last = called.err.splitlines()
+    assert [line[:12] for line in timed] == ["[1/2 timed] ", "[2/2 timed] "]
+    assert last.startswith("time: about ")
     assert called.err.endswith(" workers; 4 from steps timed on this machine\n")
     assert contents(tmp_path) == before
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -156,7 +157,9 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(ham: Ham, undisturbed: Path, tmp_pat
     with Command(tmp_path, *arguments) as command:
         wait_for_checkpoints(command, runs, 3)
         assert command.ctrl_c() == 130
-        assert command.err == f"error: {runs}: stopped; the same command goes on from here\n"
+        *ended, last = command.err.splitlines()
+        assert last == f"error: {runs}: stopped; the same command goes on from here"
+        assert all(re.match(r"\[\d/3\] ", line) for line in ended)
         wait_for(lambda: not command.members(), "the end of all its processes")
     assert not list(runs.rglob("failure.json"))
     assert not any("Traceback" in line for line in lines_of_logs(runs))

@@ -106,7 +106,7 @@ def test_it_is_listed(ham: Ham, config: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_it_is_swept_in_workers_and_tabulated(ham: Ham, config: Path, tmp_path: Path) -> None:
     called = ham("sweep", config, "--out", tmp_path / "runs", "--jobs", 2)
-    assert (called.code, called.err) == (0, "")
+    assert (called.code, called.said) == (0, "")
     manifest = json.loads((tmp_path / "runs/toy/sweep.json").read_text())
     sparsity = {cell["row"]: result(tmp_path / "runs/toy" / cell["path"])["sparsity"] for cell in manifest["cells"]}
     assert sparsity == {

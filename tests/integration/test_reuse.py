@@ -46,7 +46,7 @@ def test_a_method_that_was_edited_trains_again_and_says_so(ham: Ham, tmp_path: P
         (folder / "toy_methods.py").write_text(f"from helper_of_toy import SHARE\n{METHOD}".replace("0.5,", "SHARE,"))
         called = ham("sweep", config, "--out", tmp_path / "runs", "--jobs", 1)
         assert called.code == 0, called.err
-        kept.append(called.err)
+        kept.append(called.said)
         sys.modules.pop("toy_methods")
         sys.modules.pop("helper_of_toy")
     table = ham("table", tmp_path / "runs/t", "--format", "csv").out
@@ -153,7 +153,7 @@ def test_a_second_configuration_of_the_same_name_does_not_take_the_table_over(ha
     called = ham("sweep", second, "--out", tmp_path / "runs", "--jobs", 1)
     one_message(called, 2, "runs/t: shows the table of", "p1/t.yaml", "p2/t.yaml does not have (A1)", "sweep.name")
     assert contents(tmp_path / "runs") == before
-    assert ham("sweep", grown, "--out", tmp_path / "runs", "--jobs", 1).err == ""
+    assert ham("sweep", grown, "--out", tmp_path / "runs", "--jobs", 1).said == ""
 
 
 # ---- initial weights and data ----------------------------------------------------------------------------------------

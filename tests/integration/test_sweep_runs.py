@@ -155,7 +155,7 @@ def test_a_diverging_row_stops_no_other(ham: Ham, tmp_path: Path) -> None:
     called = ham(*arguments)
     (bad,) = (tmp_path / "runs/small").glob("bad-*")
     assert called.code == 1
-    assert f"failed {bad.name}: " in called.err
+    assert f"] {bad.name}: failed after " in called.err
     assert f"error: {tmp_path / 'runs/small'}: 1 of 3 runs failed ({bad.name})" in called.err
     assert called.err.count("the loss is not finite") == 1
     assert "the loss is not finite" in json.loads((bad / "failure.json").read_text())["error"]
@@ -207,7 +207,8 @@ def test_a_killed_worker_stops_no_other_and_is_retried_alone(ham: Ham, tmp_path:
     called = ham(*arguments)
     (first,), (doomed,) = ((tmp_path / "runs/small").glob(f"{name}-*") for name in ("first", "doomed"))
     assert called.code == 1
-    assert f"failed {doomed.name}: the worker process was killed by SIGKILL" in called.err
+    assert f"] {doomed.name}: failed after " in called.err
+    assert ": the worker process was killed by SIGKILL" in called.err
     assert f"1 of 3 runs failed ({doomed.name})" in called.err
     assert "3 runs, 2 done, 1 lost" in ham("status", tmp_path / "runs/small").out
     done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
@@ -231,7 +232,8 @@ def test_a_defect_of_a_method_is_one_message_and_a_traceback_in_the_log(ham: Ham
     (broken,) = (tmp_path / "runs/small").glob("broken-*")
     fault = f"{broken}: ZeroDivisionError: division by zero (traceback in {broken / 'log.txt'})"
     assert called.code == 1
-    assert f"failed {broken.name}: {fault}" in called.err
+    assert f"] {broken.name}: failed after " in called.err
+    assert f": {fault}" in called.err
     assert len(list(tmp_path.rglob("result.json"))) == 1
     assert "ZeroDivisionError" in ham("status", tmp_path / "runs/small").out
     called = ham("run", config, "sweep=null", "topology.name=broken", "--out", tmp_path / "single")

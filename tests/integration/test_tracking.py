@@ -131,8 +131,8 @@ def test_a_run_in_pieces_is_one_run_at_the_server(tmp_path: Path, server: Server
 
 
 @pytest.mark.robust
-def test_a_sweep_and_another_one_of_the_same_runs(tmp_path: Path, server: Server) -> None:
-    """Workers of the fork server mirror their runs; the second sweep takes none of the first's."""
+def test_a_sweep_and_another_one_of_the_same_runs(ham: Ham, tmp_path: Path, server: Server) -> None:
+    """Workers of the fork server mirror their runs; the second sweep trains none of the first's, and has its own."""
     for name in ("one", "two"):
         config = write_config(
             tmp_path / f"{name}.yaml",
@@ -147,8 +147,12 @@ def test_a_sweep_and_another_one_of_the_same_runs(tmp_path: Path, server: Server
         # in a process of its own, whose fork server has the variables of this test
         with Command(tmp_path, "sweep", config, "--out", tmp_path / "runs", "--jobs", 2) as command:
             assert command.process.wait(PATIENCE) == 0, command.err
+    assert len(server.runs) == 2
+    assert ham("track", "push", tmp_path / "runs/two").code == 0
     folders = sorted((tmp_path / "runs").glob("*/rigl-*"))
     assert len(folders) == len(server.runs) == 3
+    reused = [run.about["groupName"] for run in server.runs.values() if "reused_from" in run.config]
+    assert reused == ["two / RiGL @ 0.9"]
     for folder in folders:
         complete(folder, server.runs[content(folder).id])
     groups = {run.about["groupName"] for run in server.runs.values()}

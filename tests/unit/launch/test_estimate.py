@@ -11,7 +11,7 @@ import pytest
 from experiments.config.resolve import load, resolve
 from experiments.config.sweep import Cell
 from experiments.config.yaml_text import dump
-from experiments.launch.estimate import Estimate, StepTime, estimates, local, words
+from experiments.launch.estimate import Estimate, StepTime, estimates, local
 
 TINY: dict[str, Any] = {
     "data": {"name": "synthetic", "validation": 100, "batch_size": 50, "evaluate_on": "validation"},
@@ -79,12 +79,3 @@ def test_in_words() -> None:
     assert local(found, 5, 1).startswith("time of 3 of 5: about 2.5 hours of compute, 2 h 31 min with 1 workers; ")
     assert "of 2 nothing is known (--probe times some steps of each here)" in local(found, 5, 1)
     assert local({}, 4, 1).startswith("how long they take is not known: of 4 nothing is known")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.2, "less than a second"), (59, "59 s"), (90, "2 min"), (3599, "1 h 00 min"), (90000, "25 h 00 min")]
-    + [(5 * 86400 + 7200.0, "5 days 2 h")],
-)
-def test_times(seconds: float, said: str) -> None:
-    assert words(seconds) == said

@@ -37,7 +37,7 @@ def sweep(tmp_path):
 
 @pytest.fixture
 def other(tmp_path):
-    return write_sweep(tmp_path / "two", {"Dense": [0.7]}, {"Dense": {"optimizer.lr": 0.2}}, seeds=(0,))
+    return write_sweep(tmp_path / "two", {"Faster": [0.7]}, {"Faster": {"optimizer.lr": 0.2}}, seeds=(0,))
 
 
 def test_several_directories(sweep, other):
@@ -49,8 +49,27 @@ def test_several_directories(sweep, other):
         ("Dense", "Dense"),
         ("RiGL", "RiGL"),
         ("RiGL + HAM", "RiGL"),
+        ("Faster", "Faster"),
     ]
     assert frame["accuracy"].iloc[-1] == 0.7
+
+
+def test_a_run_of_several_folders_is_one_sample_and_the_finished_one(sweep, tmp_path, caplog):
+    again = write_sweep(
+        tmp_path / "again", lambda row, column, seed: 0.8, {"Dense": {}, "New": {}}, COLUMNS, seeds=(0, 1)
+    )
+    forget(read(sweep).runs[0].path)  # the dense run of seed 0 is finished in the second folder alone
+    for load in (results.load, results.curves, results.layers):
+        caplog.clear()
+        frame = load(sweep, again)
+        dense = frame[frame["row"] == "Dense"].drop_duplicates("path")
+        assert list(zip(dense["table"], dense["seed"], strict=True)) == [("one", 1), ("again", 0)]
+        assert set(frame[frame["table"] == "again"]["row"]) == {"Dense", "New"}
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{sweep}: 1 of its runs are those of {again} (same configuration and seed); left out here",
+            f"{again}: 1 of its runs are those of {sweep} (same configuration and seed); left out here",
+        ]
+    assert len(results.load(sweep, sweep)) == len(results.load(sweep))
 
 
 def test_configurations_are_columns_where_they_differ(sweep, other):

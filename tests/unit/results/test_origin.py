@@ -9,7 +9,11 @@ import yaml
 from fake_runs import ENVIRONMENT, SPEC, write_json, write_sweep
 
 from experiments.rundir.result import seal
+from results.page.report import write_report
 from results.runs.store import read
+from results.table.against import against
+from results.table.formats import FORMATS, render
+from results.table.printed import printed
 from results.table.tables import table
 
 RIGL = {"topology.name": "rigl"}
@@ -112,6 +116,33 @@ def test_title_and_notes_are_marked_where_the_command_line_changed_the_table(tmp
         "Notes written for other settings, without schedule.epochs=6, data.batch_size=16: "
         "The recipe of its authors (102 epochs)."
     )
+
+
+@pytest.mark.parametrize("form", [*FORMATS, "report", "paper", "against"])
+def test_what_the_command_line_changed_is_in_every_form_of_a_table(tmp_path, form):
+    folder = sweep(tmp_path / "changed", title="RiGL", overrides=["schedule.epochs=6"])
+    if form == "report":
+        said = write_report(folder).read_text()
+    elif form == "paper":
+        said = printed([read(folder)], 2)
+    elif form == "against":
+        said = against([read(folder)], "ham", 0.3, 2).title
+    else:
+        said = render(folder, form)
+    # numbers alone have no title
+    assert ("RiGL (with schedule.epochs=6)" in said) is (form != "csv")
+
+
+def test_runs_that_another_sweep_has_trained_are_named(tmp_path):
+    sweep(tmp_path)
+    assert not any("another sweep" in text for text in table(read(tmp_path)).caption)
+    for seed in (0, 2):
+        differ(tmp_path, seed, reused_from=f"/runs/other/rigl-0123abcd-s{seed}")
+    made = table(read(tmp_path))
+    assert made.caption[1] == (
+        "Trained for another sweep and reused from its folder, not trained again: /runs/other (RiGL)."
+    )
+    assert made.warnings == ()
 
 
 # ---- seeds of one cell that differ in more than their seed -----------------------------------------------------------

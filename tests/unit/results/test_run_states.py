@@ -27,7 +27,7 @@ from fake_runs import (
 from experiments.rundir import process
 from results.progress.report import to_json
 from results.progress.status import status
-from results.progress.status_text import duration, render
+from results.progress.status_text import render, summary
 from results.runs.store import read
 from slurm.scheduler import queue
 from slurm.scheduler.parse import Job
@@ -500,17 +500,24 @@ def test_long_lists_are_cut(tmp_path):
     assert render(status(tmp_path)).endswith("RiGL, seed 19: no\n  and 5 more")
 
 
-def test_durations():
-    assert [duration(seconds) for seconds in (-3, 45, 720, 12000, 187200)] == [
-        *("0 s", "45 s", "12 min", "3 h 20 min", "2 d 4 h")
-    ]
+def test_runs_that_no_row_names_are_counted(sweep, paths):
+    alone = status(sweep)
+    assert to_json(alone)["strays"] == []
+    assert "in no row" not in render(alone)
+    for seed in (7, 8):
+        (sweep / f"old-0123abcd-s{seed}").mkdir()
+    found = status(sweep)
+    assert to_json(found)["strays"] == ["old-0123abcd-s7", "old-0123abcd-s8"]
+    for text in (render(found), summary([found])):
+        assert "; 2 further runs lie in the folder and in no row" in text
+    assert render(found).splitlines()[1:] == render(alone).splitlines()[1:]
 
 
 def test_json(sweep, paths, scheduler):
     fail(paths[2], "loss is nan")
     (paths[2] / "log.txt").write_text("x\n")
     value = json.loads(json.dumps(to_json(status(sweep))))
-    assert list(value) == ["name", "directory", "time", "scheduler", "counts", "runs"]
+    assert list(value) == ["name", "directory", "time", "scheduler", "counts", "strays", "runs"]
     assert value["scheduler"] == {"asked": False, "problem": None}
     assert value["counts"] == {"done": 3, "failed": 1}
     assert value["runs"][2] == {

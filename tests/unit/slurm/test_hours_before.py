@@ -51,7 +51,7 @@ def test_the_sentence(tmp_path: Path) -> None:
     planned = arrays(tmp_path, 3, hours=1.0, gpus_per_rank=0, cpus_per_rank=2)
     assert hours.estimate(planned, taking(planned, 7200.0, 1800.0), WARNED) == (
         "estimate for 2 of 3 runs: 5 CPU-hours in 4 starts of jobs, up to 3 after another for one run; the longest run "
-        "takes 2 h 00 min (2 from finished runs of other seeds, of 1 nothing is known (--probe times some steps of "
+        "takes 2 h 0 min (2 from finished runs of other seeds, of 1 nothing is known (--probe times some steps of "
         "each here))"
     )
     assert hours.estimate(planned, {}, WARNED) == (

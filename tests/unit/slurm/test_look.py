@@ -12,6 +12,8 @@ from slurm_plans import calls, cells, finish, profile_of, scheduler
 from experiments.config.sweep import Sweep
 from experiments.config.yaml_text import dump
 from experiments.errors import UserError
+from experiments.launch import elsewhere
+from experiments.run import runner
 from slurm import foresee, records, submit
 from slurm import look as look_module
 from slurm.plan import resources_of
@@ -53,6 +55,23 @@ def test_nor_is_it_submitted_again_by_its_path(sweep: Sweep, tmp_path: Path, end
 
 def test_a_dry_run_sees_the_same(sweep: Sweep, tmp_path: Path, ending: Path) -> None:
     assert "0 of 3 runs in 0 jobs (3 have a result" in submit.dry_run(sweep, tmp_path / "runs", "default")
+
+
+def test_what_another_sweep_has_trained_is_not_submitted(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, first = scheduler(tmp_path, monkeypatch), sweep.cells[0]
+    runner.run(first.spec, tmp_path / "runs/other" / first.path, first.identity)
+    found = elsewhere.find(sweep.cells, tmp_path / "runs/table", [tmp_path / "runs"])
+    assert found == {first.path: tmp_path / "runs/other" / first.path}
+    part = {cell.path for cell in sweep.cells[:2]}
+    assert "1 of 1 runs in 1 jobs" in submit.dry_run(sweep, tmp_path / "runs", "default", only=part - found.keys())
+    done = submit.submit(sweep, tmp_path / "runs", "default", part, found=found)
+    assert str(done).startswith("1 runs in 1 jobs submitted (101); 1 have a result, 0 were under way")
+    assert [array.tasks[0][0].path for array in done.arrays] == [sweep.cells[1].path]
+    assert json.loads((tmp_path / "runs/table" / first.path / "result.json").read_text())["reused_from"]
+    assert len(json.loads((tmp_path / "runs/table/sweep.json").read_text())["cells"]) == 3
+    assert len(calls(fake, "sbatch")) == 1
 
 
 @pytest.mark.parametrize("name", ["it's", "a\\b", "50%j", "two\nlines", "bell\a", "50%"])

@@ -123,3 +123,10 @@ def test_long_names_fit(tmp_path: Path) -> None:
     found = run(tmp_path / "run", spec(label="α" * 300, data__name="d" * 200))
     assert len(found.group) <= 128
     assert max(map(len, found.tags)) <= 64
+
+
+def test_a_run_that_another_sweep_has_trained_says_where(tmp_path: Path) -> None:
+    assert "reused_from" not in run(tmp_path / "own", spec()).config
+    result = {"identity": IDENTITY, "reused_from": "/runs/other/rigl-01234567-s3"}
+    (tmp_path / "own/result.json").write_text(json.dumps(result))
+    assert content(tmp_path / "own").config["reused_from"] == "/runs/other/rigl-01234567-s3"
