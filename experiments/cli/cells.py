@@ -115,9 +115,10 @@ def _shown(loaded: Loaded, folder: Path) -> Sweep:
     """Return the sweep of a folder: the table of its configuration, or the tuning of it."""
     from .tuning import TuningFolder
 
-    tuning = TuningFolder.of(loaded, folder.parent)
-    if tuning is None or tuning.folder.resolve() != folder.resolve():
-        return unchecked(loaded, folder.parent)
+    out = folder.resolve().parent
+    tuning = TuningFolder.of(loaded, out)
+    if tuning is None or tuning.folder != folder.resolve():
+        return unchecked(loaded, out)
     return tuning.shown()
 
 

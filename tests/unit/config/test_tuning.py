@@ -21,7 +21,7 @@ from experiments.config.stage import Stage, stage
 from experiments.config.sweep import expand, manifest
 from experiments.config.tuning import first, known
 from experiments.errors import UserError
-from experiments.rundir.names import COMPARED_AT
+from experiments.rundir.names import COMPARED_AT, NOT_IDENTIFYING
 
 HEAD = """
 data: {validation: 1000}
@@ -251,6 +251,11 @@ def test_a_key_that_a_method_ignores_is_no_setting():
                 f"rows: {{Dense: {{{key}: [1, 2]}}}}", HEAD.replace("  columns: {topology.sparsity: [0.9, 0.95]}\n", "")
             )
         )
+
+
+@pytest.mark.parametrize("key", [*NOT_IDENTIFYING, "imports"])
+def test_nothing_outside_the_identity_is_a_setting(key: str):
+    assert "does not change what a run computes" in refused(grid(f"grid: {{{key}: [1, 2]}}"))
 
 
 def test_two_spellings_of_a_number_are_one_setting():
