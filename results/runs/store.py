@@ -138,7 +138,9 @@ def _check(sweep: SweepResults, where: str) -> None:
         if key in seen:
             raise UserError(f"lists row {entry.row!r} with seed {entry.seed} twice in one column", where=where)
         seen.add(key)
-        if set(entry.column) != set(sweep.column_keys):
+        given, known = set(entry.column), set(sweep.column_keys)
+        # the rows of a tuning may each have settings of their own
+        if not given <= known or (given != known and sweep.tunes is None):
             keys = ", ".join(sweep.column_keys) or "none"
             raise UserError(f"the column of {entry.path.name} has other keys than column_keys: {keys}", where=where)
     for row, plain in sweep.baselines.items():
