@@ -54,11 +54,8 @@ def against(
         last = base
     heads = ["Method", *["Table"] * several, *["Source"] * (len(keys) > 1), "Sparsity, %", "Ours, %", "Published, %"]
     heads += ["Difference, points [90 % CI]", "Verdict", "Differs (ours / published)"]
-    said = [
-        text
-        for sweep, measurements, specs in known
-        for text in _named(sweep, warnings(sweep, measurements, specs), len(sweeps) > 1)
-    ]
+    found = ((sweep, warnings(sweep, measurements, specs)) for sweep, measurements, specs in known)
+    said = [text for sweep, texts in found for text in _named(sweep, texts, len(sweeps) > 1)]
     return Table(
         name="-".join([*(sweep.name for sweep in sweeps), *keys]),
         title=f"{joint_title(sweeps)}, beside published figures",
