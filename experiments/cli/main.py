@@ -107,7 +107,7 @@ def sweep(
         Cluster, typer.Option("--cluster", help="This machine, or jobs of a Slurm cluster.")
     ] = Cluster.local,
     profile: Annotated[
-        str | None, typer.Option("--profile", help="Slurm: a file or a name, see docs/slurm.md.")
+        str | None, typer.Option("--profile", help="Slurm: a file or a name, see docs/howto/slurm.md.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Slurm: how many of its runs may wait or run at once.")
@@ -190,7 +190,6 @@ def methods(
         list[str] | None,
         typer.Option("--import", metavar="MODULE", help="Module with methods of your own; may be repeated."),
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", hidden=True, help="The page docs/methods.md.")] = False,
 ) -> None:
     """List the methods, or describe one: paper, rule, deviations, options, published figures."""
     from experiments.config.methods import import_modules
@@ -199,10 +198,7 @@ def methods(
     from . import listing
 
     import_modules(imports or [], [Path()], "--import")
-    if markdown:
-        print(listing.markdown(paper.of_method))
-    else:
-        print(listing.describe(name, paper.of_method(name)) if name else listing.overview())
+    print(listing.describe(name, paper.of_method(name)) if name else listing.overview())
 
 
 @app.command()

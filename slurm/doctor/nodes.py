@@ -177,5 +177,6 @@ def _internet(facts: Sequence[Mapping[str, Any]]) -> Finding:
     away = [str(fact["node"]) for fact in facts if not fact["internet"]]
     if not away:
         return Finding("ok", "internet", "nodes reach W&B")
-    text = f"{', '.join(away)} does not reach W&B: tracking.wandb=offline, and `wandb sync` afterwards (docs/slurm.md)"
+    way = "tracking.wandb=offline, and `wandb sync` afterwards (docs/howto/slurm.md)"
+    text = f"{', '.join(away)} does not reach W&B: {way}"
     return Finding("warning", "internet", text)
