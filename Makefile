@@ -24,7 +24,7 @@ help:
 	@echo "make theory       HAM's theory, measured: figures and numbers with bars in runs/theory (a minute or two)"
 	@echo "make test         all tests (some minutes)"
 	@echo "make test-fast    what a change in progress needs to know (a minute)"
-	@echo "make test-robust  attacks that take long: kills, containers, two thousand damaged files (some minutes; HAM_FUZZ_SEED=... repeats one)"
+	@echo "make test-robust  what takes long: kills, containers, two thousand damaged files, measurements (some minutes; HAM_FUZZ_SEED=... repeats one)"
 	@echo "make test-cpus    numeric tests with the instructions of other processors and with two threads (some minutes)"
 	@echo "make test-orders  tests in random orders; make test-alone: each file in a process of its own (some minutes)"
 	@echo "make test-slurm   tests on a Slurm cluster that they start on this machine (some minutes)"

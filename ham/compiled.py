@@ -90,8 +90,9 @@ def flat(weight: Tensor, grad: Tensor, sign: Tensor | None) -> tuple[Tensor, Ten
         sign: Signs of the same shape, or None.
 
     Returns:
-        Tensors that share memory with the given ones, or copies if gradient or sign lie in another order. None if the kernel cannot take the weight: it has
-        gaps or overlaps in memory, fewer than two elements, is a tensor subclass, or the types differ.
+        Tensors that share memory with the given ones, or copies if gradient or sign lie in another order. None if the
+        kernel cannot take the weight: it has gaps or overlaps in memory, fewer than two elements, is a tensor
+        subclass, or the types differ.
     """
     weight = weight.detach()  # makes a parameter a plain tensor, but not a tensor subclass
     others = [grad] if sign is None else [grad, sign]

@@ -217,6 +217,7 @@ def differing_but_identity(folder: Path, whole: Path) -> list[str]:
     return [key for key in one if one[key] != other[key] and key != "identity"]
 
 
+@pytest.mark.robust
 def test_a_disk_that_is_full_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every write and flush fails once, each in its own run; what follows is equal to a run that never failed."""
     spec = tiny_spec(tmp_path, "schedule.epochs=2", "data.batch_size=100", "topology={name: acdc, sparsity: 0.5}")

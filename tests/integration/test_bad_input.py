@@ -208,6 +208,7 @@ def test_a_file_in_place_of_a_run_folder_is_named_with_the_way_out(ham: Ham, tmp
     one_message(called, 1, folder.name, "File exists; something else has this name; move it away")
 
 
+@pytest.mark.robust
 def test_what_is_damaged_is_said_once(tmp_path: Path) -> None:
     """A sweep looks at each result several times."""
     config = write_config(tmp_path / "a.yaml", schedule__epochs=1, data__train_limit=50, sweep={"seeds": [0]})

@@ -38,6 +38,7 @@ def found() -> Mapping[str, bench.Cost]:
     return {cost.name: cost for cost in measured.costs}
 
 
+@pytest.mark.robust
 def test_events_are_found_and_counted(found: Mapping[str, bench.Cost]):
     def per_training(name: str) -> Mapping[str, int]:
         cost = found[name]
@@ -55,6 +56,7 @@ def test_events_are_found_and_counted(found: Mapping[str, bench.Cost]):
     assert per_training("granet")["update"] <= STEPS // 4000
 
 
+@pytest.mark.robust
 def test_the_share_over_training_is_the_mean_of_steps_and_updates(found: Mapping[str, bench.Cost]):
     rigl = found["rigl"]
     assert rigl.step is not None
@@ -66,6 +68,7 @@ def test_the_share_over_training_is_the_mean_of_steps_and_updates(found: Mapping
     assert imp.share == pytest.approx((1 - rate) * imp.step + rate * imp.updates["prune"])
 
 
+@pytest.mark.robust
 def test_memory_is_counted_in_copies_of_the_weights(found: Mapping[str, bench.Cost]):
     # a mask is a byte a weight, a quarter of a copy; of a sparse network there is its negation too
     assert found["dense"].memory == pytest.approx(0.25, abs=0.02)

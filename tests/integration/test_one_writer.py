@@ -112,6 +112,7 @@ train(tiny_spec(folder, "checkpoint.every_steps=5"), folder / "run", progress=ho
 """
 
 
+@pytest.mark.robust
 @pytest.mark.skipif(process.home() is None, reason="needs /proc")
 @pytest.mark.parametrize("asleep", [False, True])
 def test_a_restarted_job_and_the_living_process_of_its_former_start(

@@ -219,6 +219,7 @@ def test_three_ranks_evaluate_each_image_once(tmp_path: Path) -> None:
         assert [found[0] for found in ended.result] == pytest.approx([expected[0] for expected in alone], rel=1e-6)
 
 
+@pytest.mark.robust
 @pytest.mark.slow
 def test_torchrun_and_its_signals(tmp_path: Path) -> None:
     """The command a user types; torchrun hands SIGTERM on to its ranks, which save together."""

@@ -85,6 +85,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Whole(spec, folder / "run", sorted({event["step"] for found in acted for event in found}))
 
 
+@pytest.mark.robust
 def test_stopped_after_every_single_step(whole: Whole, tmp_path: Path) -> None:
     train_in_pieces(whole.spec, tmp_path / "run", range(1, STEPS))
     assert resumptions(tmp_path / "run") == list(range(1, STEPS))

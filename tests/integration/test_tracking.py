@@ -162,6 +162,7 @@ def test_rank_0_alone_mirrors(tmp_path: Path) -> None:
     assert the_record(tmp_path / "run").history == lines(tmp_path / "run")
 
 
+@pytest.mark.robust
 @pytest.mark.parametrize("server_is", ["dead", "silent"])
 def test_a_server_that_does_not_answer_costs_nothing(
     ham: Ham, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server_is: str

@@ -95,6 +95,7 @@ def test_runs_in_the_queue_are_not_submitted_again(
     assert len(calls(fake, "sbatch")) == 2
 
 
+@pytest.mark.robust
 def test_a_queue_that_cannot_be_asked_stops_a_second_submission(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
