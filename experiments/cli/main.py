@@ -64,7 +64,7 @@ def run(
         int, typer.Option(min=1, max=1024, help="Compute threads; results are equal only at equal threads.")
     ] = 1,
 ) -> None:
-    """Train one network, or go on where an earlier call stopped."""
+    """Train one network, or resume where an earlier call stopped."""
     from rich.progress import Progress
 
     from experiments.launch import signals

@@ -38,7 +38,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 def write_failure(folder: Path, error: SuiteError) -> None:
     """Record in the run directory why the run failed, unless it already has its result.
 
-    If the disk is too full even for this record, or something else stands in its place, no further error is raised.
+    If the disk is too full even for this record, or something else is in its place, no further error is raised.
     """
     if read_result(folder) is not None:
         return

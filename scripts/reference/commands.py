@@ -19,6 +19,8 @@ Every command has `--help`. A configuration is a YAML file or the name of one th
 are written `key=value` behind it, see [configuration](configuration.md). `DIR` is the folder of a sweep or of a
 run, below `runs/` unless `--out` says otherwise.
 
+## Exit codes
+
 | exit code | meaning |
 | --- | --- |
 | 0 | done |

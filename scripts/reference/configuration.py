@@ -33,11 +33,15 @@ On the command line the same keys follow the file: `ham run base topology.name=r
 YAML, so quote mappings and lists for the shell: `'sweep.seeds=[0, 1]'`. A key that does not exist, a wrong type or
 a value out of range is refused with its place and what is allowed, before anything starts.
 
-- `extends` is a list of files that this one adds to: names of the package's without `.yaml`, from any folder, or
-  files, relative to this one. Later files win over earlier ones; mappings merge level by level.
 - `sweep` describes a table: see [the table file](table_file.md).
 - Options of a method are set beside its name: see [methods](methods/index.md).
 - Keys marked with ○ are not part of a run's [identity](../explanation/identity.md): changing them trains nothing again.
+
+## extends
+
+`extends` is a list of files that this one adds to: names of the package's configurations without `.yaml`, which
+work from any folder, or files, relative to this one. Later files win over earlier ones; mappings merge level by
+level, anything else is replaced. It cannot be set on the command line.
 """
 
 _TABLE_FILE = """# The table file
@@ -66,7 +70,7 @@ ham table runs/first             # the table
 A row is a mapping of overrides. A dotted key sets one value; a mapping replaces the whole value at its key, so
 `optimizer: {lr: 0.2}` would lose all other keys of `optimizer`, and `optimizer.lr: 0.2` keeps them. Columns
 override rows, and rules of `cells` override both. `imports`, `extends`, `label` and `seed` belong to the whole
-file.
+file. [Your first comparison](../tutorials/first_comparison.md) walks through one.
 """
 
 _CELLS = """
