@@ -70,14 +70,17 @@ def step() -> Figure:
         ("pruned weights\nare set to zero", BLUE),
         ("hooks of topology\nand representation", GREEN),
     ]
-    figure, panel = plt.subplots(figsize=(8.4, 1.3))
-    panel.set(xlim=(-0.5, len(parts) - 0.5), ylim=(-1, 1))
+    figure, panel = plt.subplots(figsize=(6.2, 2.2))
+    panel.set(xlim=(-0.5, 2.5), ylim=(-1.5, 0.5))
     panel.axis("off")
-    for place, (words, colour) in enumerate(parts):
+    for number, (words, colour) in enumerate(parts):
+        row, column = divmod(number, 3)
         box = {"boxstyle": "round,pad=0.45", "facecolor": "none", "edgecolor": colour, "linewidth": 1.4}
-        panel.text(place, 0, words, ha="center", va="center", fontsize=7, bbox=box)
-        if place:
-            panel.annotate("", (place - 0.42, 0), (place - 0.58, 0), arrowprops={"arrowstyle": "->", "color": INK})
+        panel.text(column, -row, f"{number + 1}  {words}", ha="center", va="center", fontsize=8, bbox=box)
+        if column:
+            panel.annotate(
+                "", (column - 0.41, -row), (column - 0.59, -row), arrowprops={"arrowstyle": "->", "color": INK}
+            )
     return figure
 
 

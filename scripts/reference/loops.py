@@ -12,7 +12,7 @@ from .markdown import table
 
 PAGE = "tutorials/sparse_in_your_loop.md"
 BEGIN, END = "<!-- from the registry: python -m scripts.reference -->", "<!-- end -->"
-PLAIN = "nothing"
+PLAIN = "the plain loop"
 EPOCHS, METRICS, PROBE = "`steps_per_epoch=`", "`step(metrics=...)`", "`probe=sparsity.Probe(...)`"
 LEVELS = "the loop of levels"
 

@@ -56,7 +56,9 @@ def _page(method: ListedMethod) -> str:
     first, _, rest = from_docstring(method.text).partition("\n\n")
     parts = [f"# {method.name}: {method.cls.title}", first, f"*{'; '.join([method.kind, *method.facts])}*"]
     needs = loops.needs_of_topology if method.kind == "topology" else loops.needs_of_representation
-    parts.append(f"In a loop of your own it needs: {needs(method.cls)}. {loops.partners(method.kind, method.name)}")
+    parts.append(
+        f"Your loop needs: {needs(method.cls)} ([loops](../../tutorials/sparse_in_your_loop.md#what-your-loop-needs)). {loops.partners(method.kind, method.name)}"
+    )
     options = method.options()
     parts.append("## Options" if options else "It has no options.")
     if options:
