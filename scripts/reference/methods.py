@@ -56,9 +56,8 @@ def _page(method: ListedMethod) -> str:
     first, _, rest = from_docstring(method.text).partition("\n\n")
     parts = [f"# {method.name}: {method.cls.title}", first, f"*{'; '.join([method.kind, *method.facts])}*"]
     needs = loops.needs_of_topology if method.kind == "topology" else loops.needs_of_representation
-    parts.append(
-        f"Your loop needs: {needs(method.cls)} ([loops](../../tutorials/sparse_in_your_loop.md#what-your-loop-needs)). {loops.partners(method.kind, method.name)}"
-    )
+    where = "../../tutorials/sparse_in_your_loop.md#what-your-loop-needs"
+    parts.append(f"[Your loop]({where}) needs: {needs(method.cls)}. {loops.partners(method.kind, method.name)}")
     options = method.options()
     parts.append("## Options" if options else "It has no options.")
     if options:
