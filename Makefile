@@ -17,7 +17,7 @@ NUMERIC = tests/unit/ham tests/unit/sparsity tests/trajectories tests/property t
 SEEDS = $(shell shuf -i 1-999999 -n 3)
 
 .PHONY: help install quickstart theory test test-fast test-robust test-cpus test-orders test-alone test-slurm \
-  test-integrations mutants slurm-up slurm-down lint clean
+  test-integrations mutants docs slurm-up slurm-down lint clean
 
 help:
 	@echo "make quickstart   train the small table (some minutes), print it, write runs/quickstart/report.html"
@@ -30,6 +30,7 @@ help:
 	@echo "make test-slurm   tests on a Slurm cluster that they start on this machine (some minutes)"
 	@echo "make test-integrations  loops of timm, transformers, Lightning and accelerate, which it installs (some minutes)"
 	@echo "make mutants      wrong implementations of each method, which the tests must notice (some minutes)"
+	@echo "make docs         the documentation as a site, docs/_build/html"
 	@echo "make slurm-up     such a cluster to try things on; make slurm-down ends it"
 	@echo "make lint         ruff, pyright, and which way imports run"
 	@echo "make install      only make $(VENV)"
@@ -93,6 +94,15 @@ $(VENV)/.integrations: $(VENV)/.installed
 
 mutants: install
 	$(BIN)/python tests/mutants/run.py
+
+# warnings are errors: links and anchors that lead nowhere, pages that no index names
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+$(VENV)/.docs: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group docs
+	@touch $@
 
 slurm-up:
 	@scripts/slurm-cluster.sh up

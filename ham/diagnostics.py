@@ -33,7 +33,7 @@ from .wrapper import OptimizerWrapper
 Verdict = Literal["too large", "idle", "fine"]
 
 LARGE = 0.5  # an exponent that changes a weight by about half in one step
-# thresholds of the verdict, set by hand to separate runs that HAM made worse in small networks: docs/alpha.md
+# thresholds of the verdict, set by hand to separate runs that HAM made worse: docs/howto/choose_alpha.md
 TOO_LARGE = 0.2  # mean relative step of a layer
 IDLE = 0.05  # speed
 

@@ -58,7 +58,7 @@ class HAM(OptimizerWrapper):
     gradients is skipped whole. Around a schedule-free base only the interpolated weights y are multiplied, not its
     iterate z; for z, put HAM inside ``schedulefree.ScheduleFreeWrapper``.
 
-    Main deviations from the published listing; docs/optimizer.md has all of them with their reasons:
+    Main deviations from the published listing; docs/explanation/ham.md has all of them with their reasons:
 
     - Its gradient-norm clip runs after the update, on gradients about to be cleared: left out. Clip before ``step``.
     - An entry whose exponent is NaN is skipped, and a tensor whose norm is not finite is not scaled, both without

@@ -57,7 +57,7 @@ class SAM(OptimizerWrapper):
     ``sam_adaptive`` where the base has an option ``rho``, as Adadelta has). A group with rho 0 is not perturbed and not
     part of the norm. If no group is perturbed, there is no second pass: rho = 0 is the base, bit for bit.
 
-    Main deviations and open questions; docs/optimizer.md has all of them:
+    Main deviations and open questions; docs/howto/sam.md has all of them:
 
     - Weight decay is the base's and not part of the perturbation, where the authors' code has it in the loss.
     - A zero gradient perturbs nothing, where the authors' code divides 0 by 0: 1e-12 is added to the norm.

@@ -1,4 +1,4 @@
-"""The tables of docs/alpha.md from the runs of `studies/alpha_short` or `studies/alpha_long`.
+"""The tables of docs/results/alpha_study.md from the runs of `studies/alpha_short` or `studies/alpha_long`.
 
     python scripts/alpha_study.py runs/alpha-short [ARM ...]
 

@@ -1,4 +1,4 @@
-"""``ham clean``: what runs and submissions left behind, and neither a result nor a run that may go on needs."""
+"""``ham clean``: what runs and submissions left behind, and neither a result nor a run that may resume needs."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def bound(arrays: Sequence[ArrayPlan]) -> str:
 def forecast(arrays: Sequence[ArrayPlan], found: Mapping[str, Estimate], signal_seconds: int) -> Forecast:
     """Compute what the jobs of a submission will use.
 
-    A job trains until `signal_seconds` before its time limit, and then the next start goes on. What each start takes
+    A job trains until `signal_seconds` before its time limit, and then the next start resumes. What each start takes
     before it trains is not counted.
 
     Args:

@@ -79,7 +79,7 @@ def power(
     difference: Annotated[float, typer.Option(help="True difference to be found, in percentage points.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
-    """Say how many seeds a row a difference takes, for one test and with Holm's correction over the table."""
+    """Say how many seeds per row a difference takes, for one test and with Holm's correction over the table."""
     from results.numbers import planning
 
     if not 0 < abs(difference) <= 100:

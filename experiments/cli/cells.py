@@ -47,7 +47,7 @@ def run_cell(
         int, typer.Option(min=1, max=1024, help="Compute threads; results are equal only at equal threads.")
     ] = 1,
 ) -> None:
-    """Train the N-th network of a table, or go on with it, as a task of any scheduler's job array.
+    """Train the N-th network of a table, or resume it, as a task of any scheduler's job array.
 
     Exit codes: 0 it has a result; 1 it failed; 2 the command is wrong; 75 it is not finished, call again.
     """

@@ -1,9 +1,9 @@
-"""The list of methods, as text for the terminal and as the page docs/methods.md, from one description."""
+"""The list of methods as text for the terminal."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,6 @@ from sparsity.options import MISSING, describe_options
 
 if TYPE_CHECKING:
     from results.numbers.paper import Figure
-
-REGENERATE = "ham methods --markdown > docs/methods.md"
 
 KINDS = {
     "topology": "topologies: which weights are active",
@@ -132,38 +130,6 @@ def figure_rows(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
     return [(*key[:2], ", ".join(found), *key[2:]) for key, found in lines.items()]
 
 
-def markdown(figures_of: Callable[[str], Sequence[Figure]]) -> str:
-    """Return the page docs/methods.md.
-
-    Args:
-        figures_of: Function from the name of a method to its published figures.
-    """
-    known = methods()
-    parts = [_INTRODUCTION]
-    for kind, group in groupby(known, lambda method: method.kind):
-        rows = [(f"[{method.name}](#{method.name})", *method.head[1:]) for method in group]
-        parts += [f"## {KINDS[kind].capitalize()}", _table(HEAD, rows)]
-    for method in known:
-        parts += [f"## {method.name}", f"*{'; '.join([method.kind, *method.facts])}*", method.text]
-        if options := method.options():
-            parts.append(_table(("option", "type", "default", "allowed", "meaning"), options))
-        if figures := figures_of(method.name):
-            parts += ["Published figures:", _table(FIGURES, figure_rows(figures))]
-    return "\n\n".join(parts)
-
-
-_INTRODUCTION = f"""# Methods
-
-The registered methods, as the code describes them. This page is written by `{REGENERATE}`,
-and a test fails if it is out of date. `ham methods NAME` prints one of its sections.
-
-A row of a table is a topology, a representation and an optimizer; HAM wraps any optimizer (`optimizer.ham`), and SAM
-wraps that (`optimizer.sam`). Published figures are those of the sources, top-1 in per cent; none of them was computed
-here. "unconfirmed" ones are recalled from the literature, "second-hand" ones come from notes or reviews, not from the
-source itself. Epochs and layer densities are left empty where they are not stated. [fidelity.md](fidelity.md) compares
-the methods with the code that their authors released, step by step."""
-
-
 def _default(value: Any) -> str:
     """Return a default value as it is written in a configuration."""
     if value is MISSING:
@@ -180,8 +146,3 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     *first, last = cells
     return "".join(f"{cell:<{width}}" for cell, width in zip(first, widths, strict=True)) + last
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines: list[Sequence[str]] = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -67,7 +67,7 @@ def run(
         int, typer.Option(min=1, max=1024, help="Compute threads; results are equal only at equal threads.")
     ] = 1,
 ) -> None:
-    """Train one network, or go on where an earlier call stopped."""
+    """Train one network, or resume where an earlier call stopped."""
     from rich.progress import Progress
 
     from experiments.launch import signals
@@ -127,7 +127,6 @@ def methods(
         list[str] | None,
         typer.Option("--import", metavar="MODULE", help="Module with methods of your own; may be repeated."),
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", hidden=True, help="The page docs/methods.md.")] = False,
 ) -> None:
     """List the methods, or describe one: paper, rule, deviations, options, published figures."""
     from experiments.config.methods import import_modules
@@ -136,10 +135,7 @@ def methods(
     from . import listing
 
     import_modules(imports or [], [Path()], "--import")
-    if markdown:
-        print(listing.markdown(paper.of_method))
-    else:
-        print(listing.describe(name, paper.of_method(name)) if name else listing.overview())
+    print(listing.describe(name, paper.of_method(name)) if name else listing.overview())
 
 
 @app.command()

@@ -26,7 +26,7 @@ Words = Annotated[
 def logs(
     directory: Dir,
     words: Words = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the run ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the output until the run ends.")] = False,
     lines: Annotated[int | None, typer.Option("--lines", "-n", min=1, help="Only the last lines of each file.")] = None,
     rank: Annotated[int, typer.Option(min=0, help="Output of this rank of the job.")] = 0,
 ) -> None:

@@ -48,7 +48,7 @@ def sweep(
         Cluster, typer.Option("--cluster", help="This machine, or jobs of a Slurm cluster.")
     ] = Cluster.local,
     profile: Annotated[
-        str | None, typer.Option("--profile", help="Slurm: a file or a name, see docs/slurm.md.")
+        str | None, typer.Option("--profile", help="Slurm: a file or a name, see docs/howto/slurm.md.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Slurm: how many of its runs may wait or run at once.")

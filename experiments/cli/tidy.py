@@ -20,7 +20,7 @@ def clean(
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
 ) -> None:
-    """List what no result and no run that may go on needs, with sizes, and remove it after a question.
+    """List what no result and no run that may resume needs, with sizes, and remove it after a question.
 
     These are snapshots of code, pickles of submissions that are over, checkpoints of finished runs, temporary files.
     """

@@ -9,7 +9,7 @@ import typer
 
 from experiments.errors import SuiteError
 
-app = typer.Typer(no_args_is_help=True, help="Weights & Biases, see docs/wandb.md.")
+app = typer.Typer(no_args_is_help=True, help="Weights & Biases, see docs/howto/wandb.md.")
 
 
 @app.callback()

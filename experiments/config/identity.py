@@ -1,6 +1,6 @@
 """The identity of a run: a hash of what it computes.
 
-Left out are the seed (it stands beside the hash), names, bookkeeping and where files lie: the content of data, of
+Left out are the seed (it is beside the hash), names, bookkeeping and where files lie: the content of data, of
 initial weights and of the modules in `imports` stands for it. A key that was added after the first release is left out
 while it stands at its fixed *neutral* value, what the code did before the key existed, whatever the default in
 `configs/base.yaml` is: a new key orphans no finished run, a changed default reuses none.

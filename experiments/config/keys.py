@@ -31,7 +31,7 @@ def split_key(key: str, place: str | None, above: Sequence[str] = ()) -> tuple[s
     Args:
         key: Such as ``"topology.name"`` or ``"sweep.columns.topology.sparsity"``.
         place: Where it is written.
-        above: The path of the mapping it stands in.
+        above: The path of the mapping it is in.
 
     Raises:
         UserError: if a part is empty.

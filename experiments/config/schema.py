@@ -136,7 +136,8 @@ class HamSpec(Section):
 class SamSpec(Section):
     """Sharpness-aware minimization around the optimizer, HAM included; the defaults are those of `ham.SAM`.
 
-    With several ranks, `perturbation` is that of the averaged gradient or of each rank's own images.
+    Attributes:
+        perturbation: With several ranks, that of the averaged gradient, or that of each rank's own images.
     """
 
     rho: Annotated[float, Field(ge=0)] = 0.05
@@ -270,7 +271,12 @@ class Spec(Section):
 
 
 class CellRule(Section):
-    """Overrides for the cells that `when` describes: ``row`` and column keys, each with a value or a list of values."""
+    """Overrides for some cells of a table.
+
+    Attributes:
+        when: Which cells: ``row`` and column keys, each with a value or a list of values.
+        set: Dotted key to value, as in a row.
+    """
 
     when: Annotated[dict[str, Any], Field(min_length=1)]
     set: Annotated[dict[str, Any], Field(min_length=1)]
@@ -292,7 +298,19 @@ class TuningSpec(Section):
 
 
 class SweepSpec(Section):
-    """A table: rows × columns × seeds. The defaults describe one row, no column and the configuration's own seed."""
+    """A table: rows × columns × seeds. The defaults describe one row, no column and the configuration's own seed.
+
+    Attributes:
+        name: Folder of the runs below ``--out``; null: the configuration's file name, with ``-`` for ``_``.
+        title: Heading of the table; null: the name.
+        notes: Text below the table.
+        tuning_cells: Number of settings that were compared for each row before, which the caption states.
+        rows: Label of each row to what it sets: dotted keys, or a mapping that replaces the whole value at its key.
+        columns: Dotted key of each column to its values; several keys make the product of their values.
+        seeds: Seeds of each cell; null: the configuration's ``seed``.
+        cells: Rules for some cells, applied after row and column: ``{when: {...}, set: {...}}``.
+        baselines: Row to the row that its differences are taken against, seed by seed.
+    """
 
     name: Annotated[str, AfterValidator(_folder_name)] | None = None
     title: Line | None = None

@@ -53,7 +53,7 @@ class HamWatch:
         if step == min(_EARLY, run.total_steps) and watch.verdict == "idle":
             log.warning(
                 "step %d: HAM's alpha is idle: alpha times a weight is %.2g on average (below %g small networks "
-                "trained as without HAM); a larger optimizer.ham.alpha may do something (docs/alpha.md)",
+                "trained as without HAM); a larger optimizer.ham.alpha may do something (docs/howto/choose_alpha.md)",
                 *(step, seen.overall.speed, IDLE),
             )
 
@@ -78,5 +78,5 @@ def _too_large(seen: Look, step: int) -> str:
     return (
         f"step {step}: HAM's alpha is too large here: one step changes the weights of {seen.worst} by {share:.0%} on "
         f"average (beyond {TOO_LARGE:.0%} small networks trained worse); a lower optimizer.ham.alpha may help "
-        "(docs/alpha.md)"
+        "(docs/howto/choose_alpha.md)"
     )

@@ -3,7 +3,7 @@
 A claim is a file that is created exclusively, which every file system can do, while locks and hard links fail on some.
 Claims are never removed, so two processes can never both replace a dead one: the next number either exists or does
 not. While its process works, a claim's file is touched every `BEAT` seconds. `waiting` lets the former holder come to
-its end before the next one begins. docs/architecture.md, "One writer", has the whole protocol.
+its end before the next one begins. docs/explanation/identity.md, "One writer", has the whole protocol.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def found(folder: Path) -> list[Saved]:
 
 
 def _remove(saved: Saved) -> None:
-    """Remove a checkpoint; what stands in its place and cannot be removed, such as a folder, costs no run."""
+    """Remove a checkpoint; what is in its place and cannot be removed, such as a folder, costs no run."""
     try:
         saved.path.unlink(missing_ok=True)
     except OSError as error:

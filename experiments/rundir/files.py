@@ -57,7 +57,7 @@ def check_regular(path: Path) -> None:
     """Refuse to write where something stands that is no regular file; a link in a shared folder may lead anywhere.
 
     Raises:
-        UserError: naming what stands there.
+        UserError: naming what is there.
     """
     with suppress(FileNotFoundError):
         mode = path.lstat().st_mode

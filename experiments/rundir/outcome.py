@@ -39,7 +39,7 @@ def write_failure(folder: Path, error: SuiteError, *, unexpected: bool = False) 
     """Record in the run directory why the run failed, unless it already has its result.
 
     An unexpected failure is the machine's or a defect's; any other one is what the training of this specification came
-    to. If the disk is too full even for this record, or something else stands in its place, no further error is raised.
+    to. If the disk is too full even for this record, or something else is in its place, no further error is raised.
     """
     if read_result(folder) is not None:
         return

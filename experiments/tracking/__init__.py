@@ -1,1 +1,1 @@
-"""The mirror of runs in Weights & Biases, see docs/wandb.md; it reads a run's folder, and loads no torch."""
+"""The mirror of runs in Weights & Biases, see docs/howto/wandb.md; it reads a run's folder, and loads no torch."""

@@ -1,4 +1,4 @@
-"""What W&B is told about a run, all of it from the run's folder: so a mirror and a later push tell the same."""
+"""What W&B learns about a run, all of it from the run's folder: so a mirror and a later push tell the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOST_TAG, MOST_GROUP = 64, 128  # characters that W&B takes
 
 @dataclass(frozen=True)
 class TablePlace:
-    """Where a run stands in its table.
+    """Where a run is in its table.
 
     Attributes:
         table: Name of the sweep.
@@ -70,7 +70,7 @@ class Content:
 
 
 def content(folder: Path) -> Content:
-    """Say what W&B is told about the run in a folder.
+    """Say what W&B learns about the run in a folder.
 
     Raises:
         UserError: if there is no specification, or it is damaged.

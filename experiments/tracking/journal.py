@@ -1,7 +1,7 @@
 """What a run's folder remembers of the lines that W&B was given: a digest of each, in order.
 
 The number of lines that W&B has is the server's to say. The journal tells whether one that W&B has already is the same
-now: a run that goes on from a checkpoint writes the lines after it again, equal on a CPU, perhaps not on a GPU. Its
+now: a run that resumes from a checkpoint writes the lines after it again, equal on a CPU, perhaps not on a GPU. Its
 file is also the lock that keeps two processes of one machine from mirroring one run.
 """
 

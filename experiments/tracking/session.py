@@ -1,4 +1,4 @@
-"""One run's conversation with W&B: one row of its history per line of ``metrics.jsonl``, going on from W&B's own count.
+"""One run's conversation with W&B: one row of its history per line of ``metrics.jsonl``, from W&B's own count on.
 
 W&B numbers the rows itself, and none is given a step: so the number of rows says which line comes next, nothing comes
 out of order, and nothing is there twice. Offline, where nobody counts, a record begins at the first line and takes the

@@ -16,7 +16,7 @@ from .stats import pooled
 from .student import LEVEL
 
 SEEDS = (3, 5, 8, 16)
-"""Numbers of seeds for which the smallest detectable difference is told."""
+"""Numbers of seeds for which the smallest detectable difference is stated."""
 
 
 @dataclass(frozen=True)

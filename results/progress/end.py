@@ -11,7 +11,7 @@ from .status import status
 
 
 def end_of(path: Path) -> str | None:
-    """Say how a run has ended, also one that was lost; None as long as it may go on, or has not begun.
+    """Say how a run has ended, also one that was lost; None as long as it may resume, or has not begun.
 
     Args:
         path: The run's folder.

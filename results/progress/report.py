@@ -26,7 +26,7 @@ class RunState:
             "unknown": the scheduler does not answer for its job; "resumable": stopped with a checkpoint; "failed";
             "lost": started or submitted, without a result or an error, and no process or job will continue it;
             "cancelled": the same, because somebody cancelled its job; "suspended", "completing", "held": see
-            docs/status.md; "not started", or "never submitted" in a sweep that was submitted.
+            docs/howto/monitor.md; "not started", or "never submitted" in a sweep that was submitted.
         step: Optimizer steps done, None if unknown.
         total: Steps of the whole run, None if unknown.
         left: Seconds until its end at the current speed, None unless it runs.

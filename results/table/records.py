@@ -36,7 +36,7 @@ def tidy(tables: Sequence[Table]) -> str:
 
 
 def _fields(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the names of all columns; one that only some rows have stands where these have it."""
+    """Return the names of all columns; one that only some rows have is where these have it."""
     fields: list[str] = []
     for row in rows:
         place = 0

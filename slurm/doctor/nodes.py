@@ -177,5 +177,6 @@ def _internet(facts: Sequence[Mapping[str, Any]]) -> Finding:
     away = [str(fact["node"]) for fact in facts if not fact["internet"]]
     if not away:
         return Finding("ok", "internet", "nodes reach W&B")
-    text = f"W&B is not reached from {', '.join(away)}: tracking.wandb=offline, then `wandb sync` (docs/slurm.md)"
+    way = "tracking.wandb=offline, then `wandb sync` (docs/howto/slurm.md)"
+    text = f"W&B is not reached from {', '.join(away)}: {way}"
     return Finding("warning", "internet", text)

@@ -96,7 +96,7 @@ def leave_frozen(
         found: The changes, from which those of frozen layers are removed.
         numbers: What they count, likewise.
         old: The present masks.
-        told: Names of the layers that were told of; grows.
+        told: Names of the layers that were named; grows.
 
     Raises:
         TrainingError: naming a frozen layer that would have another number of weights.

@@ -24,7 +24,7 @@ class Promises:
         representation: The represented network.
         optimizer: Its optimizer.
         total_steps: Steps of the whole run.
-        soon: Step by which every prunable weight should have had a gradient: what has none is told.
+        soon: Step by which every prunable weight should have had a gradient: what has none is named.
         by: Step by which it must have had one.
     """
 

@@ -15,7 +15,7 @@ from experiments.cli.main import app
 from experiments.config.resolve import load, resolve
 from sparsity.testing import check_topology
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "add_a_method.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/howto/add_a_method.md"
 
 
 def block(language: str, beginning: str) -> str:

@@ -12,7 +12,7 @@ from experiments.cli.main import app
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts),
 ]
 # what takes minutes is run by .ci/run; the others below, right here
 IN_CI = {f"make {target}" for target in re.findall(r"make ([a-z-]+)", (ROOT / ".ci/run").read_text())}
@@ -20,8 +20,12 @@ IN_CI = {f"make {target}" for target in re.findall(r"make ([a-z-]+)", (ROOT / ".
 SCRIPTS = sorted((ROOT / "tests/integration/scripts").glob("*_loop.py"))
 
 
+# pages whose blocks are files of the reader's; test_howto.py saves and runs them
+OWN_TESTS = ("own_data.md", "own_model.md", "export.md")
+
+
 def shown(script):
-    """The page that shows the core of a script, and the core."""
+    """Return the page that shows the core of a script, and the core."""
     _, page, core = re.split(r"^# --- shown in (\S+)\n", script.read_text(), flags=re.MULTILINE)
     return ROOT / page, core.split("# --- end\n")[0].rstrip() + "\n"
 
@@ -37,12 +41,18 @@ def commands():
     return sorted({line for line in lines if line and not line.startswith("#")})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def named(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_relative_links_exist(page):
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)|(?:src|href)=\"([^\"#]+)\"", page.read_text())
     for link in (a or b for a, b in links):
         if not re.match(r"[a-z]+:", link):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+            # a site has these pages alone; a file of the repository is named as code, not linked
+            assert page.parent == ROOT or (page.parent / link).resolve().is_relative_to(ROOT / "docs"), link
 
 
 def test_long_commands_are_run_by_ci():
@@ -61,7 +71,7 @@ def test_command_is_understood(command, tmp_path, monkeypatch):
         assert arguments
         assert set(arguments) <= set(targets)
         return
-    if program in {"git", "cd", "pip", "wandb"}:
+    if program in {"git", "cd", "pip", "wandb", "source", "python"}:
         return
     if program == "torchrun":  # several ranks of the same command
         assert "--no-python" in arguments  # with -m a folder named experiments would come before ours
@@ -77,7 +87,7 @@ def test_command_is_understood(command, tmp_path, monkeypatch):
         from experiments.config.resolve import load, resolve
 
         positional = [a for a in arguments[1:] if not a.startswith("-")]
-        if positional[0] not in ("my_config.yaml", "dsr.yaml"):  # a page shows the second one, and its test resolves it
+        if not positional[0].endswith(".yaml"):  # files of the reader's; those that a page shows have tests
             resolve(load(positional[0], [p for p in positional[1:] if "=" in p]), calibrate=False)
 
 
@@ -90,12 +100,26 @@ def test_pages_show_the_scripts_that_are_run(script):
 def runnable():
     """Python blocks, but for those that are a script's core; what not everybody has is asked for by its own target."""
     for page in PAGES:
-        if page.name in ("add_a_method.md", "results.md"):  # tests of their own run all of them
+        if page.name in ("add_a_method.md", "results.md", *OWN_TESTS):  # tests of their own run all of them
             continue
         for code in blocks(page, "python"):
             marks = [pytest.mark.integrations] if "import schedulefree" in code else []
             if (page, code) not in map(shown, SCRIPTS):
-                yield pytest.param(page.name, code, marks=marks)
+                for one in (code, *alternatives(code)):
+                    yield pytest.param(page.name, one, marks=marks)
+
+
+def alternatives(code):
+    """Yield the block with each alternative that a comment of it offers, `"rigl"  # or "set"`, in its place."""
+    for line in code.splitlines():
+        if offered := re.search(r'"(\w+)".*# or ((?:"\w+"(?:, )?)+)', line):
+            for other in re.findall(r"\w+", offered[2]):
+                yield code.replace(line, line.replace(f'"{offered[1]}"', f'"{other}"', 1))
+
+
+def test_alternatives_of_a_comment_are_found():
+    code = 'a\nrep = represent(model, "plain")  # or "str", "bar"\n'
+    assert [one.splitlines()[1].split()[3] for one in alternatives(code)] == ['"str")', '"bar")']
 
 
 @pytest.mark.parametrize(("page", "code"), list(runnable()), ids=lambda v: v[:12])
@@ -113,10 +137,10 @@ def test_python_blocks_run(page, code, monkeypatch, tmp_path):
     assert not torch.equal(before, scope["model"](loader[0][0]))
 
 
-@pytest.mark.parametrize(("page", "package"), [("optimizer.md", "ham"), ("sparse_loops.md", "sparsity")])
-def test_messages_that_a_page_explains_are_those_of_the_code(page, package):
+@pytest.mark.parametrize(("section", "package"), [("HAM", "ham"), ("Sparse training", "sparsity")])
+def test_messages_that_the_page_explains_are_those_of_the_code(section, package):
     source = "".join(path.read_text() for path in (ROOT / package).rglob("*.py"))
-    table = (ROOT / "docs" / page).read_text().split("## What goes wrong")[1]
-    messages = re.findall(r"^\| `(.*?)` \|", table, flags=re.MULTILINE)
+    page = (ROOT / "docs/howto/troubleshooting.md").read_text()
+    messages = re.findall(r"^\| `(.*?)` \|", page.split(f"\n## {section}\n")[1].split("\n## ")[0], flags=re.MULTILINE)
     assert len(messages) > 5
     assert [message for message in messages if message not in source] == []

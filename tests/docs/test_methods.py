@@ -1,9 +1,8 @@
-"""What `ham methods` says, and the page that is made of it."""
+"""What `ham methods` says, and the pages that say the same."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -12,9 +11,9 @@ from experiments.cli import listing
 from experiments.cli.main import app
 from experiments.errors import UserError
 from results.numbers import paper
+from scripts.reference import methods
 from sparsity import registry
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
 ALL = {**registry.topologies(), **registry.representations()}
 
 
@@ -22,15 +21,6 @@ def said(*arguments: str) -> str:
     result = CliRunner().invoke(app, ["methods", *arguments])
     assert result.exit_code == 0, result.output
     return result.output
-
-
-def test_the_page_is_up_to_date():
-    current = listing.markdown(paper.of_method) + "\n"
-    assert PAGE.read_text(encoding="utf-8") == current, f"docs/methods.md is out of date: {listing.REGENERATE}"
-
-
-def test_the_command_writes_the_page():
-    assert said("--markdown") == listing.markdown(paper.of_method) + "\n"
 
 
 def test_the_overview_has_a_line_for_every_method():
@@ -45,8 +35,7 @@ def test_the_overview_has_a_line_for_every_method():
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_description_holds_everything_that_is_declared(name: str):
-    text, page = said(name), listing.markdown(paper.of_method)
-    section = page[page.index(f"\n## {name}\n") :].split("\n## ")[1]
+    text, section = said(name), methods.pages()[name]
     for field in dataclasses.fields(ALL[name].Options):
         assert f"  {field.name} (" in text
         assert f"| {field.name} | " in section

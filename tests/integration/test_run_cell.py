@@ -21,7 +21,7 @@ from experiments.cli import cells
 from experiments.launch.array_index import FIRST
 from experiments.rundir import attempts
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "schedulers.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs/howto/schedulers.md"
 SWEEP: dict[str, Any] = {"rows": {"Dense": {}, "Random": {"topology": {"name": "random", "sparsity": 0.5}}}}
 CELLS = [("dense", 0), ("dense", 1), ("random", 0), ("random", 1)]
 

@@ -1,6 +1,6 @@
 """All comparisons with the authors' code, and the page that is made of them.
 
-`python tests/trajectories/comparisons.py` writes docs/fidelity.md anew.
+`python tests/trajectories/comparisons.py` writes docs/results/fidelity.md anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import represented
 import start_methods as start
 from recordings import TOLERANCE, Tally
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "fidelity.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/results/fidelity.md"
 HEADER = Path(__file__).parent / "page.md"
 
 SPARSELEARNING = "updates also after the last step if that is a multiple of ΔT"
@@ -111,7 +111,7 @@ COMPARISONS = (
         "Shiweiliuiiiiiii/In-Time-Over-Parameterization 1b6a89e",
         "random growth, death by magnitude",
         f"initial masks and draws handed in, with their number, since theirs are Bernoulli; theirs {SPARSELEARNING}; "
-        "its `--death SET` is another method (methods.md) and was not compared",
+        "its `--death SET` is another method and was not compared",
         dynamic.set_liu,
     ),
     Comparison(
@@ -156,7 +156,7 @@ COMPARISONS = (
         "acdc",
         "IST-DASLab/ACDC ac53210",
         "its manager over 100 epochs of the ImageNet phases",
-        "gradients are set to zero, not to None: see methods.md",
+        "gradients are set to zero, not to None: see acdc's page",
         gradual.acdc,
     ),
     Comparison(

@@ -1,4 +1,4 @@
-"""The methods follow the recorded trainings of their authors' code, and docs/fidelity.md says so."""
+"""The methods follow the recorded trainings of their authors' code, and docs/results/fidelity.md says so."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WITHOUT = {"dense", "random", "one_shot", "plain", "powerprop", "product", "sign
 def test_the_trajectory_is_that_of_the_authors_code(comparison: Comparison, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.ERROR)
     row = comparison.row(carried_out(comparison))
-    assert row in PAGE.read_text(encoding="utf-8").splitlines(), f"docs/fidelity.md is out of date: {row}"
+    assert row in PAGE.read_text(encoding="utf-8").splitlines(), f"docs/results/fidelity.md is out of date: {row}"
 
 
 def test_the_page_holds_the_comparisons_and_nothing_else():

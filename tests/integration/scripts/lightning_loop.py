@@ -6,7 +6,7 @@ from pathlib import Path
 from common import finish, images, network
 
 # isort: split
-# --- shown in docs/optimizer.md
+# --- shown in docs/howto/frameworks.md
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint

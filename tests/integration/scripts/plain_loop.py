@@ -6,7 +6,7 @@ from pathlib import Path
 from common import finish, images, network
 
 # isort: split
-# --- shown in docs/optimizer.md
+# --- shown in docs/howto/frameworks.md
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, Dataset, DistributedSampler

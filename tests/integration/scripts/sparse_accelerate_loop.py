@@ -6,7 +6,7 @@ from pathlib import Path
 from common import finish, images, network
 
 # isort: split
-# --- shown in docs/sparse_loops.md
+# --- shown in docs/howto/sparse_frameworks.md
 import torch
 from accelerate import Accelerator
 from torch.optim.lr_scheduler import CosineAnnealingLR

@@ -6,7 +6,7 @@ from pathlib import Path
 from common import finish, images, network
 
 # isort: split
-# --- shown in docs/sparse_loops.md
+# --- shown in docs/howto/sparse_frameworks.md
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 from common import finish, images, network
 
 # isort: split
-# --- shown in docs/sparse_loops.md
+# --- shown in docs/tutorials/sparse_in_your_loop.md
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn

@@ -7,7 +7,7 @@ from common import Pictures, finish
 from transformers import ResNetConfig, ResNetForImageClassification, set_seed
 
 # isort: split
-# --- shown in docs/sparse_loops.md
+# --- shown in docs/howto/sparse_frameworks.md
 import torch
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 from common import finish, images
 
 # isort: split
-# --- shown in docs/optimizer.md
+# --- shown in docs/howto/frameworks.md
 import timm
 import torch
 from timm.models import load_checkpoint, resume_checkpoint

@@ -14,7 +14,7 @@ import results
 from experiments.rundir.result import seal
 from results.runs.store import read
 
-PAGE = Path(__file__).resolve().parents[3] / "docs/results.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs/howto/results.md"
 COLUMNS = [{"topology.sparsity": 0.9}, {"topology.sparsity": 0.95}]
 ROWS = {
     "Dense": {},

@@ -10,7 +10,7 @@ from experiments.rundir.names import MEASURED
 from experiments.rundir.result import Result
 from experiments.tracking import metrics
 
-PAGE = Path(__file__).resolve().parents[3] / "docs/wandb.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs/howto/wandb.md"
 
 
 @pytest.mark.parametrize(

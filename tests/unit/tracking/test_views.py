@@ -16,7 +16,7 @@ from experiments.tracking.dashboard import CellLabel, Shown, View, views
 
 ROWS = {"Dense": "Dense", "RiGL": "RiGL", "RiGL + HAM": "RiGL"}
 SPARSITY = "topology.sparsity"
-PAGE = Path(__file__).resolve().parents[3] / "docs/wandb.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs/howto/wandb.md"
 
 
 def shown(*columns: Mapping[str, Any], part: str = "test", own: Mapping[str, Any] | None = None) -> Shown:
