@@ -23,7 +23,7 @@ _CODES = {
     13: "permission denied",
     126: "a command could not be executed",
     127: "a command was not found",
-    -53: "Slurm could not open the files for its output: their folder was moved or removed, or its node does not have it",
+    -53: "Slurm could not open the files for its output: their folder was moved, removed, or is not on its node",
 }
 _STATES = {
     "COMPLETING": "its job is ending",
