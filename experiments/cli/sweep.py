@@ -16,7 +16,7 @@ from .options import RUNS, Cluster, Config, Jobs, Out, Overrides, Rows, Seeds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from experiments.config.part import Part
+    from experiments.config.part import TablePart
     from experiments.config.sweep import Sweep
 
 app = typer.Typer()
@@ -110,7 +110,7 @@ def sweep(
         print(f"this was a part: {part.words}; {left} of all {len(table.runs)} runs of the table have no result yet")
 
 
-def _of_whole(part: Part, table: Sweep) -> str:
+def _of_whole(part: TablePart, table: Sweep) -> str:
     return f" ({part.words}; the table has {len(table.runs)})" if part.words else ""
 
 
