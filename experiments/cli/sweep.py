@@ -17,7 +17,7 @@ from .options import RUNS, Cluster, Config, Jobs, Out, Overrides, Rows, Seeds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from experiments.config.part import Part
+    from experiments.config.part import TablePart
     from experiments.config.sweep import Sweep
 
 app = typer.Typer()
@@ -130,7 +130,7 @@ def _options(rows: list[str] | None, seeds: str | None, reuse_from: list[Path] |
     return found + (["--no-reuse"] if no_reuse else [])
 
 
-def _of_whole(part: Part, table: Sweep) -> str:
+def _of_whole(part: TablePart, table: Sweep) -> str:
     return f" ({part.words}; the table has {len(table.runs)})" if part.words else ""
 
 

@@ -12,7 +12,7 @@ from .sweep import Cell, Sweep
 
 
 @dataclass(frozen=True)
-class Part:
+class TablePart:
     """The runs of a table that a command is about.
 
     Attributes:
@@ -24,7 +24,7 @@ class Part:
     words: str
 
 
-def part(sweep: Sweep, rows: Sequence[str] | None, seeds: str | None) -> Part:
+def part(sweep: Sweep, rows: Sequence[str] | None, seeds: str | None) -> TablePart:
     """Return the part of a table that has some rows and seeds.
 
     Args:
@@ -45,7 +45,7 @@ def part(sweep: Sweep, rows: Sequence[str] | None, seeds: str | None) -> Part:
         if (not rows or cell.row in rows) and cell.seed in chosen:
             first.setdefault(cell.path, cell)
     asked = [f"rows {', '.join(rows)}"] if rows else []
-    return Part(list(first.values()), "; ".join(asked + ([f"seeds {seeds}"] if seeds is not None else [])))
+    return TablePart(list(first.values()), "; ".join(asked + ([f"seeds {seeds}"] if seeds is not None else [])))
 
 
 def _seeds(text: str | None, known: Sequence[int]) -> set[int]:

@@ -184,6 +184,5 @@ def _duplicate(source: Path, target: Path, claim: attempts.Attempt) -> None:
             shutil.copyfile(source, draft)
         claim.check()
         os.replace(draft, target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    finally:
+        draft.unlink(missing_ok=True)  # a name of the same file as the target's, after a kill, is not moved

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -272,3 +273,33 @@ def test_a_run_that_was_begun_is_filled_from_elsewhere(ham: Ham, runs: Path, tmp
     assert (target / "log.txt").read_text() == "the first attempt\n"
     assert not (target / "failure.json").exists()
     assert "2 done" in ham("status", runs / "two").out
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_a_sweep_that_is_killed_while_it_takes_runs_over_goes_on(
+    ham: Ham, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Killed before a file, or before the result: no result is there yet, and the next command fills the folder."""
+    count = 0
+
+    def killed(given: Any) -> Any:
+        def step(*arguments: Any) -> Any:
+            nonlocal count
+            if count == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 1
+            return given(*arguments)
+
+        return step
+
+    if (child := os.fork()) == 0:
+        for name in ("_duplicate", "seal", "write_json"):
+            monkeypatch.setattr(elsewhere, name, killed(getattr(elsewhere, name)))
+        command(*another(tmp_path))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert finished(runs / "two") == []
+    assert ham(*another(tmp_path), "--rows", "Pruned at random").code == 0
+    taken = [json.loads(path.read_text()) for path in (runs / "two").glob("*/result.json")]
+    assert [one["reused_from"].startswith(str(runs.resolve() / "one")) for one in taken] == [True, True]
+    assert not list((runs / "two").rglob("*.tmp"))
