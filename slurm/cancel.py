@@ -52,7 +52,7 @@ class Cancelled:
 
 @contextmanager
 def settled(home: Path) -> Iterator[None]:
-    """Let no command submit runs of a sweep meanwhile: it would go on with those that it has not sent yet.
+    """Let no command submit runs of a sweep meanwhile: it would send those that it has not sent yet.
 
     Args:
         home: The sweep's folder.
@@ -107,7 +107,7 @@ def _cancel(home: Path, jobs: Collection[str], runs: Collection[Path]) -> None:
     folder, now = home / names.SUBMISSIONS / names.CANCELLED, time.time()
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / f"{now:.0f}-{secrets.token_hex(4)}.json"
-    # before the call: whoever is killed in between finds runs that go on, or runs that are known to be cancelled
+    # before the call: whoever is killed in between finds runs that continue, or runs that are known to be cancelled
     write_json(record, {"time": now, "jobs": sorted(jobs), "runs": sorted(str(run.relative_to(home)) for run in runs)})
     if (problem := queue.cancel(jobs)) is not None:
         record.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The job that goes on with a table when its tuning is over: it calls the same `ham sweep` once more."""
+"""The job that submits a table when its tuning is over: it calls the same `ham sweep` once more."""
 
 from __future__ import annotations
 
@@ -45,8 +45,6 @@ def follow(stage: Sweep, runs_root: Path, name: str, command: Sequence[str], job
         jobs=jobs,
     )
     if problem is not None:
-        text = (
-            f"the job that goes on after the tuning was not accepted: {problem}; give the same command when it is over"
-        )
+        text = f"the job that submits the table was not accepted: {problem}; give the same command when it is over"
         raise SuiteError(text, str(folder))
     return job

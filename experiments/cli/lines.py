@@ -52,7 +52,7 @@ class SweepLines(Listener):
         _say(words)
 
     def finished(self, name: str, outcome: TaskResult) -> None:
-        """Say how the task ended, unless it can go on later."""
+        """Say how the task ended, unless it can be resumed later."""
         seconds = time.monotonic() - self._began.pop(name)
         self._shares.pop(name, None)
         if outcome.busy or outcome.interrupted:

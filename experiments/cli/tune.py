@@ -128,7 +128,7 @@ def _scripts(tuning: TuningFolder, places: Sequence[TunedPlace], cluster: Cluste
 
 
 def _submit(tuning: TuningFolder, places: Sequence[TunedPlace], cluster: ClusterCall) -> str:
-    """Submit the settings of some places to Slurm, and the job that goes on with the table."""
+    """Submit the settings of some places to Slurm, and the job that submits the table after them."""
     from experiments.launch import tune as stages
     from slurm import submit
     from slurm.follow import follow
@@ -148,7 +148,7 @@ def _submit(tuning: TuningFolder, places: Sequence[TunedPlace], cluster: Cluster
     if done.seen.later:
         return f"tuning: {done}\nthe table follows when all of it is done: give the same command again"
     job = follow(sweep, tuning.out, cluster.profile, _command(tuning, cluster), done.jobs)
-    return f"tuning: {done}\njob {job} goes on with the table when they are over"
+    return f"tuning: {done}\njob {job} submits the table when they are over"
 
 
 def _command(tuning: TuningFolder, cluster: ClusterCall) -> Sequence[str]:

@@ -285,9 +285,12 @@ class CellRule(Section):
 class TuningSpec(Section):
     """How the settings of rows are chosen before the table is trained.
 
-    `grid` has the values that are tried of each key, in all their combinations; a row's own mapping in `rows` replaces
-    it, and null leaves the row as it stands. `at` names columns that stand for all of their key; `on` is the part
-    whose mean accuracy over `seeds` decides.
+    Attributes:
+        grid: Dotted key to the values that are tried; settings are all their combinations.
+        rows: Label of a row to a grid of its own, which replaces the common one; null leaves the row as it stands.
+        at: Column key to the value at which settings are chosen for all values of that column.
+        seeds: Seeds of each setting, none of them a seed of the table.
+        on: Part of the data whose mean accuracy over the seeds decides.
     """
 
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
@@ -304,6 +307,7 @@ class SweepSpec(Section):
         name: Folder of the runs below ``--out``; null: the configuration's file name, with ``-`` for ``_``.
         title: Heading of the table; null: the name.
         notes: Text below the table.
+        tuning: How the settings of rows are chosen before the table is trained; null trains rows as they stand.
         tuning_cells: Number of settings that were compared for each row before, which the caption states.
         rows: Label of each row to what it sets: dotted keys, or a mapping that replaces the whole value at its key.
         columns: Dotted key of each column to its values; several keys make the product of their values.
@@ -315,8 +319,8 @@ class SweepSpec(Section):
     name: Annotated[str, AfterValidator(_folder_name)] | None = None
     title: Line | None = None
     notes: Text | None = None
-    tuning_cells: Positive | None = None
     tuning: TuningSpec | None = None
+    tuning_cells: Positive | None = None
     rows: Annotated[dict[Line, dict[str, Any] | None], Field(min_length=1)] | None = None
     columns: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None

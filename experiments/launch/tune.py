@@ -20,7 +20,7 @@ from .pool import Listener
 def solve(stage: Stage, places: Collection[TunedPlace], folder: Path, jobs: int, listener: Listener) -> None:
     """Search for the threshold decays that settings of some places ask for, and store them in the tuning's folder.
 
-    A setting for which none is found cannot be chosen; the listener is told why.
+    A setting for which none is found cannot be chosen; the listener learns why.
     """
     if cells := unsolved(stage, places):
         calibrate.calibrate(cells, folder / names.DECAYS, jobs, listener)

@@ -1,4 +1,4 @@
-"""Where rows, columns and their names stand in figures; names are shortened and wrapped so that they fit."""
+"""Where rows, columns and their names are in figures; names are shortened and wrapped so that they fit."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_one_command_tunes_and_then_trains(cluster: Cluster, tmp_path: Path) -> 
     first = cluster.ham(*COMMAND, folder=folder)
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith("tuning: 2 runs in 2 jobs submitted")
-    assert "goes on with the table when they are over" in first.stdout
+    assert "submits the table when they are over" in first.stdout
     # the same command by hand: nothing is submitted twice, and one job alone goes on
     again = cluster.ham(*COMMAND, folder=folder)
     assert again.returncode == 0, again.stderr

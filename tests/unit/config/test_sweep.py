@@ -234,7 +234,7 @@ TWO = rows(RiGL="{topology.name: rigl}", Random="{topology.name: random}")
     [
         ("seed: 1\n", "c: has no section sweep, so it is a single run: use `ham run 'quick start'`"),
         ("seed: x\nsweep: {}\n", "c:1: seed: 'x' is not a whole number"),
-        ("sweep: {row: {}}\n", "c:1: sweep.row: unknown key; allowed: name, title, notes, tuning_cells, tuning, rows, columns, seeds, cells, baselines; did you mean 'rows'?"),
+        ("sweep: {row: {}}\n", "c:1: sweep.row: unknown key; allowed: name, title, notes, tuning, tuning_cells, rows, columns, seeds, cells, baselines; did you mean 'rows'?"),
         ("sweep: {rows: {}}\n", "c:1: sweep.rows: is empty; write at least one entry"),
         ("sweep:\n  rows:\n    A: 5\n", "c:3: sweep.rows.A: 5 is not a mapping"),
         ("sweep: {rows: [A]}\n", "c:1: sweep.rows: ['A'] is not a mapping"),
