@@ -29,6 +29,7 @@ NUMBERS = (
     "best_validation_epoch",
     "sparsity",
     "target_sparsity",
+    "mask_updates",
     "inference_flops_fraction",
     "training_flops_fraction",
     "prunable_weights",
