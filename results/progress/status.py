@@ -167,14 +167,10 @@ def _state(run: RunEntry, facts: Facts, verdict: StateVerdict, now: float) -> Ru
         restarts=job.restarts if job is not None and active else attempt.get("restarts") or 0,
         starts=job.started if job is not None and job.pending else None,
         checkpoint=facts.checkpoint,
-        mask_updates=_whole(run.number("mask_updates")),
+        mask_updates=run.result.get("mask_updates"),
         note=note,
         log=log,
     )
-
-
-def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)
 
 
 def _explained(path: Path, facts: Facts, verdict: StateVerdict) -> tuple[str | None, Path | None]:

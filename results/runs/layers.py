@@ -21,13 +21,13 @@ def render(directory: str | Path) -> str:
     Raises:
         UserError: as for `results.load`, and if it has several runs, or one that is not finished.
     """
-    runs = read(directory).runs
-    if len(runs) > 1:
-        some = ", ".join(run.path.name for run in runs[:3])
-        raise UserError(f"has {len(runs)} runs; name the folder of one, such as {some}", str(directory))
-    if runs[0].status != "done":
-        raise UserError(f"has no result: {runs[0].error or 'it is not finished'}", str(directory))
-    return _table(runs[0])
+    run, *others = read(directory).runs
+    if others:
+        text = f"has {1 + len(others)} runs; name the folder of one, such as {run.path.name}"
+        raise UserError(text, str(directory))
+    if run.status != "done":
+        raise UserError(f"has no result: {run.error or 'it is not finished'}", str(directory))
+    return _table(run)
 
 
 def _table(run: RunEntry) -> str:

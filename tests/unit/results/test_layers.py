@@ -49,7 +49,7 @@ def test_layers_of_a_result_that_does_not_say_what_is_not_pruned(tmp_path):
 
 def test_one_finished_run_is_asked_for(tmp_path):
     sweep = write_sweep(tmp_path / "two", {"A": [0.8, 0.9, None]})
-    with pytest.raises(UserError, match=r"two: has 3 runs; name the folder of one, such as a-\w+-s0, "):
+    with pytest.raises(UserError, match=r"two: has 3 runs; name the folder of one, such as a-\w+-s0$"):
         render(sweep)
     write_run(tmp_path / "b-00000000-s0")
     with pytest.raises(UserError, match="b-00000000-s0: has no result: it is not finished"):

@@ -38,12 +38,15 @@ GOOD: dict[str, Any] = {
     "layers": {"a": {"size": 300, "nonzero": 90}, "b": {"size": 100, "nonzero": 10}},
     "events": {"update": 7},
     "idle_events": {},
+    "mask_updates": 4,
+    "unpruned": {"all others": {"size": 12, "why": "biases: not counted"}},
     "empty_layers": [],
     "recalibrated": 100,
     "levels": 1,
     "epochs": 4,
     "steps": 40,
     "seconds": 1.5,
+    "reused_from": None,
 }
 AMOUNTS = ("loss", "average_loss", "train_loss", "inference_flops_fraction", "training_flops_fraction", "seconds")
 WRONG = [-1, -0.25, 1.5, 95.0, 10**16, 1e300, True, "0.9", [0.9], {"value": 0.9}]
@@ -61,7 +64,7 @@ def test_a_good_one_is_believed() -> None:
     assert set(GOOD) == set(Result.model_fields)
 
 
-@pytest.mark.parametrize("key", [key for key in Result.model_fields if key not in ("layers", "events")])
+@pytest.mark.parametrize("key", [key for key in Result.model_fields if key not in ("layers", "events", "reused_from")])
 def test_a_value_that_no_run_writes_is_named(key: str) -> None:
     """Each key, with values of other types and out of range; what the type allows is allowed only where it agrees."""
     for value in WRONG:
