@@ -34,6 +34,16 @@ class OptimizerWrapper(Optimizer):
     ``_step_supports_amp_scaling``, with which a `GradScaler` would leave the skipping of a step with infinite gradients
     to the base alone. Only `train` and `eval` are forwarded, since loops call them where an optimizer has them.
 
+    Example:
+        >>> import ham, torch
+        >>> class Counting(ham.OptimizerWrapper):
+        ...     steps = 0
+        ...     def step(self, closure=None):
+        ...         self.steps += 1
+        ...         return self.base.step(closure)
+        >>> Counting(torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=0.1)).param_groups[0]["lr"]
+        0.1
+
     Args:
         base: The optimizer to wrap; it may have taken steps already.
         group_defaults: Defaults of the wrapper's own options per parameter group; a group's own value is kept.
