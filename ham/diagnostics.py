@@ -114,13 +114,15 @@ class Watch:
 
     Attributes:
         ham: The `HAM` that is watched.
-        verdict: "too large", "idle" or "fine", by all looks so far; None before the first one. "too large": the mean
-            relative step of some layer was above 0.2 in some look. "idle": the speed of all weights never reached 0.05.
 
     Raises:
         ValueError: if ``optimizer`` contains no HAM.
 
     Notes:
+        `verdict` is None before the first look, then by all looks so far: "too large" if the mean relative step of some
+        layer was above 0.2 in some look, "idle" if the speed of all weights never reached 0.05 (the base optimizer alone
+        does the training), otherwise "fine".
+
         `look` returns a `Look`: ``overall`` and ``layers`` (means over the nonzero weights, by parameter name),
         ``worst`` (the layer with the largest relative step) and ``metrics()`` (plain numbers to log). `state_dict` and
         `load_state_dict` keep the verdict over a resume.

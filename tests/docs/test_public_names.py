@@ -91,6 +91,7 @@ def test_the_first_sentence_and_the_example(name: str):
     assert len(first) <= 130
     own = [test for test in examples(name) if test.name == name]
     assert own, f"{name} has no example"
+    assert "\n\nExample:\n" in doc(name)
     lines = [line for example in own[0].examples for line in example.source.splitlines()]
     assert 1 <= len(lines) <= LONGEST
     skipped = any(doctest.SKIP in example.options for example in own[0].examples)
