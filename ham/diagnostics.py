@@ -120,8 +120,8 @@ class Watch:
 
     Notes:
         `verdict` is None before the first look, then by all looks so far: "too large" if the mean relative step of some
-        layer was above 0.2 in some look, "idle" if the speed of all weights never reached 0.05 (the base optimizer alone
-        does the training), otherwise "fine".
+        layer was above 0.2 in some look, "idle" if the speed of all weights never reached 0.05 (the base optimizer
+        alone does the training), otherwise "fine".
 
         `look` returns a `Look`: ``overall`` and ``layers`` (means over the nonzero weights, by parameter name),
         ``worst`` (the layer with the largest relative step) and ``metrics()`` (plain numbers to log). `state_dict` and
