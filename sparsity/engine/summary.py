@@ -1,4 +1,4 @@
-"""`Summary`: the tensors of a network as a table, with their densities, and why some are not pruned."""
+"""`NetworkSummary`: the tensors of a network as a table, with their densities, and why some are not pruned."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LayerSummary:
 
 
 @dataclass(frozen=True)
-class Summary:
+class NetworkSummary:
     """The layers of a network; `print` shows them as a table.
 
     Attributes:
@@ -56,7 +56,9 @@ class Summary:
         return "\n".join([*lines, f"sparsity is counted over {self.counted:,} of {total:,} parameters"])
 
 
-def summarised(representation: Representation, densities: Mapping[str, float], dense: Mapping[str, str]) -> Summary:
+def summarised(
+    representation: Representation, densities: Mapping[str, float], dense: Mapping[str, str]
+) -> NetworkSummary:
     """Make the summary of a represented network.
 
     Args:
@@ -69,7 +71,7 @@ def summarised(representation: Representation, densities: Mapping[str, float], d
     rows += [(name, size, 1.0, why) for name, size, why in _uncounted(representation)]
     total = sum(size for _, size, _, _ in rows)
     layers = tuple(LayerSummary(name, size, size / total, density, why) for name, size, density, why in rows)
-    return Summary(layers, sum(sizes.values()))
+    return NetworkSummary(layers, sum(sizes.values()))
 
 
 def _uncounted(representation: Representation) -> Iterator[tuple[str, int, str]]:
