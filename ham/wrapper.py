@@ -64,7 +64,8 @@ class OptimizerWrapper(Optimizer):
     def __init__(self, base: Optimizer, group_defaults: Mapping[str, Any] | None = None):
         if not isinstance(base, Optimizer):
             raise TypeError(
-                f"base: {type(self).__name__} wraps a torch.optim.Optimizer instance, not {_describe(base)}"
+                f"base: {type(self).__name__} wraps a torch.optim.Optimizer instance, not {_describe(base)}; build "
+                "the base first, as torch.optim.SGD(model.parameters(), lr=0.1)"
             )
         self.group_defaults = dict(group_defaults or {})
         self.base = _Placeholder()  # pyright: ignore[reportAttributeAccessIssue]
@@ -201,6 +202,7 @@ def _set_mode(base: Optimizer, mode: str) -> None:
 
 
 def _describe(value: object) -> str:
+    """Name a value that is no optimizer; of tensors and what holds them, the type says more than the numbers."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    return "a tensor" if isinstance(value, Tensor) else f"{value!r:.60}"
+    return f"{value!r:.60}" if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
