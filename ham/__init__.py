@@ -3,7 +3,10 @@
 Needs torch and nothing else of this suite::
 
     from ham import HAM
-    optimizer = HAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), alpha=200.0, beta=1e-3)
+    optimizer = HAM(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), alpha=20.0)
+
+alpha depends on the network: 20 is where to begin, `Watch` says within a hundred steps whether it is too large or idle,
+and ``scale_free=True`` makes it relative to the gradients. 200 is the paper's, for a ResNet-50 on ImageNet.
 
 `SAM` wraps it, or any other optimizer. In the order of reading:
 

@@ -94,13 +94,38 @@ class Look:
 class Watch:
     """Measure HAM's steps and judge by them whether alpha suits the network.
 
+    Call `look` after ``optimizer.step()``, every ten steps or so of the first hundred after the warm-up; `verdict` sums
+    the looks up. A look changes nothing, costs as much as three steps of HAM on a CPU, and waits for the device once.
+
+    Example:
+        >>> import ham, torch
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = ham.HAM(torch.optim.SGD(model.parameters(), lr=0.1), alpha=200.0)
+        >>> watch = ham.Watch(optimizer, model.named_parameters())
+        >>> model(torch.ones(8, 4)).square().sum().backward()
+        >>> optimizer.step()
+        >>> watch.look().worst, watch.verdict
+        ('weight', 'too large')
+
     Args:
         optimizer: A `HAM`, or a wrapper around one.
         named: Names and parameters, as from ``model.named_parameters()``. A parameter that is missing is named by its
             group and its place among the group's weights.
 
+    Attributes:
+        ham: The `HAM` that is watched.
+
     Raises:
         ValueError: if ``optimizer`` contains no HAM.
+
+    Notes:
+        `verdict` is None before the first look, then by all looks so far: "too large" if the mean relative step of some
+        layer was above 0.2 in some look, "idle" if the speed of all weights never reached 0.05 (the base optimizer
+        alone does the training), otherwise "fine".
+
+        `look` returns a `Look`: ``overall`` and ``layers`` (means over the nonzero weights, by parameter name),
+        ``worst`` (the layer with the largest relative step) and ``metrics()`` (plain numbers to log). `state_dict` and
+        `load_state_dict` keep the verdict over a resume.
     """
 
     def __init__(self, optimizer: Optimizer, named: Iterable[tuple[str, Tensor]] = ()):

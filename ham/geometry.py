@@ -1,5 +1,11 @@
 """The geometry in which HAM moves weights, with those of gradient descent and of the product m ⊙ w.
 
+Example:
+    >>> import torch
+    >>> from ham.geometry import Ham
+    >>> Ham(alpha=2.0).flow(torch.tensor([0.5, -0.5]), grad=torch.tensor([1.0, 1.0]))
+    tensor([-2., -2.])
+
 Each geometry moves a weight θ by a Riemannian gradient flow ``dθ = -G(θ) ∇f dt``. Its inverse metric ``G`` acts entry
 by entry and is therefore the inverse second derivative of a convex potential ``R``:
 

@@ -98,6 +98,13 @@ def hyperbolic_step_(
     turns a finite weight into NaN. The published listing skips the whole tensor instead, after a test that waits for
     the device.
 
+    Example:
+        >>> import ham, torch
+        >>> weights, grads = [torch.tensor([1.0, -1.0, 0.0])], [torch.tensor([0.1, 0.1, 0.1])]
+        >>> ham.hyperbolic_step_(weights, grads, lr=0.1, alpha=20.0, beta=1e-3)
+        >>> weights[0]
+        tensor([ 0.8186, -1.2213,  0.0000])
+
     Args:
         weights: Real tensors of any shapes; changed in place.
         grads: Gradient of each tensor in ``weights``, of the same shape.
@@ -151,9 +158,19 @@ def bound_norms_(tensors: Sequence[Tensor], max_norm: float) -> None:
 
     A tensor within the bound is not changed by a bit, nor is one whose norm is not finite.
 
+    Example:
+        >>> import ham, torch
+        >>> weight = torch.tensor([3.0, 4.0])
+        >>> ham.bound_norms_([weight], max_norm=1.0)
+        >>> weight
+        tensor([0.6000, 0.8000])
+
     Args:
         tensors: Real tensors of any shapes.
         max_norm: The bound, positive.
+
+    Raises:
+        RuntimeError: if a tensor holds integers, or is sparse.
     """
     for batch in batches((tensor,) for tensor in tensors):
         group = [tensor for (tensor,) in batch]

@@ -37,34 +37,22 @@ class _Ascent(NamedTuple):
 class SAM(OptimizerWrapper):
     """Let a base optimizer, `HAM` included, step with the gradient at the worst weights nearby.
 
-    Sources: Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving
-    Generalization", ICLR 2021 (arXiv 2010.01412), and the authors' code (google-research/sam). Adaptive form: Kwon,
-    Kim, Park, Choi, "ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural
-    Networks", ICML 2021 (arXiv 2102.11600), and theirs (SamsungLabs/ASAM). A step evaluates the batch twice::
+    A step evaluates the batch twice, by a closure that it calls itself::
 
         g = gradient at w
         e = rho * T (T g) / |T g|          T = 1; adaptive: T = |w| + eta, entry by entry; one norm over all weights
         h = gradient at w + e
         the base takes its step at w with h
 
-    `step` needs the closure and calls it twice. Both calls draw the same random numbers (dropout) from torch's default
-    generators. If the network is given as ``model``, its buffers, such as batch statistics, keep the values of the
-    first pass; without it they count every batch twice. Weights are restored from a copy, also after an error in the
-    closure. A closure that masks or clips gradients does so in both passes; a weight whose gradient is zero is not
-    perturbed.
-
-    ``rho`` and ``adaptive`` live in the parameter groups and are saved with them, as HAM's alpha is (``sam_rho``,
-    ``sam_adaptive`` where the base has an option ``rho``, as Adadelta has). A group with rho 0 is not perturbed and not
-    part of the norm. If no group is perturbed, there is no second pass: rho = 0 is the base, bit for bit.
-
-    Main deviations and open questions; docs/howto/sam.md has all of them:
-
-    - Weight decay is the base's and not part of the perturbation, where the authors' code has it in the loss.
-    - A zero gradient perturbs nothing, where the authors' code divides 0 by 0: 1e-12 is added to the norm.
-    - How SAM and HAM go together is not published: ``gradient`` says which gradient HAM sees, *unverified*.
-
-    A `GradScaler` cannot be used: its ``step`` takes no closure, and a closure that slips through as a positional
-    argument leaves the second gradient scaled. Use bfloat16, whose range needs no scaling.
+    Example:
+        >>> import torch
+        >>> from ham import SAM
+        >>> model = torch.nn.Linear(4, 2)
+        >>> optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05, model=model)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     (loss := model(torch.ones(8, 4)).square().mean()).backward(); return loss
+        >>> loss = optimizer.step(closure)
 
     Args:
         base: The optimizer that takes the step. Its gradients are dense.
@@ -81,6 +69,31 @@ class SAM(OptimizerWrapper):
         ValueError: if an option is out of range, the base contains SAM already or calls closures itself (L-BFGS),
             ``gradient="first"`` is given without HAM, or (in ``step``) the closure is missing.
         RuntimeError: in ``step``, if a gradient is sparse.
+
+    Notes:
+        `step` needs the closure and calls it twice. Both calls draw the same random numbers (dropout) from torch's
+        default generators. If the network is given as ``model``, its buffers, such as batch statistics, keep the values
+        of the first pass; without it they count every batch twice. Weights are restored from a copy, also after an
+        error in the closure. A closure that masks or clips gradients does so in both passes; a weight whose gradient is
+        zero is not perturbed.
+
+        ``rho`` and ``adaptive`` live in the parameter groups and are saved with them, as HAM's alpha is (``sam_rho``,
+        ``sam_adaptive`` where the base has an option ``rho``, as Adadelta has). A group with rho 0 is not perturbed and
+        not part of the norm. If no group is perturbed, there is no second pass: rho = 0 is the base, bit for bit.
+
+        Main deviations and open questions; docs/howto/sam.md has all of them:
+
+        - Weight decay is the base's and not part of the perturbation, where the authors' code has it in the loss.
+        - A zero gradient perturbs nothing, where the authors' code divides 0 by 0: 1e-12 is added to the norm.
+        - How SAM and HAM go together is not published: ``gradient`` says which gradient HAM sees, *unverified*.
+
+        A `GradScaler` cannot be used: its ``step`` takes no closure, and a closure that slips through as a positional
+        argument leaves the second gradient scaled. Use bfloat16, whose range needs no scaling.
+
+        Sources: Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving
+        Generalization", ICLR 2021 (arXiv 2010.01412), and the authors' code (google-research/sam). Adaptive form: Kwon,
+        Kim, Park, Choi, "ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural
+        Networks", ICML 2021 (arXiv 2102.11600), and theirs (SamsungLabs/ASAM).
     """
 
     _options = ("eta", "gradient")

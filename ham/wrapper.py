@@ -34,6 +34,16 @@ class OptimizerWrapper(Optimizer):
     ``_step_supports_amp_scaling``, with which a `GradScaler` would leave the skipping of a step with infinite gradients
     to the base alone. Only `train` and `eval` are forwarded, since loops call them where an optimizer has them.
 
+    Example:
+        >>> import ham, torch
+        >>> class Counting(ham.OptimizerWrapper):
+        ...     steps = 0
+        ...     def step(self, closure=None):
+        ...         self.steps += 1
+        ...         return self.base.step(closure)
+        >>> Counting(torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=0.1)).param_groups[0]["lr"]
+        0.1
+
     Args:
         base: The optimizer to wrap; it may have taken steps already.
         group_defaults: Defaults of the wrapper's own options per parameter group; a group's own value is kept.
@@ -54,7 +64,8 @@ class OptimizerWrapper(Optimizer):
     def __init__(self, base: Optimizer, group_defaults: Mapping[str, Any] | None = None):
         if not isinstance(base, Optimizer):
             raise TypeError(
-                f"base: {type(self).__name__} wraps a torch.optim.Optimizer instance, not {_describe(base)}"
+                f"base: {type(self).__name__} wraps a torch.optim.Optimizer instance, not {_describe(base)}; build "
+                "the base first, as torch.optim.SGD(model.parameters(), lr=0.1)"
             )
         self.group_defaults = dict(group_defaults or {})
         self.base = _Placeholder()  # pyright: ignore[reportAttributeAccessIssue]
@@ -191,6 +202,7 @@ def _set_mode(base: Optimizer, mode: str) -> None:
 
 
 def _describe(value: object) -> str:
+    """Name a value that is no optimizer; of tensors and what holds them, the type says more than the numbers."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    return "a tensor" if isinstance(value, Tensor) else f"{value!r:.60}"
+    return f"{value!r:.60}" if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"

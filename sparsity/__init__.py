@@ -1,10 +1,12 @@
 """Sparse training: topologies (which weights are active) and representations (how a weight is parametrised).
 
-rep = sparsity.represent(model, "plain")
-optimizer = torch.optim.SGD(rep.param_groups(weight_decay=1e-4), lr=0.1, momentum=0.9)
-sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.9, total_steps=steps)
-...                                    # per step: zero_grad(), loss.backward(), sparse.step()
-sparse.finalize()
+In a loop::
+
+    rep = sparsity.represent(model, "plain")
+    optimizer = torch.optim.SGD(rep.param_groups(weight_decay=1e-4), lr=0.1, momentum=0.9)
+    sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.9, total_steps=steps)
+    ...                                    # per step: zero_grad(), loss.backward(), sparse.step()
+    sparse.finalize()
 
 Authors of methods find base classes here, what a method that updates its masks needs in `sparsity.dynamic`, budgets,
 scores and schedules for other topologies in `sparsity.masking`, and the test of a method in `sparsity.testing`.

@@ -28,9 +28,15 @@ def represent(
 ) -> Representation:
     """Parametrise every prunable weight of a model. Call it before DDP, `torch.compile` and the optimizer.
 
+    Example:
+        >>> import sparsity, torch
+        >>> model = torch.nn.Linear(10, 10)
+        >>> rep = sparsity.represent(model, "plain")
+        >>> optimizer = torch.optim.SGD(rep.param_groups(weight_decay=1e-4), lr=0.1)
+
     Args:
         model: The network; its layers' weights are replaced in place, its initial θ stays (to rounding).
-        name: A registered representation, see ``registry.representations()``.
+        name: A registered representation, see `ham methods`, or ``sparsity.registry.representations()``.
         seed: Seed of initial factors that are drawn, where an option asks for that.
         options: The representation's `Options` as one object; or
         **values: its options one by one.
@@ -70,14 +76,25 @@ def attach(
 ) -> SparseTraining:
     """Make a model's training sparse. Call it last: after `represent`, DDP or compile, and the optimizer.
 
+    Example:
+        >>> import sparsity, torch
+        >>> model = torch.nn.Linear(10, 10)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> sparse = sparsity.attach("rigl", model, optimizer, sparsity=0.9, total_steps=100, update_every=10)
+        >>> for _ in range(100):
+        ...     loss = model(torch.ones(4, 10)).square().mean(); optimizer.zero_grad(); loss.backward(); sparse.step()
+        >>> sparse.finalize()
+        {'weight': 10}
+
     Args:
-        topology: A registered topology, see ``registry.topologies()``.
+        topology: A registered topology, see `ham methods`, or ``sparsity.registry.topologies()``.
         model: The network, represented or plain, also wrapped.
         optimizer: Any entry-wise optimizer over all its parameters, HAM included.
         sparsity: Fraction of zeros over all prunable weights, in [0, 1).
         total_steps: Length of training in steps; schedules are shares of it. A topology that trains several times takes
             as many steps each time, see `SparseTraining.total_steps` and `next_level`.
-        steps_per_epoch: Steps per epoch, for hooks that run once per epoch; by default all of training is one.
+        steps_per_epoch: Steps per epoch. Methods that act once per epoch (MEST, SNFS, Sign-In, spred, PILoT) need it;
+            for the others all of training is one epoch by default.
         seed: Seed of everything random in masks.
         clip_grad_norm: Bound on the norm of the masked gradient (under SAM of each pass), or None.
         sparse_opt: ``"layer"`` or ``"network"``: scale gradients of sparse neurons, see `sparsity.engine.sparse_opt`.
@@ -146,6 +163,14 @@ def attach(
 def plain_copy(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> nn.Module:
     """Return an independent copy of a network, or of an averaged copy of it, with plain weights θ.
 
+    Example:
+        >>> import sparsity, torch
+        >>> model = torch.nn.Linear(10, 10)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> sparse = sparsity.attach("random", model, optimizer, sparsity=0.9, total_steps=100)
+        >>> (sparsity.plain_copy(model).weight != 0).sum()
+        tensor(10)
+
     Args:
         model: The network of a training under way, also wrapped, or a copy of it such as
             `torch.optim.swa_utils.AveragedModel`, whose factors are averages.
@@ -207,7 +232,33 @@ def prepare(
 ) -> Topology:
     """Build a topology for a represented network; refuse, before anything starts, what could not be carried out.
 
-    The weights' shapes alone count, so the network may stand on the meta device. For arguments and errors see `attach`.
+    The weights' shapes alone count, so the network may be on the meta device.
+
+    Example:
+        >>> import sparsity, torch
+        >>> rep = sparsity.represent(torch.nn.Linear(10, 10, device="meta"))
+        >>> topology = sparsity.prepare("rigl", rep, sparsity=0.9, total_steps=1000)
+        >>> topology.expected_events(1000, 0.9)
+        {'initial': 1, 'update': 8}
+
+    Args:
+        topology: A registered topology.
+        representation: What `represent` returned.
+        sparsity: Fraction of zeros over all prunable weights, in [0, 1).
+        total_steps: Length of training in steps, at least 1.
+        steps_per_epoch: Steps per epoch, at least 1; needed by methods that act once per epoch.
+        batch_size: Images per step; only for options that are given at another batch size (``batch_reference``).
+        probe: Data and loss, for topologies that score weights before training.
+        options: The topology's `Options` as one object; or
+        **values: its options one by one.
+
+    Returns:
+        The topology, with times in steps.
+
+    Raises:
+        UnknownMethodError, OptionError: for a wrong name or option.
+        Infeasible: if the network cannot have that sparsity.
+        ValueError: for a number out of range, or an illegal combination.
     """
     if isinstance(sparsity, str) or not 0 <= sparsity < 1:
         raise ValueError(f"sparsity is the share of zeros, in [0, 1): got {sparsity!r}")

@@ -19,6 +19,12 @@ class NotMasks(TypeError):
 class MaskSet(Mapping[str, Tensor]):
     """Boolean masks by weight name; they do not change after construction.
 
+    Example:
+        >>> import sparsity, torch
+        >>> masks = sparsity.MaskSet({"weight": torch.tensor([True, False, False, True])})
+        >>> masks.density, masks.num_active()
+        (0.5, {'weight': 2})
+
     Args:
         masks: Weight name to a bool tensor of the weight's shape.
 

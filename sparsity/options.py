@@ -22,23 +22,65 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
-    """A method without options."""
+    """A method without options.
+
+    Example:
+        >>> import sparsity
+        >>> sparsity.Topology.Options is sparsity.NoOptions
+        True
+    """
 
 
 class Infeasible(ValueError):
-    """A request that cannot be met with this network, these data or these weights."""
+    """A request that cannot be met with this network, these data or these weights.
+
+    Example:
+        >>> import sparsity, torch
+        >>> rep = sparsity.represent(torch.nn.Linear(10, 10))
+        >>> try:
+        ...     sparsity.prepare("random", rep, sparsity=0.9, total_steps=10, dense="first")
+        ... except sparsity.Infeasible as error:
+        ...     print(error)
+        dense: first leaves no layer to prune in a network of 1
+    """
 
 
 class TrainingError(RuntimeError):
-    """A training does not do what its method needs: wrong number of steps, layers replaced, values not finite."""
+    """A training does not do what its method needs: wrong number of steps, layers replaced, values not finite.
+
+    Example:
+        >>> import sparsity, torch
+        >>> model = torch.nn.Linear(10, 10)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> sparse = sparsity.attach("imp", model, optimizer, sparsity=0.5, total_steps=1)
+        >>> try:
+        ...     sparse.finalize()
+        ... except sparsity.TrainingError: print("too early")
+        too early
+    """
 
 
 class MaskError(TrainingError, ValueError):
-    """A method has set masks that do not fit the network: wrong type, names, shapes or layers."""
+    """A method has set masks that do not fit the network: wrong type, names, shapes or layers.
+
+    Example:
+        >>> import sparsity
+        >>> issubclass(sparsity.MaskError, sparsity.TrainingError)
+        True
+    """
 
 
 class OptionError(ValueError):
     """A method's option is unknown, of the wrong type or out of range.
+
+    Example:
+        >>> import sparsity, torch
+        >>> rep = sparsity.represent(torch.nn.Linear(10, 10))
+        >>> try:
+        ...     sparsity.prepare("random", rep, sparsity=0.9, total_steps=10, dence="first")
+        ... except sparsity.OptionError as error:
+        ...     print(error)
+        dence: unknown key; allowed: dense, rebudget, allocation, counts; did you mean 'dense'?
 
     Attributes:
         key: Name of the offending option.
@@ -66,6 +108,15 @@ def option(
 ) -> Any:
     """Declare one option of a method (a `dataclasses.field` with a description and a range).
 
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import sparsity
+        >>> @dataclass(frozen=True)
+        ... class Options:
+        ...     update_every: int = sparsity.option(100, "steps between two updates", ge=1)
+        >>> Options().update_every
+        100
+
     Args:
         default: Value when the user says nothing.
         doc: One line, shown by `ham methods NAME`.
@@ -76,6 +127,9 @@ def option(
         choices: Allowed strings.
         neutral: What the code did before this option existed. A run at the neutral value keeps the identity
             it had before; leave it out for options that are as old as their method.
+
+    Raises:
+        OptionError: not here, but where options are built (`attach`, a configuration), for a value out of range.
     """
     metadata = {"doc": doc, "ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices, "neutral": neutral}
     return dataclasses.field(default=default, metadata=metadata)

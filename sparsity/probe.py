@@ -24,6 +24,14 @@ def _itself(scores: Tensor) -> Tensor:
 class Probe:
     """Data and loss for scores at initialisation.
 
+    Example:
+        >>> import sparsity, torch
+        >>> batches = [(torch.randn(8, 10), torch.arange(8) % 4) for _ in range(5)]
+        >>> loss = torch.nn.functional.cross_entropy
+        >>> probe = sparsity.Probe(lambda: iter(batches), loss, input_shape=(10,), num_classes=4)
+        >>> [len(labels) for _, labels in probe.micro_batches(2)]
+        [8, 8]
+
     Attributes:
         batches: Starts one pass over the training data and yields pairs of images and labels on the network's device.
             Each call yields the same batches on every rank, and changes neither a random state nor the order of

@@ -53,12 +53,44 @@ def _register(table: dict, kind: str, name: str) -> Callable[[C], C]:
 
 
 def register_topology(name: str) -> Callable[[C], C]:
-    """Class decorator: make a `Topology` selectable as ``topology.name``."""
+    """Class decorator: make a `Topology` selectable as ``topology.name``.
+
+    Example:
+        >>> import sparsity
+        >>> @sparsity.register_topology("mine")
+        ... class Mine(sparsity.Topology):
+        ...     title = "My method"
+        >>> sparsity.registry.topology("mine") is Mine
+        True
+
+    Args:
+        name: Name in configurations, command line and tables; not empty.
+
+    Raises:
+        TypeError: if what it decorates is no subclass of `Topology`, or the name is empty.
+        ValueError: if another class has the name.
+    """
     return _register(_TOPOLOGIES, "topology", name)
 
 
 def register_representation(name: str) -> Callable[[C], C]:
-    """Class decorator: make a `Representation` selectable as ``representation.name``."""
+    """Class decorator: make a `Representation` selectable as ``representation.name``.
+
+    Example:
+        >>> import sparsity
+        >>> @sparsity.register_representation("mine")
+        ... class Mine(sparsity.Representation):
+        ...     title = "My method"
+        >>> sparsity.registry.representation("mine") is Mine
+        True
+
+    Args:
+        name: Name in configurations, command line and tables; not empty.
+
+    Raises:
+        TypeError: if what it decorates is no subclass of `Representation`, or the name is empty.
+        ValueError: if another class has the name.
+    """
     return _register(_REPRESENTATIONS, "representation", name)
 
 

@@ -30,6 +30,15 @@ class Representation(Stateful):
     A subclass overrides the algebra, and the hooks if it needs them. The trained tensors of a weight that have θ's
     shape are masked together.
 
+    Example:
+        >>> import sparsity
+        >>> class Cubed(sparsity.Representation):
+        ...     grad_at_zero = False
+        ...     def factorise(self, weight):
+        ...         return (weight.sign() * weight.abs() ** (1 / 3),)
+        ...     def materialise(self, *factors):
+        ...         return factors[0] ** 3
+
     Class attributes:
         name: Registered name (set by the decorator).
         title: Name in tables.

@@ -21,7 +21,16 @@ from .state import Stateful
 
 
 class Context(Protocol):
-    """What a topology and a representation can read of a run, and what they can do to it."""
+    """What a topology and a representation can read of a run, and what they can do to it.
+
+    Example:
+        >>> import sparsity, torch
+        >>> class HalfOfEach(sparsity.Topology):
+        ...     def initial_masks(self, ctx: sparsity.Context):
+        ...         draw = ctx.generator("half")  # a function of seed, purpose and step
+        ...         keep = {n: torch.rand(shape, generator=draw) < 0.5 for n, shape in ctx.prunable.items()}
+        ...         return sparsity.MaskSet(keep)
+    """
 
     @property
     def steps_done(self) -> int:
@@ -157,6 +166,11 @@ class Context(Protocol):
 class Plan:
     """How a run divides into levels: complete trainings, each with the whole schedule and a fresh optimizer.
 
+    Example:
+        >>> import sparsity
+        >>> sparsity.Plan(levels=3, rewind=0.0)  # three trainings, each from the initial weights
+        Plan(levels=3, rewind=0.0)
+
     Attributes:
         levels: Number of trainings, at least 1.
         rewind: None: each level continues from the weights of the one before. A fraction of the first level, in
@@ -171,6 +185,16 @@ class Topology(Stateful):
     """Base class. By itself it prunes nothing: all weights stay active.
 
     A subclass overrides the hooks it needs and lists in `state` the attributes that they change.
+
+    Example:
+        >>> import sparsity, torch
+        >>> class Quarter(sparsity.Topology):
+        ...     title = "First quarter"
+        ...     def initial_masks(self, ctx):
+        ...         keep = {n: torch.zeros(shape, dtype=torch.bool) for n, shape in ctx.prunable.items()}
+        ...         for mask in keep.values():
+        ...             mask.view(-1)[: mask.numel() // 4] = True
+        ...         return sparsity.MaskSet(keep)
 
     Class attributes:
         name: Registered name (set by the decorator).

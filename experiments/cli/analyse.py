@@ -29,6 +29,14 @@ def best(directory: Dir) -> None:
 
 
 @app.command()
+def layers(directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
+    """Print each layer of a finished run: its share of all parameters, its density, and why it is not pruned."""
+    from results.runs.layers import render
+
+    print(render(directory))
+
+
+@app.command()
 def report(
     directory: Dir,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR/report.html.")] = None,

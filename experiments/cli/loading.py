@@ -66,7 +66,9 @@ def expand_checked(loaded: Loaded, out: Path) -> Sweep:
 
 def said(folder: Path, result: dict[str, Any]) -> str:
     """Return the result of one run in a line."""
-    return f"{folder}: accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}"
+    text = f"{folder}: accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}"
+    updates = result.get("mask_updates")
+    return text if updates is None else f"{text}, {updates:,} mask update{'s' * (updates != 1)}"
 
 
 def single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:

@@ -51,7 +51,9 @@ def table(
     format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.text,
     show: Annotated[
         str | None,
-        typer.Option(metavar="KIND,...", help="What it shows: accuracy, train, delta, p, sparsity, flops, layers."),
+        typer.Option(
+            metavar="KIND,...", help="What it shows: accuracy, train, delta, p, sparsity, updates, flops, layers."
+        ),
     ] = None,
     digits: Annotated[int, typer.Option(min=0, max=6, help="Decimal places of accuracies and differences.")] = 2,
     style: Annotated[

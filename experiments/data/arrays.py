@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 class Arrays:
     """A labelled set of images of equal size, with a training and a test part.
 
+    Example:
+        >>> import numpy as np
+        >>> from experiments.data import Arrays
+        >>> images, labels = np.zeros((20, 3, 8, 8), np.uint8), np.arange(20) % 2
+        >>> Arrays(images, labels, test_images=images[:4], test_labels=labels[:4]).channels
+        3
+
     Attributes:
         train_images: uint8, shape [N, H, W] (greyscale) or [N, C, H, W], 0 to 255.
         train_labels: int64, shape [N], 0 to classes - 1.

@@ -201,6 +201,14 @@ class Source(Protocol):
 class ArraySource:
     """A `Source` whose images are held in memory.
 
+    Example:
+        >>> import numpy as np
+        >>> from experiments.data import DATASETS, Arrays, ArraySource
+        >>> def load(root):
+        ...     images, labels = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2
+        ...     return Arrays(images, labels, images[:4], labels[:4])
+        >>> DATASETS["stripes"] = ArraySource(load, num_classes=2, mean=0.5, std=0.25)
+
     Attributes:
         load: Function from the root folder (or None) to arrays.
         num_classes: Number of classes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ def finish(training: Training) -> dict[str, Any]:
         nonzero = run.sparse.finalize()
     except TrainingError as error:  # a topology that holds another number of weights than it states
         raise RunFailure(str(error), where=str(folder)) from None
+    events = [*records, *run.sparse.events]
     training.record_events()
     _settle_statistics(training, run.model)
     seen: list[Tensor] | None = [] if spec.evaluate.predictions else None
@@ -91,7 +93,9 @@ def finish(training: Training) -> dict[str, Any]:
         # against one dense training, however many this run had
         "training_flops_fraction": run.sparse.cost.fraction(run.macs) * run.sparse.levels.count,
         "layers": {name: {"size": size, "nonzero": nonzero[name]} for name, size in sizes.items()},
+        "unpruned": {one.name: {"size": one.size, "why": one.why} for one in run.sparse.summary().layers if one.why},
         "events": run.sparse.event_counts,
+        "mask_updates": None if run.sparse.expected_active() is None else mask_updates(events),
         "idle_events": run.sparse.idle,
         "empty_layers": run.sparse.emptied,
         "uncounted": run.sparse.representation.uncounted if spec.topology.sparsity > 0 else {},
@@ -154,6 +158,11 @@ def _evaluate_average(training: Training) -> tuple[dict[str, Any], nn.Module | N
     with training.autocast():
         loss, accuracy, _ = evaluate(network, batches, training.world)
     return {"average_accuracy": accuracy, "average_loss": loss}, network
+
+
+def mask_updates(records: Iterable[Mapping[str, Any]]) -> int:
+    """Return how often a run has changed its masks after the first ones."""
+    return sum(bool(one.get("changed")) for one in records if "dropped" in one and one["event"] != "initial")
 
 
 def check_events(sparse: SparseTraining, records: list[dict[str, Any]], spec: Spec, folder: Path) -> None:

@@ -37,6 +37,13 @@ class Layer(_Strict):
     nonzero: Count
 
 
+class Unpruned(_Strict):
+    """A tensor that is not pruned."""
+
+    size: Count
+    why: str
+
+
 class Result(_Strict):
     """The content of ``result.json``; accuracies, sparsities and FLOPs are fractions. Early versions wrote less."""
 
@@ -62,6 +69,8 @@ class Result(_Strict):
     layers: dict[str, Layer] = {}
     events: dict[str, Count] = {}
     idle_events: dict[str, Count] = {}
+    mask_updates: Count | None = None
+    unpruned: dict[str, Unpruned] = {}
     empty_layers: list[str] = []
     recalibrated: Count = 0
     levels: Annotated[Count, Field(ge=1)] = 1

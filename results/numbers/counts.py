@@ -33,6 +33,16 @@ def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> McNemar:
     The test speaks about these two trained networks on such images, not about their methods: another seed is another
     network.
 
+    Example:
+        >>> from results.numbers import counts
+        >>> found = counts.mcnemar([True, True, False, True], [True, False, False, False])
+        >>> found.first, found.second, found.exact
+        (2, 0, 0.5)
+
+    Args:
+        one: Whether the first network classifies each image correctly.
+        other: The same of the second network, in the same order.
+
     Raises:
         ValueError: if the numbers of images differ.
     """

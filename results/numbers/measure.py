@@ -30,6 +30,7 @@ class Measured:
         accuracies: Accuracy (a fraction) of each finished seed.
         accuracy: Summary of the accuracies; None if no seed is finished.
         train: Summary of the training accuracy of the last epoch; None where no run has one.
+        updates: How often masks changed after the first ones; None where no run set any.
         sparsity: Realised sparsity, a fraction.
         target: Target sparsity; None for a row without one.
         inference: FLOPs of inference as a fraction of the dense network's.
@@ -50,6 +51,7 @@ class Measured:
     accuracies: Mapping[int, float]
     accuracy: Summary | None
     train: Summary | None
+    updates: Summary | None
     sparsity: Summary | None
     target: float | None
     inference: Summary | None
@@ -126,6 +128,7 @@ def _measure(sweep: SweepResults, row: str, column: Mapping[str, Any]) -> Measur
         accuracies=accuracies,
         accuracy=accuracy,
         train=summarise(_values(entries, "train_accuracy")),
+        updates=summarise(_values(entries, "mask_updates")),
         sparsity=summarise(_values(entries, "sparsity")),
         target=targets[0] if targets else None,
         inference=summarise(_values(entries, "inference_flops_fraction")),

@@ -88,6 +88,12 @@ def summarise(values: Iterable[float]) -> Summary | None:
 def paired(addition: Mapping[int, float], plain: Mapping[int, float]) -> Difference | None:
     """Compare two rows over the seeds that both have.
 
+    Example:
+        >>> from results.numbers import stats
+        >>> found = stats.paired({0: 0.81, 1: 0.82, 2: 0.84}, {0: 0.80, 1: 0.80, 2: 0.81})
+        >>> found.n, round(found.mean, 3), round(found.low, 3), round(found.high, 3), round(found.p, 3)
+        (3, 0.02, -0.005, 0.045, 0.074)
+
     Args:
         addition: Values of the row with the addition, by seed.
         plain: Values of the plain row, by seed.
@@ -115,6 +121,14 @@ def holm(values: Iterable[float]) -> list[float]:
     """Correct p-values that are judged together (Holm 1979), in their order.
 
     The chance that any of them falls below a level by chance alone is at most that level, however they depend.
+
+    Example:
+        >>> from results.numbers import stats
+        >>> stats.holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+
+    Args:
+        values: The p-values, in [0, 1].
     """
     values = list(values)
     corrected, largest = [0.0] * len(values), 0.0

@@ -37,6 +37,7 @@ class RunState:
         restarts: How often the scheduler requeued its job.
         starts: Unix seconds at which its pending job is expected to start, None if unknown.
         checkpoint: Step of its newest checkpoint, None if there is none.
+        mask_updates: How often its masks changed after the first ones; None unless it is done and sets masks.
         note: The error of a failed run in one line, why a pending one waits, or what the scheduler says about a lost
             one; otherwise None.
         log: The file most likely to explain what went wrong, or None.
@@ -57,6 +58,7 @@ class RunState:
     restarts: int = 0
     starts: int | None = None
     checkpoint: int | None = None
+    mask_updates: int | None = None
     note: str | None = None
     log: Path | None = None
 

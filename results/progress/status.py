@@ -167,6 +167,7 @@ def _state(run: RunEntry, facts: Facts, verdict: StateVerdict, now: float) -> Ru
         restarts=job.restarts if job is not None and active else attempt.get("restarts") or 0,
         starts=job.started if job is not None and job.pending else None,
         checkpoint=facts.checkpoint,
+        mask_updates=run.result.get("mask_updates"),
         note=note,
         log=log,
     )

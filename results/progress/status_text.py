@@ -87,16 +87,29 @@ def _counted(report: Report) -> str:
 def _by_row(sweep: SweepResults, runs: Sequence[RunState], shown: Sequence[State], width: int | None) -> str:
     counts = {row: Counter(run.state for run in runs if run.row == row) for row in sweep.rows}
     first = max(len("Row"), *(len(row) for row in sweep.rows))
-    lines = ["  ".join(["Row".ljust(first), *shown, "of"])]
+    updates = _updates(runs)
+    last = ["mask updates"] if updates else []
+    lines = ["  ".join(["Row".ljust(first), *shown, "of", *last])]
     for row, count in counts.items():
         numbers = [str(count[state] or "-").rjust(len(state)) for state in shown]
-        lines.append("  ".join([row.ljust(first), *numbers, str(count.total()).rjust(2)]))
+        ends = [updates.get(row, "-").rjust(len(head)) for head in last]
+        lines.append("  ".join([row.ljust(first), *numbers, str(count.total()).rjust(2), *ends]))
     if width is None or max(map(len, lines)) <= width:
         return "\n".join(lines)
     return "\n".join(
         f"{row}: {', '.join(f'{count[state]} {state}' for state in shown if count[state])} of {count.total()}"
+        + (f"; {updates[row]} mask updates" if row in updates else "")
         for row, count in counts.items()
     )
+
+
+def _updates(runs: Sequence[RunState]) -> dict[str, str]:
+    """Return how often the masks of each row's finished runs changed, the fewest and the most, where it is known."""
+    found: dict[str, list[int]] = {}
+    for run in runs:
+        if run.mask_updates is not None:
+            found.setdefault(run.row, []).append(run.mask_updates)
+    return {row: "–".join(dict.fromkeys(f"{one:,}" for one in (min(each), max(each)))) for row, each in found.items()}
 
 
 def _listing(report: Report, state: State, listed: int) -> str:

@@ -29,6 +29,7 @@ NUMBERS = (
     "best_validation_epoch",
     "sparsity",
     "target_sparsity",
+    "mask_updates",
     "inference_flops_fraction",
     "training_flops_fraction",
     "prunable_weights",
@@ -43,26 +44,41 @@ NUMBERS = (
 def load(*directories: Directory, spec: bool = True) -> pandas.DataFrame:
     """Load the results of sweeps, of folders of runs, or of single runs.
 
-    >>> frame = results.load("runs/quickstart")                                               # doctest: +SKIP
-    >>> frame.groupby(["spec.topology.name", "row"])["accuracy"].agg(["mean", "std"])         # doctest: +SKIP
+    Example:
+        >>> import results
+        >>> frame = results.load("runs/quickstart")
+        >>> frame.groupby("row")["accuracy"].agg(["mean", "count"]).round(3)
+                  mean  count
+        row
+        Dense     0.82      2
+        RiGL      0.80      2
+        RiGL+HAM  0.81      2
 
     Args:
         directories: Each a sweep's folder (with ``sweep.json``), a folder whose sub-folders are runs, or a run's own.
         spec: Whether to read the configurations, too; thousands of runs load faster without.
 
     Returns:
-        One row for every run in every cell of the tables, in table order: ``table`` (the folder's name), ``row``,
-        ``base_row`` (the plain row of one that adds something, otherwise the row), one column for each configuration
-        key that varies between a sweep's columns (such as ``topology.sparsity``), ``seed``, ``identity``, ``status``
-        ("done", "failed", "missing"), ``error``, then the numbers of the result (accuracies, sparsities and FLOPs as
-        fractions in [0, 1]; NaN where there is none), ``accuracy_on``, ``events`` and ``layers`` (mappings), ``path``
-        (absolute), and with `spec` the keys in which configurations differ, as ``spec.optimizer.lr``. A run that is
-        repeated over columns, such as a dense row in a sweep over sparsities, appears once per column. A run that
-        several folders have (same configuration and seed, such as one that `ham sweep` has reused) is in the first
-        folder that has finished it, and left out of the others with a warning.
+        One row for every run in every cell of the tables, in table order. Columns, NaN where a run has none:
+
+        - ``table`` (the folder's name), ``row``, ``base_row`` (the plain row of one that adds something, otherwise the
+          row), one column for each configuration key that varies between a sweep's columns (``topology.sparsity``),
+          ``seed``, ``identity``, ``status`` ("done", "failed", "missing"), ``error``, ``path`` (absolute);
+        - fractions in [0, 1]: ``accuracy``, ``train_accuracy``, ``best_validation_accuracy``, ``sparsity``,
+          ``target_sparsity``; fractions of the dense network's and training's, which may exceed 1:
+          ``inference_flops_fraction``, ``training_flops_fraction``;
+        - counts: ``prunable_weights``, ``nonzero``, ``evaluated`` (images), ``epochs``, ``steps``, ``mask_updates``,
+          ``best_validation_epoch``; ``seconds`` of training; ``loss`` and ``train_loss`` (mean cross-entropy);
+        - ``accuracy_on`` ("test" or "validation"), ``events`` and ``layers`` (mappings);
+        - with `spec`, the keys in which configurations differ, as ``spec.optimizer.lr``.
 
     Raises:
         UserError: if a folder does not exist, holds no runs, or its manifest is damaged.
+
+    Notes:
+        A run that is repeated over columns, such as a dense row in a sweep over sparsities, appears once per column. A
+        run that several folders have (same configuration and seed, such as one that `ham sweep` has reused) is in the
+        first folder that has finished it, and left out of the others with a warning.
     """
     import pandas
 
@@ -86,8 +102,11 @@ def load(*directories: Directory, spec: bool = True) -> pandas.DataFrame:
 def curves(*directories: Directory) -> pandas.DataFrame:
     """Load what runs recorded while they trained, in tidy form.
 
-    >>> flips = results.curves("runs/quickstart").query("metric == 'sign_flips_initial'")      # doctest: +SKIP
-    >>> flips.pivot_table(index="epoch", columns="row", values="value")                        # doctest: +SKIP
+    Example:
+        >>> import results
+        >>> curves = results.curves("runs/quickstart").query("metric == 'validation_accuracy'")
+        >>> curves.pivot_table(index="epoch", columns="row", values="value").shape  # epochs, rows
+        (4, 3)
 
     Args:
         directories: As for `load`.
@@ -119,7 +138,11 @@ def curves(*directories: Directory) -> pandas.DataFrame:
 def layers(*directories: Directory, history: bool = False) -> pandas.DataFrame:
     """Load the density of each layer of each run.
 
-    >>> results.layers("runs/quickstart").pivot_table(index="layer", columns="row", values="density")  # doctest: +SKIP
+    Example:
+        >>> import results
+        >>> layers = results.layers("runs/quickstart")
+        >>> layers.pivot_table(index="layer", columns="row", values="density").shape  # layers, rows
+        (4, 3)
 
     Args:
         directories: As for `load`.

@@ -85,6 +85,7 @@ def _record(table: Table, cell: Measured) -> dict[str, Any]:
     difference = cell.difference
     samples = {
         "sparsity": cell.sparsity,
+        "mask_updates": cell.updates,
         "inference_flops_fraction": cell.inference,
         "training_flops_fraction": cell.training,
     }

@@ -217,6 +217,12 @@ def _fraction(sample: Summary | None) -> TableCell:
     return TableCell((DASH,)) if sample is None else TableCell((f"{sample.mean:.3f}",))
 
 
+def _updates(sample: Summary | None) -> TableCell:
+    """Return how often masks changed, the fewest and the most where seeds differ."""
+    bounds = [] if sample is None else dict.fromkeys(f"{bound:,.0f}" for bound in (sample.low, sample.high))
+    return TableCell(("–".join(bounds) or DASH,))
+
+
 LAYERS = "layers"
 KINDS: Mapping[str, tuple[tuple[str, Callable[..., TableCell]], ...]] = {
     "accuracy": (("Accuracy, %", _accuracy),),
@@ -224,6 +230,7 @@ KINDS: Mapping[str, tuple[tuple[str, Callable[..., TableCell]], ...]] = {
     "delta": (("Δ to plain, points [95 % CI]", _difference),),
     "p": (("p (Holm)", _corrected),),
     "sparsity": (("Sparsity, %", lambda cell, digits: _spread(cell.sparsity)),),
+    "updates": (("Mask updates", lambda cell, digits: _updates(cell.updates)),),
     "flops": (
         ("FLOPs, inference", lambda cell, digits: _fraction(cell.inference)),
         ("FLOPs, training", lambda cell, digits: _fraction(cell.training)),
@@ -231,4 +238,4 @@ KINDS: Mapping[str, tuple[tuple[str, Callable[..., TableCell]], ...]] = {
 }
 """Kinds of number that a table can show: headings of their columns, and what stands in a cell."""
 COMPARED = ("delta", "p")
-COSTS = {"sparsity": "realised sparsity", "flops": "FLOPs"}
+COSTS = {"sparsity": "realised sparsity", "updates": "mask updates", "flops": "FLOPs"}

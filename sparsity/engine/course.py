@@ -18,6 +18,7 @@ from sparsity.topology import Topology
 from .levels import Levels
 from .masked import MaskedNetwork
 from .settings import RunSettings
+from .summary import NetworkSummary, summarised
 
 
 class Course(MaskedNetwork):
@@ -82,6 +83,12 @@ class Course(MaskedNetwork):
         """Return the number of events by kind that a complete run records."""
         expected = self.topology.expected_events(self.total_steps, self.sparsity)
         return {**expected, **self.representation.expected_events(self.total_epochs, self.sparsity_left)}
+
+    def summary(self) -> NetworkSummary:
+        """Return each layer with its share of all parameters, its density, and why it is not pruned; print it."""
+        reason = "left dense by the topology" if self.sparsity > 0 else "the target sparsity is 0"
+        free = self.prunable if self.sparsity > 0 else ()
+        return summarised(self.representation, self.densities(), {n: reason for n in self.shapes if n not in free})
 
     @contextmanager
     def _selecting(self, method: Topology | Representation | None = None) -> Iterator[None]:

@@ -45,6 +45,8 @@ class MaskedNetwork:
         idle: Number of events by kind that were to set masks and changed none.
     """
 
+    masks: MaskSet
+
     def __init__(self, representation: Representation, optimizer: Optimizer, settings: RunSettings):
         self.representation = representation
         self.optimizer = optimizer

@@ -18,12 +18,24 @@ class SparseOptimizer(Optimizer):
     Parameter groups and moments are those of the training's optimizer, whose `load_state_dict` accepts a checkpoint of
     this one and leaves the masks out. Loss scalers leave the skipping of a step to the training, for which it counts.
 
+    Example:
+        >>> import sparsity, torch
+        >>> model = torch.nn.Linear(10, 10)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> sparse = sparsity.attach("set", model, optimizer, sparsity=0.9, total_steps=100, update_every=10)
+        >>> framework_gets = sparsity.SparseOptimizer(sparse)
+        >>> model(torch.ones(4, 10)).square().mean().backward()
+        >>> framework_gets.step()
+
     Args:
         sparse: What `attach` returned.
         metrics: As for `SparseTraining.step`.
 
     Attributes:
         sparse: The training, on which `finalize` and `next_level` are called.
+
+    Raises:
+        TypeError: if ``sparse`` is something else.
     """
 
     _step_supports_amp_scaling = True  # a scaler then sets grad_scale and found_inf, and calls `step` in any case

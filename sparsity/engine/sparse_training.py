@@ -39,11 +39,48 @@ log = logging.getLogger(__name__)
 
 
 class SparseTraining(Course):
-    """Trains one represented model with one topology; made by `attach`. Implements the `Context` protocol.
+    """Trains one represented model with one topology; made by `attach`.
+
+    In a loop: `step` in place of ``optimizer.step()``, `next_level` whenever `level_ended` is true (methods that train
+    several times), `finalize` at the end; `state_dict` and `load_state_dict` resume.
+
+    Example:
+        >>> import sparsity, torch
+        >>> model = torch.nn.Linear(10, 10)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> sparse = sparsity.attach("gmp", model, optimizer, sparsity=0.5, total_steps=30, update_every=10)
+        >>> for _ in range(30):
+        ...     loss = model(torch.ones(4, 10)).square().mean(); loss.backward(); sparse.step()
+        >>> sparse.masks["weight"].sum(), sparse.densities(), len(sparse.events)
+        (tensor(50), {'weight': 0.5}, 2)
 
     Attributes:
+        masks: The present masks, a `MaskSet`: a bool tensor by weight name.
+        shapes: Shape by name of every weight that sparsity is counted over.
+        prunable: The part of `shapes` that may be pruned.
+        events: What the methods did, in order: mappings with ``event``, ``step``, ``epoch``, ``changed`` (entries) and,
+            of masks, ``dropped``, ``grown`` and ``density``. You may clear the list.
+        event_counts: Number of events by kind.
+        idle: Number of events by kind that were to change masks and changed none.
+        emptied: Names of the layers that lost all their weights at some time.
+        cost: Multiply-adds of training so far, see `sparsity.engine.flops`.
+        sparsity: Target fraction of zeros, in [0, 1).
+        total_steps: Steps of all trainings of the run.
+        levels: The trainings that the run consists of; one for most topologies.
         skipped: Number of steps whose gradients were not finite under a loss scaler.
+        topology: The topology.
+        representation: The representation of the network.
+        optimizer: The optimizer of all its parameters.
+        settings: Settings of the run, as `attach` was given them.
         probe: Data and loss for the topology's initial masks; None afterwards, since it may hold data.
+
+    Raises:
+        TrainingError: by its methods, where the training does not do what the topology needs.
+
+    Notes:
+        `densities()` is the fraction of active weights by layer, `summary()` a table of all layers, `steps_done`,
+        `epoch`, `level` and `progress` say where the training is, `weight(name)` is θ of a layer. It implements the
+        `Context` protocol, which methods read.
     """
 
     def __init__(

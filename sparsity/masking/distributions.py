@@ -2,6 +2,12 @@
 
 Shapes are weight shapes, ``(out, in, kh, kw)`` or ``(out, in)``. A density is the fraction of active weights, in (0,
 1].
+
+Example:
+    >>> from sparsity import distributions
+    >>> shapes = {"first": (10, 10), "second": (100, 10)}
+    >>> {name: round(one, 3) for name, one in distributions.erk(shapes, density=0.1).items()}
+    {'first': 0.169, 'second': 0.093}
 """
 
 from __future__ import annotations

@@ -30,6 +30,10 @@ def check_topology(
 ) -> None:
     """Check a topology with every representation that it may be combined with.
 
+    Example:
+        >>> from sparsity import registry, testing
+        >>> testing.check_topology(registry.topology("random"))  # doctest: +SKIP
+
     Args:
         cls: The class, registered or not.
         options: Options under which it acts within 20 steps, in epochs of 5; the others have their defaults.
@@ -59,9 +63,20 @@ def check_representation(
     *,
     optimizers: Mapping[str, MakeOptimizer] = OPTIMIZERS,
 ) -> None:
-    """Check a representation with every topology that it may be combined with; see `check_topology`.
+    """Check a representation with every topology that it may be combined with.
 
-    The first optimizer is tried with every topology, each other one with a random mask.
+    Example:
+        >>> from sparsity import registry, testing
+        >>> testing.check_representation(registry.representation("plain"))  # doctest: +SKIP
+
+    Args:
+        cls: The class, registered or not.
+        options: Options under which it acts within 20 steps, in epochs of 5; the others have their defaults.
+        optimizers: Name to a function from parameter groups to an optimizer. The first one is tried with every
+            topology, each other one with a random mask.
+
+    Raises:
+        AssertionError: saying what was stated and what happened, for the first difference.
     """
     with _registered(registry._REPRESENTATIONS, cls):
         given = {cls.name: dict(options or SHORT.get(cls.name, {}))}
@@ -76,7 +91,18 @@ def check_representation(
 
 
 def check_declaration(cls: type[Topology] | type[Representation]) -> None:
-    """Check what a class says about itself: docstring, family and options."""
+    """Check what a class says about itself: docstring, family and options.
+
+    Example:
+        >>> from sparsity import registry, testing
+        >>> testing.check_declaration(registry.topology("rigl"))
+
+    Args:
+        cls: A topology or a representation.
+
+    Raises:
+        AssertionError: saying what is missing.
+    """
     name = cls.__name__
     require(bool(cls.__doc__), f"{name} has no docstring: say which paper it follows and where it deviates")
     if issubclass(cls, Topology):
@@ -92,7 +118,19 @@ def check_declaration(cls: type[Topology] | type[Representation]) -> None:
 
 
 def check_algebra(cls: type[Representation], options: Mapping[str, Any] | None = None) -> None:
-    """Check a representation's functions on tensors: shapes, dL/dθ, and weights that are pruned."""
+    """Check a representation's functions on tensors: shapes, dL/dθ, and weights that are pruned.
+
+    Example:
+        >>> from sparsity import registry, testing
+        >>> testing.check_algebra(registry.representation("product"))
+
+    Args:
+        cls: The representation.
+        options: Its options by name; the others have their defaults.
+
+    Raises:
+        AssertionError: saying which function is wrong, and where.
+    """
     rep = cls(build_options(cls.Options, options or {}))
     theta = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64).view(3, 4)
     factors = tuple(nn.Parameter(factor.clone()) for factor in rep.factorise(theta))

@@ -27,6 +27,10 @@ def check_pair(
 ) -> None:
     """Train one topology with one representation and check everything that both state.
 
+    Example:
+        >>> from sparsity import testing
+        >>> testing.check_pair("random", "plain")
+
     Args:
         topology: A registered topology.
         representation: A registered representation.

@@ -46,12 +46,32 @@ SHORT: Mapping[str, dict[str, Any]] = {
 class ShortRun:
     """A small network with a topology, a representation and an optimizer, and its data.
 
+    Example:
+        >>> from sparsity import testing
+        >>> run = testing.ShortRun("set", "plain")
+        >>> for index in range(testing.STEPS):
+        ...     run.step(index)
+        >>> run.sparse.event_counts
+        {'initial': 1, 'update': 4}
+
+    Args:
+        topology: A registered topology.
+        representation: A registered representation.
+        make_optimizer: Function from parameter groups to an optimizer.
+        network: Function that makes the network; by default `small_net`.
+        wrap: Function that wraps it, as DDP or `torch.compile` does.
+        dtype: Type of the weights.
+        options: Method to options, for methods whose options are not those of `SHORT`.
+
     Attributes:
         network: The network.
         rep: Its representation.
         model: The network, wrapped.
         optimizer: Its optimizer.
         sparse: What `attach` returned.
+
+    Raises:
+        UnknownMethodError, OptionError, ValueError: as `attach` does.
     """
 
     def __init__(
@@ -126,12 +146,30 @@ class ShortRun:
 
 
 def small_net() -> nn.Sequential:
-    """Make a network of a convolution, batch normalisation and a classifier."""
+    """Make a network of a convolution, batch normalisation and a classifier.
+
+    Example:
+        >>> from sparsity import testing
+        >>> sum(p.numel() for p in testing.small_net().parameters())
+        373
+    """
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(64, 5))
 
 
 def input_shape(network: Any) -> tuple[int, ...]:
-    """Return the shape of one input of a network that begins with a convolution or a linear layer."""
+    """Return the shape of one input of a network that begins with a convolution or a linear layer.
+
+    Example:
+        >>> from sparsity import testing
+        >>> testing.input_shape(testing.small_net())
+        (1, 6, 6)
+
+    Args:
+        network: A network whose first layer is ``network[0]``: one input channel of 6 × 6, or 12 features.
+
+    Raises:
+        TypeError: if the network has no ``network[0]``.
+    """
     return (1, 6, 6) if network[0].weight.ndim == 4 else (12,)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -78,6 +79,11 @@ def test_weights_of_a_run_load_as_the_page_says(folder: Path):
     saved("howto/own_model.md", folder)
     ham("run", "mine.yaml", "data.train_limit=1000", "topology.update_every=2")
     (path,) = folder.glob("runs/*/weights.pt")
+    outcome = json.loads((path.parent / "result.json").read_text())
+    acted = sum(number for kind, number in outcome["events"].items() if kind != "initial")
+    assert outcome["mask_updates"] == acted - sum(outcome["idle_events"].values()) > 0
+    shown = ham("layers", str(path.parent)).splitlines()
+    assert [line.split()[0] for line in shown[1:-1]] == [*outcome["layers"], "all"]
     code = re.findall(r"^```python\n(.*?)^```", (DOCS / "howto/export.md").read_text(), flags=re.MULTILINE | re.DOTALL)[
         0
     ]

@@ -201,9 +201,14 @@ def test_a_bare_wrapper_is_its_base():
     assert not hasattr(wrapper, "no_such_thing")
 
 
-@pytest.mark.parametrize(("base", "said"), [(SGD, "the class SGD"), ([1], r"\[1\]"), (torch.ones(3), "a tensor")])
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [(SGD, "the class SGD"), ([torch.ones(3)], "a list"), (torch.ones(3), "a Tensor"), (1, "1"), ("sgd", "'sgd'")],
+)
 def test_what_is_no_optimizer_is_refused(base, said):
-    with pytest.raises(TypeError, match=f"base: HAM wraps a torch.optim.Optimizer instance, not {said}"):
+    """In one line, without the numbers of tensors, and with the way out."""
+    way_out = r"build the base first, as torch.optim.SGD\(model.parameters\(\), lr=0.1\)$"
+    with pytest.raises(TypeError, match=f"^base: HAM wraps a torch.optim.Optimizer instance, not {said}; {way_out}"):
         HAM(base)
 
 

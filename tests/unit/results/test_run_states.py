@@ -530,5 +530,5 @@ def test_json(sweep, paths, scheduler):
         "log": str(paths[2] / "log.txt"),
         "attempts": 0,
         "restarts": 0,
-        **dict.fromkeys(("step", "total", "left", "beat", "node", "job", "starts", "checkpoint")),
+        **dict.fromkeys(("step", "total", "left", "beat", "node", "job", "starts", "checkpoint", "mask_updates")),
     }

@@ -38,6 +38,8 @@ GOOD: dict[str, Any] = {
     "layers": {"a": {"size": 300, "nonzero": 90}, "b": {"size": 100, "nonzero": 10}},
     "events": {"update": 7},
     "idle_events": {},
+    "mask_updates": 4,
+    "unpruned": {"all others": {"size": 12, "why": "biases: not counted"}},
     "empty_layers": [],
     "recalibrated": 100,
     "levels": 1,
