@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from textwrap import indent
 from typing import Any, overload
 
-from torch import Tensor
 from torch.optim import Optimizer
 
 
