@@ -13,6 +13,7 @@ import typer
 
 from experiments.errors import Busy, ClaimLost, Interrupted, Unfinished, UserError
 
+from . import complete, menu
 from .loading import load, said, unchecked
 from .options import RUNS, Out, Rows, Seeds
 
@@ -25,9 +26,16 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command("run-cell")
+@app.command("run-cell", **menu.listed(menu.TRAIN, "ham run-cell quickstart --count", "ham run-cell quickstart 0"))
 def run_cell(
-    sweep: Annotated[str, typer.Argument(help="A configuration with a sweep, or a sweep's folder.")],
+    sweep: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|DIR",
+            help="A configuration with a sweep, or a sweep's folder.",
+            autocompletion=complete.folders_and_configs,
+        ),
+    ],
     words: Annotated[
         list[str] | None,
         typer.Argument(

@@ -11,18 +11,13 @@ import typer
 
 from experiments.errors import UserError
 
+from . import menu
+from .options import Dir, Words
+
 app = typer.Typer()
 
-Dir = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder, or one run's.")]
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[WORD]...", help="Which runs: a row, a seed (s0), a state, a job, part of a folder's name."
-    ),
-]
 
-
-@app.command()
+@app.command(**menu.listed(menu.LOOK, "ham logs runs/quickstart RiGL s0 -f", "ham logs runs/quickstart failed -n 20"))
 def logs(
     directory: Dir,
     words: Words = None,
@@ -71,21 +66,3 @@ def _choice(directory: Path, paths: set[Path]) -> str:
     shown = [f"{run.state:<15}  {run.path.name}" for run in runs[:40]]
     more = [f"and {len(runs) - 40} more"] if len(runs) > 40 else []
     return "\n".join([*shown, *more, f"these are {len(runs)} runs: say which, as in `ham logs {directory} WORD`"])
-
-
-@app.command()
-def cancel(
-    directory: Dir,
-    words: Words = None,
-) -> None:
-    """Cancel the jobs of a sweep's runs, or of those that the words fit; runs that have begun can be resumed."""
-    from results.progress.select import select
-    from results.runs.store import read_plan
-    from results.runs.submissions import submissions
-    from slurm.cancel import cancel as take_out
-    from slurm.cancel import settled
-
-    with settled(submissions(read_plan(directory).directory).home):
-        sweep = read_plan(directory)
-        submitted = submissions(sweep.directory)
-        print(take_out(submitted, [run.path for run in select(sweep, submitted, words or [])]))

@@ -10,7 +10,7 @@ import typer
 
 from experiments.errors import UserError
 
-from . import tune
+from . import complete, menu, tune
 from .loading import expand_checked, load
 from .options import RUNS, Cluster, Config, Jobs, Out, Overrides, Rows, Seeds
 
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    **menu.listed(
+        menu.TRAIN,
+        "ham sweep quickstart --dry-run",
+        "ham sweep quickstart",
+        "ham sweep quickstart --rows RiGL --seeds 0-2",
+        "ham sweep quickstart --cluster slurm --profile profiles/mine.yaml",
+    )
+)
 def sweep(
     config: Config,
     overrides: Overrides = None,
@@ -34,7 +42,10 @@ def sweep(
     reuse_from: Annotated[
         list[Path] | None,
         typer.Option(
-            "--reuse", metavar="DIR", help="Take finished runs also from here, besides --out; may be repeated."
+            "--reuse",
+            metavar="DIR",
+            help="Take finished runs also from here, besides --out; may be repeated.",
+            autocompletion=complete.folders,
         ),
     ] = None,
     no_reuse: Annotated[

@@ -16,10 +16,15 @@ from experiments.errors import UserError
 if TYPE_CHECKING:
     from results.runs.schema import SweepResults
 
+from . import complete, menu
+
 app = typer.Typer()
 
 Dirs = Annotated[
-    list[Path], typer.Argument(metavar="DIR...", help="Folders of sweeps, or of runs, which become one table.")
+    list[Path],
+    typer.Argument(
+        metavar="DIR...", help="Folders of sweeps, or of runs, which become one table.", autocompletion=complete.folders
+    ),
 ]
 Against = Annotated[
     list[str] | None,
@@ -45,7 +50,14 @@ class Style(StrEnum):
     paper = "paper"
 
 
-@app.command()
+@app.command(
+    **menu.listed(
+        menu.RESULTS,
+        "ham table runs/quickstart",
+        "ham table runs/quickstart -f latex > table.tex",
+        "ham table runs/quickstart --show accuracy,delta -f json",
+    )
+)
 def table(
     directories: Dirs,
     format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.text,

@@ -13,6 +13,7 @@ import typer
 
 from experiments.errors import RunFailure, UserError
 
+from . import complete, menu
 from .loading import chooser, load
 from .tuning import TuningFolder
 
@@ -24,9 +25,16 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(**menu.listed(menu.TRAIN, "ham tune quickstart --dry-run", "ham tune mine.yaml --store"))
 def tune(
-    config: Annotated[str, typer.Argument(help="A YAML file with sweep.tuning, or the name of one under configs/.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A YAML file with sweep.tuning, or the name of one under configs/.",
+            autocompletion=complete.configs,
+        ),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as schedule.epochs=2.")
     ] = None,

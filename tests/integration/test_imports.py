@@ -68,6 +68,7 @@ def test_commands_that_only_read_load_no_torch(tmp_path: Path) -> None:
     commands = [
         *(
             ["--help"],
+            ["--version"],
             ["status", runs],
             ["status", "--json", runs],
             ["hours", runs],

@@ -88,7 +88,7 @@ def test_a_value_too_few_or_too_many(ham: Ham, words: tuple[str, ...], param: An
         ),
         (("doctor",), "WHAT: is missing: What to look at: slurm; allowed: local, slurm; "),
         (("methods", "a", "b"), "got unexpected extra argument(s) (b); `ham methods --help` says what it takes"),
-        (("--version",), "--version: is no option of `ham`; `ham --help` lists them"),
+        (("--versions",), "--versions: is no option of `ham`; did you mean '--version'?"),
     ],
 )
 def test_values_that_are_not_allowed(ham: Ham, words: tuple[str, ...], said: str) -> None:
