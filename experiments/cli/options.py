@@ -36,6 +36,7 @@ Words = Annotated[
         metavar="[WORD]...", help="Which runs: a row, a seed (s0), a state, a job, part of a folder's name."
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of text.")]
 RUNS = Path("runs")
 
 
