@@ -136,7 +136,7 @@ def _carry_out(table: Sweep, cell: Cell, folder: Path, threads: int, stop: signa
     from experiments.launch import table as manifest
     from experiments.launch.local import run_here
     from experiments.run import reuse
-    from experiments.run.check import check_all
+    from experiments.run.check import check_all, check_here
 
     from .terminal import damage_said
 
@@ -144,6 +144,7 @@ def _carry_out(table: Sweep, cell: Cell, folder: Path, threads: int, stop: signa
     done = reuse.finished(cell.spec, cell.identity, path)
     if done is None:
         check_all([(f"row {cell.row!r}{at(cell.column)}", cell.spec)])
+        check_here([(f"row {cell.row!r}{at(cell.column)}", cell.spec)])
         if (lost := manifest.check(table, folder)) is not None:
             print(lost, file=sys.stderr)
         manifest.write(table, folder)

@@ -125,7 +125,7 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None, ou
     from experiments.config.stage import known_decays
     from experiments.cores import usable_cores
     from experiments.launch import calibrate as calibration
-    from experiments.run.check import check_all
+    from experiments.run.check import check_all, check_here
 
     from .terminal import shown
 
@@ -134,6 +134,7 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None, ou
     cells = calibration.needed(tune.uncalibrated(loaded, out), known_decays(loaded.files))
     # any decay will do: it changes no shape
     check_all((f"{loaded.config}: row {cell.row!r}", with_threshold_decay(cell.spec, 0.0)) for cell in cells)
+    check_here((f"{loaded.config}: row {cell.row!r}", cell.spec) for cell in cells)
     before = len(read_calibration(path))
     with shown(len(cells), unit="settings") as listener:
         failures = calibration.calibrate(cells, path, jobs or usable_cores(), listener)

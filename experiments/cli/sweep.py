@@ -11,7 +11,7 @@ import typer
 from experiments.errors import UserError
 
 from . import complete, menu, tune
-from .loading import expand_checked, load
+from .loading import check_cells_here, expand_checked, load
 from .options import RUNS, Cluster, Config, Jobs, Out, Overrides, Rows, Seeds
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ def sweep(
             print(local(times, len(todo), min(len(todo), workers)), file=sys.stderr)
         return
     else:
+        check_cells_here(loaded.config, todo)
         with shown(len(todo)) as listener:
             run_sweep(table, out, jobs=workers, listener=listener, cells=part.runs, found=found)
         print(f"{folder}: {len(part.runs)} runs complete; `ham table {folder}` shows the table")

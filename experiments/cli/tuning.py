@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from experiments.errors import RunFailure
 
-from .loading import chooser, content_hash, tuning_folder
+from .loading import check_cells_here, chooser, content_hash, tuning_folder
 
 if TYPE_CHECKING:
     from experiments.config.choices import Choice
@@ -124,6 +124,7 @@ class TuningFolder:
         from .terminal import shown
 
         self.check()
+        check_cells_here(self.loaded.config, self.stage.of(places))
         self.say_lost(places)
         workers = jobs or usable_cores()
         with shown(len(stages.unsolved(self.stage, places)), unit="searches") as listener:
