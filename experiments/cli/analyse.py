@@ -11,7 +11,7 @@ import typer
 from experiments.errors import UserError
 
 from . import complete, menu
-from .options import Dir
+from .options import AsJson, Dir
 from .tables import Against, several
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ app = typer.Typer()
 
 
 @app.command(**menu.listed(menu.RESULTS, "ham best runs/quickstart-tuning"))
-def best(directory: Dir) -> None:
+def best(directory: Dir, as_json: AsJson = False) -> None:
     """Name the best setting of each row of a tuning sweep, by mean accuracy on the validation part."""
     from results.numbers import best as chooser
 
-    print(chooser.render(directory))
+    print(chooser.render(directory, as_json=as_json))
 
 
 @app.command(**menu.listed(menu.RESULTS, "ham report runs/quickstart", "ham report runs/quickstart -o page.html"))

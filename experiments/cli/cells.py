@@ -152,4 +152,4 @@ def _carry_out(table: Sweep, cell: Cell, folder: Path, threads: int, stop: signa
             done, is_main = run_here(cell.spec, path, cell.identity, threads=threads, stop=stop)
         if not is_main:
             return None
-    return said(path, done)
+    return said(path, done, cell.spec)

@@ -30,6 +30,7 @@ def methods(
         list[str] | None,
         typer.Option("--import", metavar="MODULE", help="Module with methods of your own; may be repeated."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the methods, or describe one: paper, rule, deviations, options, published figures."""
     from experiments.config.methods import import_modules
@@ -38,7 +39,11 @@ def methods(
     from . import listing
 
     import_modules(imports or [], [Path()], "--import")
-    print(listing.describe(name, paper.of_method(name)) if name else listing.overview())
+    found = [listing.find(name)] if name else listing.methods()
+    if as_json:
+        print(json.dumps([listing.as_dict(one, paper.of_method(one.name)) for one in found], indent=1))
+        return
+    print(listing.describe(found[0].name, paper.of_method(found[0].name)) if name else listing.overview())
 
 
 @app.command(

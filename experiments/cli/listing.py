@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,35 @@ def overview() -> str:
     return "\n".join(lines)
 
 
+def find(name: str) -> ListedMethod:
+    """Return a method by its name, or by the title that tables and papers give it.
+
+    Raises:
+        UserError: if there is no such method.
+    """
+    known = {method.name: method for method in methods()}
+    titles = {method.cls.title.lower(): method.name for method in methods()}
+    found = known.get(name) or known.get(titles.get(name.lower(), ""))
+    if found is not None:
+        return found
+    if name.lower() in ("ham", "sam"):
+        text = f"is an optimizer, not a method: `ham config optimizer.{name.lower()}` has its keys, and help(ham."
+        raise UserError(f"{text}{name.upper()}) in Python its rule", name)
+    raise UserError(f"{name!r} is not a method; allowed: {', '.join(sorted(known))}{nearest(name, sorted(known))}")
+
+
+def as_dict(method: ListedMethod, figures: Sequence[Figure] = ()) -> dict[str, Any]:
+    """Return a method as JSON has it."""
+    return {
+        **{"kind": method.kind, "name": method.name, "title": method.cls.title, "paper": method.cls.paper},
+        **{"family": getattr(method.cls, "family", None), "text": method.text, "facts": method.facts},
+        "options": [
+            dict(zip(("name", "type", "default", "allowed", "doc"), one, strict=True)) for one in method.options()
+        ],
+        "published": [asdict(figure) for figure in figures],
+    }
+
+
 def describe(name: str, figures: Sequence[Figure] = ()) -> str:
     """Return docstring, options and published figures of one method, as text.
 
@@ -97,11 +126,8 @@ def describe(name: str, figures: Sequence[Figure] = ()) -> str:
     Raises:
         UserError: if there is no such method.
     """
-    known = {method.name: method for method in methods()}
-    if name not in known:
-        raise UserError(f"{name!r} is not a method; allowed: {', '.join(sorted(known))}{nearest(name, sorted(known))}")
-    method = known[name]
-    lines = [f"{name}: {method.text}", ""]
+    method = find(name)
+    lines = [f"{method.name}: {method.text}", ""]
     lines += [f"{method.kind}; {'; '.join(method.facts)}" if method.facts else method.kind, ""]
     options = method.options()
     lines.append("options:" if options else "no options")

@@ -78,9 +78,21 @@ def check_cells_here(config: str, cells: Iterable[Cell]) -> None:
     check_here((f"{config}: row {cell.row!r}{at(cell.column)}", cell.spec) for cell in cells)
 
 
-def said(folder: Path, result: dict[str, Any]) -> str:
-    """Return the result of one run in a line."""
-    return f"{folder}: accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}"
+def said(folder: Path, result: dict[str, Any], spec: Spec) -> str:
+    """Return the result of one run in a line: what was trained, and how well."""
+    accuracy = f"accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}"
+    return f"{folder}: {trained(spec)}, {accuracy}"
+
+
+def trained(spec: Spec) -> str:
+    """Name what a run trains: topology, representation and what is around the optimizer, as in "RiGL + HAM"."""
+    from sparsity import registry
+
+    topology, representation = spec.topology.name, spec.representation.name
+    parts = [registry.topology(topology).title] if topology != "dense" or representation == "plain" else []
+    parts += [registry.representation(representation).title] if representation != "plain" else []
+    parts += [name for name, section in (("HAM", spec.optimizer.ham), ("SAM", spec.optimizer.sam)) if section]
+    return " + ".join(parts)
 
 
 def single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:

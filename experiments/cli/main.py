@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import shlex
 import sys
 from contextlib import suppress
 from typing import Annotated, NoReturn
@@ -95,7 +96,7 @@ def run(
     from experiments.launch import signals
     from experiments.launch.local import run_here
 
-    from .terminal import console, damage_said, interactive
+    from .terminal import console, damage_said, interactive, next_step
 
     loaded = load(config, overrides)
     if loaded.sweep is not None:
@@ -115,7 +116,8 @@ def run(
 
         result, is_main = run_here(spec, folder, identity, threads=threads, stop=stop, progress=progress)
     if is_main:
-        print(said(folder, result))
+        print(said(folder, result, spec))
+        next_step(f"`ham report {shlex.quote(str(folder))}` shows its curves; weights in weights.pt there")
 
 
 @app.command(**menu.listed(menu.TRAIN, "ham calibrate quickstart"))
@@ -127,7 +129,7 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None, ou
     from experiments.launch import calibrate as calibration
     from experiments.run.check import check_all, check_here
 
-    from .terminal import shown
+    from .terminal import next_step, shown
 
     loaded = load(config, overrides)
     path = calibration_path(loaded.path)
@@ -141,6 +143,7 @@ def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None, ou
     print(f"{path}: {len(cells) - len(failures)} settings solved, {len(failures)} failed, {before} there before")
     if failures:
         raise SuiteError("\n".join(failures))
+    next_step(f"`ham sweep {shlex.quote(config)}` trains with them")
 
 
 class _Once(logging.Filter):

@@ -24,6 +24,11 @@ def interactive() -> bool:
     return console.is_terminal and sys.stderr.isatty()
 
 
+def next_step(words: str) -> None:
+    """Say on standard error what to do now, so that what is on standard output stays the result."""
+    print(f"next: {words}", file=sys.stderr, flush=True)
+
+
 def shown(total: int, unit: str = "runs") -> SweepBars | SweepLines:
     """Return what shows the progress of some tasks: bars, or lines where there is no terminal.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from experiments.errors import RunFailure
 
+from . import planned
 from .loading import check_cells_here, chooser, content_hash, tuning_folder
 
 if TYPE_CHECKING:
@@ -103,12 +104,15 @@ class TuningFolder:
         if (lost := table.check(kept(self.stage, places, self.folder), self.folder)) is not None:
             print(lost, file=sys.stderr)
 
-    def say_plan(self, places: Sequence[TunedPlace], again: bool = False) -> None:
+    def say_plan(self, places: Sequence[TunedPlace], again: bool = False, *, as_json: bool = False) -> None:
         """Print the runs that are left to do."""
         from experiments.launch import tune as stages
 
         sweep = stages.kept(self.stage, places, self.folder)
         todo = stages.pending(sweep, self.stage.of(places), self.folder, again=again)
+        if as_json:
+            print(planned.as_json("tuning", self.folder, sweep.runs, set(todo), {}))
+            return
         searches = len(stages.unsolved(self.stage, places))
         for path in todo:
             print(self.folder / path)

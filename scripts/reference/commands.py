@@ -20,6 +20,11 @@ Every command has `-h`. A configuration is a YAML file or the name of one that c
 are written `key=value` behind it, see [configuration](configuration.md). `DIR` is the folder of a sweep or of a
 run, below `runs/` unless `--out` says otherwise.
 
+What a command finds is on standard output; warnings, progress and the next step (`next: ...`) are on standard error.
+For programs: `--json` of `status`, `hours`, `best`, `methods`, `config`, `power`, `bench`, `theory`, and of `sweep
+--dry-run` and `tune --dry-run`; `ham table --format json` or `csv`. `NO_COLOR=1` switches colours off, and so does a
+pipe.
+
 ## Exit codes
 
 | exit code | meaning |

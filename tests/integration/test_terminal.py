@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -10,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Ham
+from commands import Ham, one_message
+from small_runs import write_config
 from test_imports import blocked
 
-from experiments.cli import complete, menu
+from experiments.cli import complete, listing, menu
+from experiments.cli.loading import trained
 from experiments.config.files import configs_folder, known_configs
+from experiments.config.resolve import load, resolve
 from scripts.reference.commands import commands
 from sparsity import registry
 
@@ -101,3 +105,56 @@ def test_completion_offers_folders_and_archives(tmp_path: Path, monkeypatch: pyt
     assert complete.folders("no/such") == []
     Path("mine.yaml").touch()
     assert complete.configs("mi") == ["mine.yaml"]
+
+
+def test_the_result_line_says_what_was_trained_and_what_comes_next(ham: Ham, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "tiny.yaml", schedule__epochs=1)
+    called = ham("run", config, "topology.name=random", "topology.sparsity=0.5", "optimizer.ham={}", "--out", tmp_path)
+    (folder,) = tmp_path.glob("tiny-*")
+    assert called.out.startswith(f"{folder}: Random + HAM, accuracy ")
+    assert called.out.endswith("% on validation, sparsity 50.00%\n")
+    assert f"next: `ham report {folder}`" in called.err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "Dense"),
+        (["topology.name=acdc", "topology.sparsity=0.9"], "AC/DC"),
+        (["representation.name=spred"], "spred"),
+        (["topology.name=set", "topology.sparsity=0.9", "optimizer.ham={}", "optimizer.sam={}"], "SET + HAM + SAM"),
+    ],
+)
+def test_what_is_trained_is_named_as_in_papers(words: list[str], name: str) -> None:
+    assert trained(resolve(load("base", words))) == name
+
+
+def test_methods_as_json_have_what_the_text_has(ham: Ham) -> None:
+    found = json.loads(ham("methods", "--json").out)
+    assert {one["name"] for one in found} == {*registry.topologies(), *registry.representations()}
+    (rigl,) = json.loads(ham("methods", "rigl", "--json").out)
+    assert {option["name"] for option in rigl["options"]} >= {"update_every", "drop_fraction"}
+    assert all(option["doc"] in ham("methods", "rigl").out for option in rigl["options"])
+
+
+@pytest.mark.parametrize("cls", [*registry.topologies().values(), *registry.representations().values()])
+def test_a_method_is_found_by_its_title(ham: Ham, cls: Any) -> None:
+    assert ham("methods", cls.title).out == ham("methods", listing.find(cls.title).name).out != ""
+
+
+def test_an_optimizer_is_no_method(ham: Ham) -> None:
+    one_message(ham("methods", "ham"), 2, "ham: is an optimizer, not a method: `ham config optimizer.ham` has its keys")
+
+
+def test_a_dry_run_as_json(ham: Ham, tmp_path: Path) -> None:
+    sweep = {"rows": {"Dense": None, "Random": {"topology.name": "random"}}, "seeds": [0, 1]}
+    config = write_config(tmp_path / "table.yaml", topology={"sparsity": 0.5}, sweep=sweep)
+    told = json.loads(ham("sweep", config, "--dry-run", "--json", "--rows", "Random", "--out", tmp_path).out)
+    assert (told["stage"], told["runs"], told["reused"]) == ("table", 2, {})
+    assert [(run["row"], run["seed"]) for run in told["to_do"]] == [("Random", 0), ("Random", 1)]
+    one_message(ham("sweep", config, "--json"), 2, "--json: belongs to --dry-run on this machine")
+    tuned = {**sweep, "tuning": {"seeds": [100], "grid": {"optimizer.lr": [0.1, 0.2]}}}
+    config = write_config(tmp_path / "tuned.yaml", topology={"sparsity": 0.5}, sweep=tuned)
+    for command in ("sweep", "tune"):
+        told = json.loads(ham(command, config, "--dry-run", "--json", "--out", tmp_path).out)
+        assert (told["stage"], len(told["to_do"])) == ("tuning", 4)
