@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -158,3 +159,14 @@ def test_a_dry_run_as_json(ham: Ham, tmp_path: Path) -> None:
     for command in ("sweep", "tune"):
         told = json.loads(ham(command, config, "--dry-run", "--json", "--out", tmp_path).out)
         assert (told["stage"], len(told["to_do"])) == ("tuning", 4)
+
+
+def test_no_color_switches_colours_off() -> None:
+    def shown(**variables: str) -> str:
+        env = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color", **variables}
+        called = [sys.executable, "-m", "experiments.cli", "-h"]
+        return subprocess.run(called, capture_output=True, text=True, env=env, check=True).stdout
+
+    coloured = re.compile(r"\x1b\[(\d+;)*3[0-7]")
+    assert coloured.search(shown())
+    assert not coloured.search(shown(NO_COLOR="1"))
