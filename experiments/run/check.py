@@ -88,7 +88,7 @@ def _check_demands(spec: Spec, topology: Topology, representation: Representatio
 
 
 def check_here(specs: Iterable[tuple[str, Spec]]) -> None:
-    """Refuse runs that take a GPU if this machine has none, or if they are told not to use it.
+    """Refuse runs that take a GPU if this machine has none, or if their device is the CPU.
 
     Args:
         specs: What is checked, for messages, and the specification.

@@ -28,6 +28,11 @@ DIRT: dict[str, str] = {
     **{"SRUN_EXPORT_ENV": "NONE", "SALLOC_PARTITION": "urgent", "SQUEUE_STATES": "SUSPENDED", "SINFO_FORMAT": "%N"},
     **{"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "2", "MASTER_ADDR": "elsewhere1", "MASTER_PORT": "1"},
     **{"TORCHELASTIC_RUN_ID": "x", "PMI_RANK": "2", "PMIX_RANK": "2", "OMPI_COMM_WORLD_RANK": "2"},
-    **{"SUBMITIT_EXECUTOR": "local", "SUBMITIT_FOLDER": "/nowhere", "CUDA_VISIBLE_DEVICES": "5", "TMPDIR": "/nowhere"},
+    **{
+        "SUBMITIT_EXECUTOR": "local",
+        "SUBMITIT_FOLDER": "/nowhere",
+        "CUDA_VISIBLE_DEVICES": "5",
+        "TMPDIR": "/proc/nowhere",
+    },
     **{"MPLBACKEND": "module://matplotlib_inline.backend_inline", "JPY_PARENT_PID": "1"},
 }

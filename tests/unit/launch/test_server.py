@@ -95,7 +95,7 @@ def test_readers_of_images_under_a_long_temporary_folder(tmp_path: Path) -> None
 
 def test_a_long_temporary_folder_and_no_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("d" * 100)))
-    monkeypatch.setattr(sockets, "_SHORT", ("/nowhere",))
+    monkeypatch.setattr(sockets, "_SHORT", (str(tmp_path / "nowhere"),))
     with pytest.raises(RunFailure, match="^TMPDIR is .*, too long .* set TMPDIR to a shorter folder"):
         server.start(1)
 

@@ -126,7 +126,7 @@ def test_what_the_command_line_changed_is_in_every_form_of_a_table(tmp_path, for
     elif form == "paper":
         said = printed([read(folder)], 2)
     elif form == "against":
-        said = against([read(folder)], "ham", 0.3, 2).title
+        said = against([read(folder)], ["ham"], 0.3, 2).title
     else:
         said = render(folder, form)
     # numbers alone have no title
