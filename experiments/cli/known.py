@@ -36,14 +36,16 @@ def methods(
     from experiments.config.methods import import_modules
     from results.numbers import paper
 
-    from . import listing
+    from . import listing, terminal
 
     import_modules(imports or [], [Path()], "--import")
     found = [listing.find(name)] if name else listing.methods()
     if as_json:
         print(json.dumps([listing.as_dict(one, paper.of_method(one.name)) for one in found], indent=1))
         return
-    print(listing.describe(found[0].name, paper.of_method(found[0].name)) if name else listing.overview())
+    print(
+        listing.describe(found[0].name, paper.of_method(found[0].name)) if name else listing.overview(terminal.width())
+    )
 
 
 @app.command(

@@ -74,15 +74,23 @@ def methods() -> list[ListedMethod]:
     return [ListedMethod(kind, name, cls) for kind, table in tables.items() for name, cls in table.items()]
 
 
-def overview() -> str:
-    """Return the overview, with one line per method."""
+def overview(columns: int | None = None) -> str:
+    """Return the overview, with one line per method.
+
+    Args:
+        columns: Width of the terminal; the last facts of a line are left out where it is too narrow. None: any width.
+    """
     known = methods()
-    widths = _widths([HEAD, *(method.head for method in known)])
+    rows, kept = [HEAD, *(method.head for method in known)], len(HEAD)
+    while columns is not None and kept > 2 and max(len(_line(row[:kept], rows)) for row in rows) > columns:
+        kept -= 1
     lines = []
     for kind, group in groupby(known, lambda method: method.kind):
-        lines += [KINDS[kind], f"  {_aligned(HEAD, widths)}"]
-        lines += [f"  {_aligned(method.head, widths)}" for method in group]
-    lines.append("optimizers: any of optimizer.name, with optimizer.ham around it, and optimizer.sam around that")
+        lines += [KINDS[kind], _line(HEAD[:kept], rows)]
+        lines += [_line(method.head[:kept], rows) for method in group]
+    if kept < len(HEAD):
+        lines.append(f"({' and '.join(HEAD[kept:])} left out to fit {columns} columns; --json has all)")
+    lines.append("optimizers: any optimizer.name; optimizer.ham wraps it, and optimizer.sam both")
     lines.append("`ham methods NAME` says what one does, its options and published figures")
     return "\n".join(lines)
 
@@ -167,6 +175,11 @@ def _default(value: Any) -> str:
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(len(row[i]) for row in rows) + 2 for i in range(len(rows[0]) - 1)]
+
+
+def _line(cells: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return the first cells of one of some rows, in columns."""
+    return f"  {_aligned(cells, _widths(rows)[: len(cells) - 1])}"
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -22,7 +22,8 @@ run, below `runs/` unless `--out` says otherwise.
 
 What a command finds is on standard output; warnings, progress and the next step (`next: ...`) are on standard error.
 For programs: `--json` of `status`, `hours`, `best`, `methods`, `config`, `power`, `bench`, `theory`, and of `sweep
---dry-run` and `tune --dry-run`; `ham table --format json` or `csv`. `NO_COLOR=1` switches colours off, and so does a
+--dry-run` and `tune --dry-run`; `ham table --format json` or `csv`. On a terminal, tables and lists leave out what
+has no room in its width, and say so; a pipe or a file gets all. `NO_COLOR=1` switches colours off, and so does a
 pipe.
 
 ## Exit codes

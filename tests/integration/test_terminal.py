@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 from commands import Ham, one_message
+from fake_sweep import finished_sweep
 from small_runs import write_config
 from test_imports import blocked
 
-from experiments.cli import complete, listing, menu
+from experiments.cli import complete, listing, menu, terminal
 from experiments.cli.loading import trained
 from experiments.config.files import configs_folder, known_configs
 from experiments.config.resolve import load, resolve
@@ -170,3 +171,19 @@ def test_no_color_switches_colours_off() -> None:
     coloured = re.compile(r"\x1b\[(\d+;)*3[0-7]")
     assert coloured.search(shown())
     assert not coloured.search(shown(NO_COLOR="1"))
+
+
+@pytest.mark.parametrize("columns", [60, 80, 118, 200])
+def test_tables_and_lists_fit_the_terminal(
+    ham: Ham, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    runs = finished_sweep(tmp_path / "runs")
+    whole = {words: ham(*words).out for words in (("table", str(runs)), ("methods",))}
+    monkeypatch.setattr(terminal, "width", lambda: columns)
+    for words, piped in whole.items():
+        text = ham(*words).out
+        lines = [line for line in text.splitlines() if "left out to fit" not in line]
+        assert max(map(len, lines)) <= max(columns, 80)
+        assert (f"left out to fit {columns} columns" in text) == (max(map(len, piped.splitlines())) > columns)
+    names = [*registry.topologies(), *registry.representations()]
+    assert all(re.search(rf"^  {name} ", ham("methods").out, flags=re.MULTILINE) for name in names)
