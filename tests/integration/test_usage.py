@@ -117,6 +117,7 @@ def test_nothing_at_all_shows_what_there_is(ham: Ham) -> None:
         (("sweep", "quickstart", "--learning-rate", "0.2"), "did you mean optimizer.lr=...?"),
         (("run", "base", "--optimizer.lr=0.2"), "did you mean optimizer.lr=...?"),
         (("sweep", "quickstart", "--batch-size", "2"), "did you mean data.batch_size=...?"),
+        (("run", "base", "optimizer.ham=true"), "optimizer.ham: true is not a mapping; write {} for its defaults"),
         (("table", "runs/x", "--format", "tex"), "did you mean 'latex'?"),
     ],
 )
