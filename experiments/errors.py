@@ -48,13 +48,48 @@ class RunFailure(SuiteError):
     """A run could not be completed as specified, because of a NaN loss or a missed sparsity, for instance."""
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest allowed name, or an empty string.
+_SYNONYMS = {
+    "gpu": "cuda",
+    "learningrate": "lr",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "arch": "model",
+    "network": "model",
+    "dataset": "data",
+    "tex": "latex",
+    "md": "markdown",
+    "halfprecision": "fp16",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+    "fp32": "none",
+    "float32": "none",
+    "mnist": "fashion_mnist",
+}
+"""What people write, without punctuation and in lower case, to the suite's word for it."""
 
-    The same as `sparsity.options.nearest`, repeated here because importing that one imports torch.
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for what an allowed name also goes by, or the closest one; else an empty string.
+
+    `sparsity.options.nearest` is the same without other words, since importing that one imports torch.
     """
-    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    known = list(allowed)
+    meant = _SYNONYMS.get(bare(name), name)
+    same = [one for one in known if bare(one) == bare(meant)]
+    close = same or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def bare(name: str) -> str:
+    """Return the letters and digits of a name in lower case, so that AC/DC is acdc."""
+    return "".join(char for char in name.lower() if char.isalnum())
+
+
+def synonym(name: str) -> str:
+    """Return the suite's word for a name, or the name itself with ``_`` for ``-``."""
+    return _SYNONYMS.get(bare(name), name.replace("-", "_"))
 
 
 def printable(text: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.config.grid import at
+from experiments.config.keys import dotted
+from experiments.config.rules import CPU_ONLY, takes_gpu
 from experiments.config.sweep import Cell
 from experiments.errors import UserError
 
@@ -80,6 +82,11 @@ def _carried_out(cell: Cell, chosen: Profile) -> None:
     key = "runtime.device" if runtime.device == "cuda" else "runtime.sync_batch_norm"
     if (runtime.device == "cuda" or runtime.sync_batch_norm) and not (chosen.gpus_per_rank or further & _GPUS):
         raise UserError("needs a GPU, and the profile asks for none; write gpus_per_rank: 1 there", key)
+    if (problem := takes_gpu(cell.spec)) is not None and not (chosen.gpus_per_rank or further & _GPUS):
+        text = "and the profile asks for none; write gpus_per_rank: 1 there"
+        raise UserError(f"{problem.text}, {text} (--profile NAME); {CPU_ONLY}", dotted(problem.path))
+    if problem is not None and runtime.device == "cpu":
+        raise UserError(f"{problem.text}, and runtime.device is cpu; {CPU_ONLY}", dotted(problem.path))
     if cell.spec.resources.gpu_type is not None and not chosen.gpus_per_rank:
         raise UserError(
             "names a GPU, and the profile asks for none; write gpus_per_rank: 1 there", "resources.gpu_type"

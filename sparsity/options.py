@@ -137,8 +137,14 @@ def option(
 
 def nearest(name: str, allowed: Sequence[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest allowed name, or an empty string."""
-    close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    same = [one for one in allowed if _bare(one) == _bare(name)]
+    close = same or difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _bare(name: str) -> str:
+    """Return the letters and digits of a name in lower case, so that AC/DC is acdc."""
+    return "".join(char for char in name.lower() if char.isalnum())
 
 
 def build_options(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -10,6 +10,8 @@ import typer
 
 from experiments.errors import UserError
 
+from . import complete, menu
+from .options import AsJson, Dir
 from .tables import Against, several
 
 if TYPE_CHECKING:
@@ -17,18 +19,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Dir = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder, or one run's.")]
 
-
-@app.command()
-def best(directory: Dir) -> None:
+@app.command(**menu.listed(menu.RESULTS, "ham best runs/quickstart-tuning"))
+def best(directory: Dir, as_json: AsJson = False) -> None:
     """Name the best setting of each row of a tuning sweep, by mean accuracy on the validation part."""
     from results.numbers import best as chooser
 
-    print(chooser.render(directory))
+    print(chooser.render(directory, as_json=as_json))
 
 
-@app.command()
+@app.command(**menu.listed(menu.RESULTS, "ham layers runs/quickstart/RUN"))
 def layers(directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
     """Print each layer of a finished run: its share of all parameters, its density, and why it is not pruned."""
     from results.runs.layers import render
@@ -36,7 +36,7 @@ def layers(directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run'
     print(render(directory))
 
 
-@app.command()
+@app.command(**menu.listed(menu.RESULTS, "ham report runs/quickstart", "ham report runs/quickstart -o page.html"))
 def report(
     directory: Dir,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR/report.html.")] = None,
@@ -48,10 +48,12 @@ def report(
     print(writer.write_report(directory, output, several(against, "--against")))
 
 
-@app.command()
+@app.command(**menu.listed(menu.RESULTS, "ham compare runs/base-035c537c-s0 runs/base-035c537c-s1"))
 def compare(
-    one: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder: A.")],
-    other: Annotated[Path, typer.Argument(metavar="RUN", help="Another one: B.")],
+    one: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A finished run's folder: A.", autocompletion=complete.folders)
+    ],
+    other: Annotated[Path, typer.Argument(metavar="RUN", help="Another one: B.", autocompletion=complete.folders)],
 ) -> None:
     """Compare two runs: configuration, curves, and McNemar's test where both kept their predictions."""
     from results.table.comparison import compare as words
@@ -59,7 +61,7 @@ def compare(
     print(words(one, other), end="")
 
 
-@app.command()
+@app.command(**menu.listed(menu.RESULTS, "ham archive runs/quickstart", "ham table runs/quickstart.ham.zip"))
 def archive(
     directory: Dir,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file; default: DIR.ham.zip.")] = None,
@@ -81,9 +83,20 @@ def archive(
     print(f"{path}: {files} of {runs}, {path.stat().st_size:,} bytes; without weights")
 
 
-@app.command()
+@app.command(
+    **menu.listed(
+        menu.RESULTS, "ham power runs/quickstart --difference 0.5", "ham power paper/imagenet_rigl --difference 0.5"
+    )
+)
 def power(
-    what: Annotated[str, typer.Argument(metavar="DIR|CONFIG", help="A sweep's folder, or its configuration.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|CONFIG",
+            help="A sweep's folder, or its configuration.",
+            autocompletion=complete.folders_and_configs,
+        ),
+    ],
     difference: Annotated[float, typer.Option(help="True difference to be found, in percentage points.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:

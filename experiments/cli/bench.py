@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from . import menu
+
 app = typer.Typer()
 
 
@@ -17,9 +19,11 @@ class BenchWhat(StrEnum):
     optimizer = "optimizer"
 
 
-@app.command()
+@app.command(**menu.listed(menu.KNOW, "ham bench methods rigl set", "ham bench optimizer --model resnet20"))
 def bench(
-    what: Annotated[BenchWhat, typer.Argument(help="What to measure: methods, or optimizer, which is HAM.")],
+    what: Annotated[
+        BenchWhat, typer.Argument(metavar="WHAT", help="What to measure: methods, or optimizer, which is HAM.")
+    ],
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Which methods, or forms of HAM; default: all.")
     ] = None,

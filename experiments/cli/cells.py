@@ -13,6 +13,7 @@ import typer
 
 from experiments.errors import Busy, ClaimLost, Interrupted, Unfinished, UserError
 
+from . import complete, menu
 from .loading import load, said, unchecked
 from .options import RUNS, Out, Rows, Seeds
 
@@ -25,9 +26,16 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command("run-cell")
+@app.command("run-cell", **menu.listed(menu.TRAIN, "ham run-cell quickstart --count", "ham run-cell quickstart 0"))
 def run_cell(
-    sweep: Annotated[str, typer.Argument(help="A configuration with a sweep, or a sweep's folder.")],
+    sweep: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|DIR",
+            help="A configuration with a sweep, or a sweep's folder.",
+            autocompletion=complete.folders_and_configs,
+        ),
+    ],
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -128,7 +136,7 @@ def _carry_out(table: Sweep, cell: Cell, folder: Path, threads: int, stop: signa
     from experiments.launch import table as manifest
     from experiments.launch.local import run_here
     from experiments.run import reuse
-    from experiments.run.check import check_all
+    from experiments.run.check import check_all, check_here
 
     from .terminal import damage_said
 
@@ -136,6 +144,7 @@ def _carry_out(table: Sweep, cell: Cell, folder: Path, threads: int, stop: signa
     done = reuse.finished(cell.spec, cell.identity, path)
     if done is None:
         check_all([(f"row {cell.row!r}{at(cell.column)}", cell.spec)])
+        check_here([(f"row {cell.row!r}{at(cell.column)}", cell.spec)])
         if (lost := manifest.check(table, folder)) is not None:
             print(lost, file=sys.stderr)
         manifest.write(table, folder)
@@ -143,4 +152,4 @@ def _carry_out(table: Sweep, cell: Cell, folder: Path, threads: int, stop: signa
             done, is_main = run_here(cell.spec, path, cell.identity, threads=threads, stop=stop)
         if not is_main:
             return None
-    return said(path, done)
+    return said(path, done, cell.spec)

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from results.runs.facts import Settings
     from results.runs.schema import SweepResults
 
+from . import complete, menu
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(**menu.listed(menu.CLUSTERS, "ham dashboard runs/quickstart --dry-run"))
 def dashboard(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sweep.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of a sweep.", autocompletion=complete.folders)
+    ],
     project: Annotated[str | None, typer.Option("--project", help="Instead of the configuration's.")] = None,
     entity: Annotated[str | None, typer.Option("--entity", help="User or team instead of the configuration's.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the views as JSON; send nothing.")] = False,

@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
+from . import complete, menu
 from .tables import Against, several
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(**menu.listed(menu.RESULTS, "ham figures runs/quickstart -f svg"))
 def figures(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sweep, of runs, or of a run.")],
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder of a sweep, of runs, or of a run.", autocompletion=complete.folders),
+    ],
     format: Annotated[str, typer.Option("--format", "-f", help="pdf, svg or png.")] = "pdf",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the files; default: DIR/figures.")

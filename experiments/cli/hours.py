@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from experiments.errors import UserError
 
+from . import menu
+from .options import Dir
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(**menu.listed(menu.RESULTS, "ham hours runs/quickstart --runs"))
 def hours(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder, or one run's.")],
+    directory: Dir,
     each: Annotated[bool, typer.Option("--runs", help="List each run, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text, with each run.")] = False,
 ) -> None:

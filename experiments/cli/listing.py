@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -74,17 +74,54 @@ def methods() -> list[ListedMethod]:
     return [ListedMethod(kind, name, cls) for kind, table in tables.items() for name, cls in table.items()]
 
 
-def overview() -> str:
-    """Return the overview, with one line per method."""
+def overview(columns: int | None = None) -> str:
+    """Return the overview, with one line per method.
+
+    Args:
+        columns: Width of the terminal; the last facts of a line are left out where it is too narrow. None: any width.
+    """
     known = methods()
-    widths = _widths([HEAD, *(method.head for method in known)])
+    rows, kept = [HEAD, *(method.head for method in known)], len(HEAD)
+    while columns is not None and kept > 2 and max(len(_line(row[:kept], rows)) for row in rows) > columns:
+        kept -= 1
     lines = []
     for kind, group in groupby(known, lambda method: method.kind):
-        lines += [KINDS[kind], f"  {_aligned(HEAD, widths)}"]
-        lines += [f"  {_aligned(method.head, widths)}" for method in group]
-    lines.append("optimizers: any of optimizer.name, with optimizer.ham around it, and optimizer.sam around that")
+        lines += [KINDS[kind], _line(HEAD[:kept], rows)]
+        lines += [_line(method.head[:kept], rows) for method in group]
+    if kept < len(HEAD):
+        lines.append(f"({' and '.join(HEAD[kept:])} left out to fit {columns} columns; --json has all)")
+    lines.append("optimizers: any optimizer.name; optimizer.ham wraps it, and optimizer.sam both")
     lines.append("`ham methods NAME` says what one does, its options and published figures")
     return "\n".join(lines)
+
+
+def find(name: str) -> ListedMethod:
+    """Return a method by its name, or by the title that tables and papers give it.
+
+    Raises:
+        UserError: if there is no such method.
+    """
+    known = {method.name: method for method in methods()}
+    titles = {method.cls.title.lower(): method.name for method in methods()}
+    found = known.get(name) or known.get(titles.get(name.lower(), ""))
+    if found is not None:
+        return found
+    if name.lower() in ("ham", "sam"):
+        text = f"is an optimizer, not a method: `ham config optimizer.{name.lower()}` has its keys, and help(ham."
+        raise UserError(f"{text}{name.upper()}) in Python its rule", name)
+    raise UserError(f"{name!r} is not a method; allowed: {', '.join(sorted(known))}{nearest(name, sorted(known))}")
+
+
+def as_dict(method: ListedMethod, figures: Sequence[Figure] = ()) -> dict[str, Any]:
+    """Return a method as JSON has it."""
+    return {
+        **{"kind": method.kind, "name": method.name, "title": method.cls.title, "paper": method.cls.paper},
+        **{"family": getattr(method.cls, "family", None), "text": method.text, "facts": method.facts},
+        "options": [
+            dict(zip(("name", "type", "default", "allowed", "doc"), one, strict=True)) for one in method.options()
+        ],
+        "published": [asdict(figure) for figure in figures],
+    }
 
 
 def describe(name: str, figures: Sequence[Figure] = ()) -> str:
@@ -97,11 +134,8 @@ def describe(name: str, figures: Sequence[Figure] = ()) -> str:
     Raises:
         UserError: if there is no such method.
     """
-    known = {method.name: method for method in methods()}
-    if name not in known:
-        raise UserError(f"{name!r} is not a method; allowed: {', '.join(sorted(known))}{nearest(name, sorted(known))}")
-    method = known[name]
-    lines = [f"{name}: {method.text}", ""]
+    method = find(name)
+    lines = [f"{method.name}: {method.text}", ""]
     lines += [f"{method.kind}; {'; '.join(method.facts)}" if method.facts else method.kind, ""]
     options = method.options()
     lines.append("options:" if options else "no options")
@@ -141,6 +175,11 @@ def _default(value: Any) -> str:
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(len(row[i]) for row in rows) + 2 for i in range(len(rows[0]) - 1)]
+
+
+def _line(cells: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return the first cells of one of some rows, in columns."""
+    return f"  {_aligned(cells, _widths(rows)[: len(cells) - 1])}"
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from experiments.config.resolve import Loaded
     from experiments.config.schema import Spec
-    from experiments.config.sweep import Sweep
+    from experiments.config.sweep import Cell, Sweep
     from experiments.config.tuning import Chooser
 
 
@@ -64,11 +66,35 @@ def expand_checked(loaded: Loaded, out: Path) -> Sweep:
     return table
 
 
-def said(folder: Path, result: dict[str, Any]) -> str:
-    """Return the result of one run in a line."""
-    text = f"{folder}: accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}"
+def check_cells_here(config: str, cells: Iterable[Cell]) -> None:
+    """Make sure that cells of a table can be trained on this machine.
+
+    Raises:
+        UserError: naming the first row that cannot.
+    """
+    from experiments.config.grid import at
+    from experiments.run.check import check_here
+
+    check_here((f"{config}: row {cell.row!r}{at(cell.column)}", cell.spec) for cell in cells)
+
+
+def said(folder: Path, result: dict[str, Any], spec: Spec) -> str:
+    """Return the result of one run in a line: what was trained, and how well."""
+    accuracy = f"accuracy {result['accuracy']:.2%} on {result['accuracy_on']}, sparsity {result['sparsity']:.2%}"
     updates = result.get("mask_updates")
-    return text if updates is None else f"{text}, {updates:,} mask update{'s' * (updates != 1)}"
+    more = "" if updates is None else f", {updates:,} mask update{'s' * (updates != 1)}"
+    return f"{folder}: {trained(spec)}, {accuracy}{more}"
+
+
+def trained(spec: Spec) -> str:
+    """Name what a run trains: topology, representation and what is around the optimizer, as in "RiGL + HAM"."""
+    from sparsity import registry
+
+    topology, representation = spec.topology.name, spec.representation.name
+    parts = [registry.topology(topology).title] if topology != "dense" or representation == "plain" else []
+    parts += [registry.representation(representation).title] if representation != "plain" else []
+    parts += [name for name, section in (("HAM", spec.optimizer.ham), ("SAM", spec.optimizer.sam)) if section]
+    return " + ".join(parts)
 
 
 def single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:
@@ -77,7 +103,7 @@ def single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:
     from experiments.config.resolve import resolve
     from experiments.config.sweep import run_name
     from experiments.run import reuse
-    from experiments.run.check import check_all
+    from experiments.run.check import check_all, check_here
 
     spec = resolve(loaded)
     lacks_file = spec.model.weights is not None and not Path(spec.model.weights).exists()
@@ -86,4 +112,7 @@ def single(loaded: Loaded, out: Path) -> tuple[Spec, str, Path]:
     check_all([(loaded.config, spec)])
     hashed = identity_with_data(spec)
     name = run_name(spec.label or loaded.path.stem, hashed, spec.seed)
-    return spec, hashed, reuse.place(out / name, hashed, spec.seed)
+    folder = reuse.place(out / name, hashed, spec.seed)
+    if reuse.finished(spec, hashed, folder) is None:
+        check_here([(loaded.config, spec)])
+    return spec, hashed, folder

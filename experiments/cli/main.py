@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import logging
+import shlex
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -20,9 +20,12 @@ from . import (
     analyse,
     bench,
     cells,
+    cluster,
     dashboard,
     figures,
     hours,
+    known,
+    menu,
     read,
     sweep,
     tables,
@@ -34,31 +37,51 @@ from . import (
     watch,
 )
 from .loading import load, said, single
-from .options import RUNS, Cluster, Config, Jobs, Out, Overrides
+from .options import RUNS, Config, Jobs, Out, Overrides
 
 app = typer.Typer(
-    help="Sparse-training benchmark suite around HAM (Hyperbolic Aware Minimization).",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.add_typer(sweep.app)
-app.add_typer(bench.app)
-app.add_typer(cells.app)
-app.add_typer(tune.app)
-app.add_typer(hours.app)
-app.add_typer(watch.app)
-app.add_typer(read.app)
-app.add_typer(tables.app)
-app.add_typer(analyse.app)
-app.add_typer(figures.app)
-app.add_typer(theory.app)
-app.add_typer(tidy.app)
-app.add_typer(dashboard.app)
-app.add_typer(track.app, name="track")
+for part in (
+    *(sweep, tune, cells),  # train
+    *(watch, read, tidy),  # look at runs
+    *(tables, analyse, figures, hours),  # use results
+    *(known, bench, theory),
+    *(cluster, dashboard),
+):
+    app.add_typer(part.app)
+app.add_typer(track.app, name="track", rich_help_panel=menu.CLUSTERS)
 
 
-@app.command()
+def _show_versions(asked: bool) -> None:
+    if asked:
+        from .versions import versions
+
+        print(versions())
+        raise typer.Exit
+
+
+@app.callback(epilog=menu.FIRST)
+def suite(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_show_versions, is_eager=True, help="Print versions and the device; end."
+        ),
+    ] = False,
+) -> None:
+    """Compare sparse-training methods, with and around HAM (Hyperbolic Aware Minimization)."""
+
+
+@app.command(
+    **menu.listed(
+        menu.TRAIN,
+        "ham run base topology.name=rigl topology.sparsity=0.9",
+        "ham run mine.yaml seed=1 optimizer.ham.alpha=20",
+    )
+)
 def run(
     config: Config,
     overrides: Overrides = None,
@@ -73,7 +96,7 @@ def run(
     from experiments.launch import signals
     from experiments.launch.local import run_here
 
-    from .terminal import console, damage_said, interactive
+    from .terminal import console, damage_said, interactive, next_step
 
     loaded = load(config, overrides)
     if loaded.sweep is not None:
@@ -93,71 +116,34 @@ def run(
 
         result, is_main = run_here(spec, folder, identity, threads=threads, stop=stop, progress=progress)
     if is_main:
-        print(said(folder, result))
+        print(said(folder, result, spec))
+        next_step(f"`ham report {shlex.quote(str(folder))}` shows its curves; weights in weights.pt there")
 
 
-@app.command()
+@app.command(**menu.listed(menu.TRAIN, "ham calibrate quickstart"))
 def calibrate(config: Config, overrides: Overrides = None, jobs: Jobs = None, out: Out = RUNS) -> None:
     """Solve for STR's threshold decay in each setting that asks for it, and store it beside the configuration."""
     from experiments.config.resolve import calibration_path, read_calibration, with_threshold_decay
     from experiments.config.stage import known_decays
     from experiments.cores import usable_cores
     from experiments.launch import calibrate as calibration
-    from experiments.run.check import check_all
+    from experiments.run.check import check_all, check_here
 
-    from .terminal import shown
+    from .terminal import next_step, shown
 
     loaded = load(config, overrides)
     path = calibration_path(loaded.path)
     cells = calibration.needed(tune.uncalibrated(loaded, out), known_decays(loaded.files))
     # any decay will do: it changes no shape
     check_all((f"{loaded.config}: row {cell.row!r}", with_threshold_decay(cell.spec, 0.0)) for cell in cells)
+    check_here((f"{loaded.config}: row {cell.row!r}", cell.spec) for cell in cells)
     before = len(read_calibration(path))
     with shown(len(cells), unit="settings") as listener:
         failures = calibration.calibrate(cells, path, jobs or usable_cores(), listener)
     print(f"{path}: {len(cells) - len(failures)} settings solved, {len(failures)} failed, {before} there before")
     if failures:
         raise SuiteError("\n".join(failures))
-
-
-@app.command()
-def methods(
-    name: Annotated[str | None, typer.Argument(help="A topology or representation; default: list all.")] = None,
-    imports: Annotated[
-        list[str] | None,
-        typer.Option("--import", metavar="MODULE", help="Module with methods of your own; may be repeated."),
-    ] = None,
-) -> None:
-    """List the methods, or describe one: paper, rule, deviations, options, published figures."""
-    from experiments.config.methods import import_modules
-    from results.numbers import paper
-
-    from . import listing
-
-    import_modules(imports or [], [Path()], "--import")
-    print(listing.describe(name, paper.of_method(name)) if name else listing.overview())
-
-
-@app.command()
-def doctor(
-    what: Annotated[Cluster, typer.Argument(help="What to look at: slurm.")],
-    profile: Annotated[str | None, typer.Option("--profile", help="Try things as this profile says.")] = None,
-    profile_out: Annotated[Path | None, typer.Option("--profile-out", help="Write a first profile here.")] = None,
-    out: Out = RUNS,
-) -> None:
-    """Look at a cluster and try it out with two small jobs: requeueing, shared files, GPUs, accounting, two nodes.
-
-    The exit code is 1 if something failed that jobs need, and 0 otherwise.
-    """
-    from slurm import doctor
-
-    if what is not Cluster.slurm:
-        raise UserError("there is nothing to look at; allowed: slurm", "WHAT")
-    failed = False
-    for finding in doctor.examine(profile, profile_out, out):
-        print(finding, flush=True)
-        failed = failed or finding.mark == "failed"
-    raise typer.Exit(int(failed))
+    next_step(f"`ham sweep {shlex.quote(config)}` trains with them")
 
 
 class _Once(logging.Filter):

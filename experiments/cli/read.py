@@ -11,18 +11,16 @@ import typer
 
 from experiments.errors import UserError
 
+from . import menu
+from .options import Dir, Words
+
 app = typer.Typer()
 
-Dir = Annotated[Path, typer.Argument(metavar="DIR", help="A sweep's folder, or one run's.")]
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[WORD]...", help="Which runs: a row, a seed (s0), a state, a job, part of a folder's name."
-    ),
-]
+MOST_SHOWN = 10
+"""Number of runs whose logs are printed below each other; more are listed, to choose from."""
 
 
-@app.command()
+@app.command(**menu.listed(menu.LOOK, "ham logs runs/quickstart RiGL s0 -f", "ham logs runs/quickstart failed -n 20"))
 def logs(
     directory: Dir,
     words: Words = None,
@@ -30,7 +28,7 @@ def logs(
     lines: Annotated[int | None, typer.Option("--lines", "-n", min=1, help="Only the last lines of each file.")] = None,
     rank: Annotated[int, typer.Option(min=0, help="Output of this rank of the job.")] = 0,
 ) -> None:
-    """Print a run's own log and the output of its newest job, or list the runs that the words fit."""
+    """Print a run's own log and the output of its newest job, of each run that the words fit; list them if many do."""
     from results.progress.end import end_of
     from results.progress.logs import Follower, files_of
     from results.progress.select import select
@@ -40,12 +38,17 @@ def logs(
     sweep = read_plan(directory)
     submitted = submissions(sweep.directory)
     runs = select(sweep, submitted, words or [])
+    printed = Follower(lambda text: print(text, end="", flush=True))
     if len(runs) > 1:
-        paths = {run.path for run in runs}
-        print(_choice(directory, paths))
+        paths = dict.fromkeys(run.path for run in runs)
+        if follow or not words or len(paths) > MOST_SHOWN:
+            print(_choice(directory, set(paths)))
+            return
+        seen = {path: printed.look(files_of(path, submitted.by_run.get(path, []), rank), lines) for path in paths}
+        if silent := [path.name for path, some in seen.items() if not some]:
+            print(f"no log yet: {', '.join(silent)}", file=sys.stderr)
         return
     path = runs[0].path
-    printed = Follower(lambda text: print(text, end="", flush=True))
     some = printed.look(files_of(path, submitted.by_run.get(path, []), rank), lines)
     if not some and not follow:
         raise UserError("has no log yet: it has not begun, or its job has written nothing", str(path))
@@ -71,21 +74,3 @@ def _choice(directory: Path, paths: set[Path]) -> str:
     shown = [f"{run.state:<15}  {run.path.name}" for run in runs[:40]]
     more = [f"and {len(runs) - 40} more"] if len(runs) > 40 else []
     return "\n".join([*shown, *more, f"these are {len(runs)} runs: say which, as in `ham logs {directory} WORD`"])
-
-
-@app.command()
-def cancel(
-    directory: Dir,
-    words: Words = None,
-) -> None:
-    """Cancel the jobs of a sweep's runs, or of those that the words fit; runs that have begun can be resumed."""
-    from results.progress.select import select
-    from results.runs.store import read_plan
-    from results.runs.submissions import submissions
-    from slurm.cancel import cancel as take_out
-    from slurm.cancel import settled
-
-    with settled(submissions(read_plan(directory).directory).home):
-        sweep = read_plan(directory)
-        submitted = submissions(sweep.directory)
-        print(take_out(submitted, [run.path for run in select(sweep, submitted, words or [])]))

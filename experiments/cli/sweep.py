@@ -10,8 +10,8 @@ import typer
 
 from experiments.errors import UserError
 
-from . import tune
-from .loading import expand_checked, load
+from . import complete, menu, planned, tune
+from .loading import check_cells_here, expand_checked, load
 from .options import RUNS, Cluster, Config, Jobs, Out, Overrides, Rows, Seeds
 
 if TYPE_CHECKING:
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    **menu.listed(
+        menu.TRAIN,
+        "ham sweep quickstart --dry-run",
+        "ham sweep quickstart",
+        "ham sweep quickstart --rows RiGL --seeds 0-2",
+        "ham sweep quickstart --cluster slurm --profile profiles/mine.yaml",
+    )
+)
 def sweep(
     config: Config,
     overrides: Overrides = None,
@@ -34,7 +42,10 @@ def sweep(
     reuse_from: Annotated[
         list[Path] | None,
         typer.Option(
-            "--reuse", metavar="DIR", help="Take finished runs also from here, besides --out; may be repeated."
+            "--reuse",
+            metavar="DIR",
+            help="Take finished runs also from here, besides --out; may be repeated.",
+            autocompletion=complete.folders,
         ),
     ] = None,
     no_reuse: Annotated[
@@ -53,6 +64,7 @@ def sweep(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Slurm: how many of its runs may wait or run at once.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: JSON instead of text.")] = False,
     after_tuning: Annotated[bool, typer.Option("--after-tuning", hidden=True, help="The job after a tuning.")] = False,
 ) -> None:
     """Train all networks of a table that have no result yet: rows × columns × seeds, or a part of them.
@@ -68,10 +80,12 @@ def sweep(
     from experiments.run import reuse
 
     from .forecast import expected
-    from .terminal import shown
+    from .terminal import next_step, shown
 
     if probe and not dry_run:
         raise UserError("belongs to --dry-run", "--probe")
+    if as_json and (not dry_run or cluster is Cluster.slurm):
+        raise UserError("belongs to --dry-run on this machine", "--json")
     if no_reuse and reuse_from:
         raise UserError("excludes --no-reuse; give one", "--reuse")
     for option, value in (("--profile", profile), ("--limit", limit)):
@@ -82,7 +96,7 @@ def sweep(
     if cluster is Cluster.slurm:
         options = _options(rows, seeds, reuse_from, no_reuse)
         call = tune.ClusterCall(profile or "default", limit, options, after_tuning)
-    if not tune.before(loaded, out, jobs, dry_run=dry_run, cluster=call):
+    if not tune.before(loaded, out, jobs, dry_run=dry_run, cluster=call, as_json=as_json):
         return
     table = expand_checked(loaded, out)
     folder = out / table.name
@@ -94,7 +108,8 @@ def sweep(
     found = {} if no_reuse else elsewhere.find(todo, folder, [out, *(reuse_from or ())])
     workers = jobs or usable_cores()
     if dry_run:
-        _say_reused(found)
+        if not as_json:
+            _say_reused(found)
         todo = [cell for cell in todo if cell.path not in found]
     if cluster is Cluster.slurm:
         from slurm import submit
@@ -105,6 +120,10 @@ def sweep(
             print(submit.dry_run(table, out, chosen, times, limit, {cell.path for cell in part.runs} - found.keys()))
             return
         print(submit.submit(table, out, chosen, {cell.path for cell in part.runs}, limit, found))
+        next_step(f"`ham status {folder}` says how far they are")
+    elif as_json:
+        print(planned.as_json("table", folder, part.runs, {cell.path for cell in todo}, found))
+        return
     elif dry_run:
         for cell in todo:
             print(folder / cell.path)
@@ -112,8 +131,10 @@ def sweep(
         if todo:
             times = expected(table, folder, todo, probe=probe)
             print(local(times, len(todo), min(len(todo), workers)), file=sys.stderr)
+            next_step(f"the same command without --dry-run trains them; `ham config {config}` shows what rows change")
         return
     else:
+        check_cells_here(loaded.config, todo)
         with shown(len(todo)) as listener:
             run_sweep(table, out, jobs=workers, listener=listener, cells=part.runs, found=found)
         print(f"{folder}: {len(part.runs)} runs complete; `ham table {folder}` shows the table")

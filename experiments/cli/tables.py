@@ -16,15 +16,25 @@ from experiments.errors import UserError
 if TYPE_CHECKING:
     from results.runs.schema import SweepResults
 
+from . import complete, menu
+
 app = typer.Typer()
 
 Dirs = Annotated[
-    list[Path], typer.Argument(metavar="DIR...", help="Folders of sweeps, or of runs, which become one table.")
+    list[Path],
+    typer.Argument(
+        metavar="DIR...", help="Folders of sweeps, or of runs, which become one table.", autocompletion=complete.folders
+    ),
 ]
 Against = Annotated[
     list[str] | None,
     typer.Option(metavar="SOURCE", help="Published figures: ham, sign_in, acdc, ...; several, or a list with commas."),
 ]
+
+
+DROPPED = ("flops", "sparsity")
+"""What a table leaves out first on a narrow terminal."""
+WIDEST = 100
 
 
 class Format(StrEnum):
@@ -45,7 +55,14 @@ class Style(StrEnum):
     paper = "paper"
 
 
-@app.command()
+@app.command(
+    **menu.listed(
+        menu.RESULTS,
+        "ham table runs/quickstart",
+        "ham table runs/quickstart -f latex > table.tex",
+        "ham table runs/quickstart --show accuracy,delta -f json",
+    )
+)
 def table(
     directories: Dirs,
     format: Annotated[Format, typer.Option("--format", "-f", help="How to write it.")] = Format.text,
@@ -76,6 +93,8 @@ def table(
     from results.table.tables import SHOWN
     from results.table.tables import table as make
 
+    from . import terminal
+
     sources = several(against, "--against")
     _fit(format, show, style, sources, margin)
     sweeps = read_several(directories, baseline)
@@ -85,10 +104,31 @@ def table(
         written = write([beside(sweeps, sources, margin, digits)], format)
     else:
         shown = SHOWN if show is None else tuple(kind.strip() for kind in show.split(","))
-        written = write([make(sweep, shown, digits) for sweep in sweeps], format)
+        columns = terminal.width() if format is Format.text else None
+        if columns is not None:
+            written = _fitting(sweeps, shown, digits, columns, may_drop=show is None)
+        else:
+            written = write([make(sweep, shown, digits) for sweep in sweeps], format)
     print(written, end="")
     if verify:
         _verify(sweeps)
+
+
+def _fitting(sweeps: Sequence[SweepResults], shown: Sequence[str], digits: int, columns: int, *, may_drop: bool) -> str:
+    """Write tables for a terminal, without the numbers for which it has no room; say which these are."""
+    from results.table.formats import grid_width, text
+    from results.table.tables import table as make
+
+    kept, tables = list(shown), [make(sweep, shown, digits) for sweep in sweeps]
+    for kind in DROPPED if may_drop else ():
+        if max(map(grid_width, tables)) <= columns:
+            break
+        kept.remove(kind)
+        tables = [make(sweep, kept, digits) for sweep in sweeps]
+    written = "\n".join(text(one, max(40, min(columns, WIDEST))) for one in tables)
+    left_out = [kind for kind in shown if kind not in kept]
+    words = f"({', '.join(left_out)} left out to fit {columns} columns; --show {','.join(shown)} has all)\n"
+    return f"{written}\n{words}" if left_out else written
 
 
 def several(values: Sequence[str] | None, option: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,16 @@ console = Console(stderr=True, highlight=False)
 def interactive() -> bool:
     """Return whether somebody sees what is drawn over; rich would also draw into a file if FORCE_COLOR is set."""
     return console.is_terminal and sys.stderr.isatty()
+
+
+def width() -> int | None:
+    """Return the width of the terminal that standard output is, or None where it is a pipe or a file."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def next_step(words: str) -> None:
+    """Say on standard error what to do now, so that what is on standard output stays the result."""
+    print(f"next: {words}", file=sys.stderr, flush=True)
 
 
 def shown(total: int, unit: str = "runs") -> SweepBars | SweepLines:

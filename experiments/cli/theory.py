@@ -10,10 +10,12 @@ import typer
 
 from experiments.errors import SuiteError
 
+from . import menu
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(**menu.listed(menu.KNOW, "ham theory metric", "ham theory rate --json"))
 def theory(
     words: Annotated[
         list[str] | None,

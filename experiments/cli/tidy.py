@@ -10,13 +10,18 @@ import typer
 
 from experiments.errors import SuiteError, UserError
 
+from . import complete, menu
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(**menu.listed(menu.LOOK, "ham clean runs/quickstart", "ham clean runs --yes"))
 def clean(
     directories: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Folders of sweeps, of runs, or of many sweeps.")
+        list[Path],
+        typer.Argument(
+            metavar="DIR...", help="Folders of sweeps, of runs, or of many sweeps.", autocompletion=complete.folders
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
 ) -> None:

@@ -9,6 +9,8 @@ import typer
 
 from experiments.errors import SuiteError
 
+from . import complete, menu
+
 app = typer.Typer(no_args_is_help=True, help="Weights & Biases, see docs/howto/wandb.md.")
 
 
@@ -17,9 +19,12 @@ def track() -> None:
     """Make `push` a command of its own also where it is the only one."""
 
 
-@app.command()
+@app.command(**menu.listed(menu.CLUSTERS, "ham track push runs/quickstart --project my-project"))
 def push(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of sweeps or of single runs.")],
+    directories: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Folders of sweeps or of single runs.", autocompletion=complete.folders),
+    ],
     project: Annotated[str | None, typer.Option("--project", help="Instead of the configuration's.")] = None,
     entity: Annotated[str | None, typer.Option("--entity", help="User or team instead of the configuration's.")] = None,
 ) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from experiments.errors import RunFailure, UserError
 
+from . import complete, menu
 from .loading import chooser, load
 from .tuning import TuningFolder
 
@@ -24,9 +25,16 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(**menu.listed(menu.TRAIN, "ham tune quickstart --dry-run", "ham tune mine.yaml --store"))
 def tune(
-    config: Annotated[str, typer.Argument(help="A YAML file with sweep.tuning, or the name of one under configs/.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="A YAML file with sweep.tuning, or the name of one under configs/.",
+            autocompletion=complete.configs,
+        ),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as schedule.epochs=2.")
     ] = None,
@@ -37,11 +45,16 @@ def tune(
     store: Annotated[bool, typer.Option("--store", help="Write the choice beside the configuration, too.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Also try settings again that failed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs; do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: JSON instead of text.")] = False,
 ) -> None:
     """Try the settings of each row as sweep.tuning says, and choose the best by mean validation accuracy."""
     from experiments.config.choices import choices_path, read_choices
     from experiments.config.choices import store as write
 
+    from .terminal import next_step
+
+    if as_json and not dry_run:
+        raise UserError("belongs to --dry-run", "--json")
     loaded = load(config, overrides)
     tuning = TuningFolder.of(loaded, out)
     if tuning is None:
@@ -49,7 +62,7 @@ def tune(
         raise UserError(f"has no sweep.tuning, which lists what to try, such as {example}", str(loaded.path))
     places = tuning.stage.places
     if dry_run:
-        tuning.say_plan(places, again)
+        tuning.say_plan(places, again, as_json=as_json)
         return
     tuning.carry_out(places, jobs, again)
     found = tuning.settle(places)
@@ -58,6 +71,7 @@ def tune(
     if store:
         write(beside, found)
         print(f"stored in {beside}")
+        next_step(f"`ham sweep {shlex.quote(config)}` trains the table with what was chosen")
         return
     stored = read_choices([beside]).found
     differing = [one.row for one in found if one.identity in stored and stored[one.identity].chosen != one.chosen]
@@ -76,7 +90,15 @@ class ClusterCall:
     follows: bool
 
 
-def before(loaded: Loaded, out: Path, jobs: int | None, *, dry_run: bool, cluster: ClusterCall | None = None) -> bool:
+def before(
+    loaded: Loaded,
+    out: Path,
+    jobs: int | None,
+    *,
+    dry_run: bool,
+    cluster: ClusterCall | None = None,
+    as_json: bool = False,
+) -> bool:
     """Tune the rows of a sweep for which no setting is chosen.
 
     Returns:
@@ -96,7 +118,9 @@ def before(loaded: Loaded, out: Path, jobs: int | None, *, dry_run: bool, cluste
     if dry_run:
         if cluster is not None:
             print(_scripts(tuning, places, cluster))
-        tuning.say_plan(places)
+        tuning.say_plan(places, as_json=as_json)
+        if as_json:
+            return False
         print(f"then {tuning.runs_of_table()} runs of the table, with the settings chosen")
         return False
     if cluster is not None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from experiments.errors import RunFailure
 
-from .loading import chooser, content_hash, tuning_folder
+from . import planned
+from .loading import check_cells_here, chooser, content_hash, tuning_folder
 
 if TYPE_CHECKING:
     from experiments.config.choices import Choice
@@ -103,12 +104,15 @@ class TuningFolder:
         if (lost := table.check(kept(self.stage, places, self.folder), self.folder)) is not None:
             print(lost, file=sys.stderr)
 
-    def say_plan(self, places: Sequence[TunedPlace], again: bool = False) -> None:
+    def say_plan(self, places: Sequence[TunedPlace], again: bool = False, *, as_json: bool = False) -> None:
         """Print the runs that are left to do."""
         from experiments.launch import tune as stages
 
         sweep = stages.kept(self.stage, places, self.folder)
         todo = stages.pending(sweep, self.stage.of(places), self.folder, again=again)
+        if as_json:
+            print(planned.as_json("tuning", self.folder, sweep.runs, set(todo), {}))
+            return
         searches = len(stages.unsolved(self.stage, places))
         for path in todo:
             print(self.folder / path)
@@ -124,6 +128,7 @@ class TuningFolder:
         from .terminal import shown
 
         self.check()
+        check_cells_here(self.loaded.config, self.stage.of(places))
         self.say_lost(places)
         workers = jobs or usable_cores()
         with shown(len(stages.unsolved(self.stage, places)), unit="searches") as listener:

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from experiments.errors import UserError, nearest
+from experiments.errors import UserError, nearest, synonym
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What typer raises for a line that it cannot parse; of its errors, it exports only one that is derived from this."""
@@ -31,13 +31,29 @@ def said(error: Any) -> UserError:
         return UserError(_of_value(error, param, command), _name(param))
     if hasattr(error, "possibilities") and context is not None:
         known = [one for param in context.command.params for one in param.opts if one.startswith("-")]
-        return UserError(f"is no option of `{command}`{nearest(option, known) or lists}", option)
+        close = _setting(option, context.command) or nearest(option, known)
+        return UserError(f"is no option of `{command}`{close or lists}", option)
     if option:
         return UserError("takes no value" if "not take" in error.message else "needs a value", option)
     if unknown := re.match(r"No such command '(.*?)'", error.message):
         close = nearest(unknown[1], error.ctx.command.commands) or lists
         return UserError(f"{unknown[1]!r} is no command{close}")
     return UserError(f"{_words(error.message)}; `{command} --help` says what it takes")
+
+
+def _setting(option: str, command: Any) -> str:
+    """Say how a key is set that was written as an option, for commands that take settings."""
+    if not any("KEY=VALUE" in (param.metavar or "") for param in command.params):
+        return ""
+    from .settings import known_keys
+
+    name = synonym(option.lstrip("-"))
+    found = [key.path for key in known_keys() if name in (key.path, key.path.rpartition(".")[2])]
+    return (
+        f"; settings are written without dashes: did you mean {' or '.join(f'{one}=...' for one in found[:3])}?"
+        if found
+        else ""
+    )
 
 
 def _of_value(error: Any, param: Any, command: str) -> str:

@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 
     from results.progress.report import Report
 
+from . import complete, menu
+
 app = typer.Typer()
 
 Every = Annotated[float, typer.Option("--every", metavar="SECONDS", help="Time between two looks.")]
-Dirs = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of sweeps, of runs, or of many sweeps.")]
+Dirs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="DIR...", help="Folders of sweeps, of runs, or of many sweeps.", autocompletion=complete.folders
+    ),
+]
 TIMED_OUT = 124
 """Exit code of a `ham wait` whose time is over, that of timeout(1)."""
 
@@ -36,11 +43,22 @@ class Again(StrEnum):
     cancelled = "cancelled"
 
 
-@app.command()
+@app.command(
+    **menu.listed(
+        menu.LOOK,
+        "ham status runs/quickstart",
+        "ham status runs --watch",
+        "ham status runs/quickstart --resubmit failed",
+    )
+)
 def status(
     directories: Annotated[
         list[str],
-        typer.Argument(metavar="DIR...", help="Folders of sweeps or runs; with --resubmit: DIR [WORD]..., which runs."),
+        typer.Argument(
+            metavar="DIR...",
+            help="Folders of sweeps or runs; with --resubmit: DIR [WORD]..., which runs.",
+            autocompletion=complete.folders,
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again until nothing is under way.")] = False,
@@ -74,7 +92,7 @@ def status(
     raise typer.Exit(int(any(report.bad for report in reports)))
 
 
-@app.command()
+@app.command(**menu.listed(menu.LOOK, "ham wait runs/quickstart && ham table runs/quickstart"))
 def wait(
     directories: Dirs,
     timeout: Annotated[

@@ -49,6 +49,13 @@ def described(model: type[BaseModel], file: Path | None = None, above: str = "")
     return list(_keys(schema, schema, above, tree, words, arguments(inspect.getdoc(model) or "", "Attributes")))
 
 
+def listed_methods(file: Path) -> list[str]:
+    """Return the names of methods as the comments of the base file list them, without importing any."""
+    words = dict(_comments(file))
+    names = (words[key].split(" | ") for key in ("topology.name", "representation.name"))
+    return [name for listed in names for name in listed]
+
+
 def arguments(docstring: str, heading: str = "Args") -> dict[str, str]:
     """Read the texts of arguments or attributes from a docstring in Google's style."""
     found = re.search(rf"^{heading}:\n((?:    .*\n|\n)+)", f"{docstring}\n", flags=re.MULTILINE)

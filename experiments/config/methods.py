@@ -92,7 +92,7 @@ def _nobody_leaves() -> Iterator[None]:
 def unknown_names(tree: Mapping[str, Any]) -> list[Problem]:
     """Find names of data sets and networks that nothing is registered under."""
     from experiments.data import DATASETS
-    from experiments.models.zoo import MODELS
+    from experiments.models.zoo import MODELS, in_a_library
 
     problems = []
     data, model = (
@@ -105,7 +105,8 @@ def unknown_names(tree: Mapping[str, Any]) -> list[Problem]:
         library, _, inner = model.partition(":")
         if library not in _LIBRARIES or not inner:
             allowed = [*MODELS, *(f"{prefix}:NAME" for prefix in _LIBRARIES)]
-            text = f"{model!r} is not a model; allowed: {', '.join(allowed)}{nearest(model, allowed)}"
+            close = in_a_library(model) or nearest(model, allowed)
+            text = f"{model!r} is not a model; allowed: {', '.join(allowed)}{close}"
             problems.append(Problem(("model", "name"), text))
     return problems
 

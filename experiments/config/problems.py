@@ -162,7 +162,7 @@ def _type_hint(kind: str, value: Any) -> str:
         return "; remove the quotes"
     if kind == "string_type" and isinstance(value, int | float):
         return "; put it in quotes"
-    return ""
+    return "; write {} for its defaults" if kind == "model_type" and value is True else ""
 
 
 def _sparsity_hint(path: KeyPath, value: Any) -> str:

@@ -8,10 +8,28 @@ from itertools import pairwise
 from .problems import Problem
 from .schema import ScheduleSpec, Spec
 
+CPU_ONLY = "to train without a GPU all the same, write resources.cpu_only=true"
+_FULL_SIZE, _LARGE = 224, 128  # pixels of an ImageNet image, and from where CPUs are hopeless
+
 
 def contradictions(spec: Spec) -> list[Problem]:
     """Find all keys that are valid alone and not together."""
     return [*_optimizer(spec), *_schedule(spec.schedule), *_rest(spec)]
+
+
+def takes_gpu(spec: Spec) -> Problem | None:
+    """Say why a run takes a GPU: its precision, or ImageNet at a size that CPUs need months for; None if it does not.
+
+    Nor does one that says `resources.cpu_only`.
+    """
+    size = spec.data.image_size or _FULL_SIZE
+    if spec.resources.cpu_only:
+        return None
+    if spec.runtime.amp != "none":
+        return Problem(("runtime", "amp"), f"{spec.runtime.amp} is for GPUs")
+    if spec.data.name == "imagenet" and size >= _LARGE:
+        return Problem(("data", "name"), f"imagenet at {size} pixels takes a GPU")
+    return None
 
 
 def _optimizer(spec: Spec) -> Iterator[Problem]:

@@ -209,7 +209,10 @@ class CheckpointSpec(Section):
 
 
 class ResourcesSpec(Section):
-    """What a cluster job of this run asks for; None is the cluster profile's. `hours` is the time limit of one job."""
+    """What a cluster job of this run asks for; None is the cluster profile's. `hours` is the time limit of one job.
+
+    `cpu_only` says that a run which takes a GPU by its size or precision is to be trained without one.
+    """
 
     nodes: Annotated[int, Field(ge=1, le=100_000)] | None
     ranks_per_node: Annotated[int, Field(ge=1, le=1024)] | None
@@ -220,6 +223,7 @@ class ResourcesSpec(Section):
     gpu_type: Line | None = None
     cpus_per_rank: Positive | None = None
     mem_per_rank_gb: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    cpu_only: bool = False
 
 
 class EventCheck(Section):

@@ -77,7 +77,9 @@ def _build(name: str, options: dict[str, Any], num_classes: int, in_channels: in
     if library not in _LIBRARIES:
         allowed = [*MODELS, *(f"{prefix}:NAME" for prefix in _LIBRARIES)]
         raise UserError(
-            f"{name!r} is not a model; allowed: {', '.join(allowed)}{nearest(name.lower(), MODELS)}", where=_KEY
+            f"{name!r} is not a model; allowed: {', '.join(allowed)}"
+            f"{in_a_library(name) or nearest(name.lower(), MODELS)}",
+            where=_KEY,
         )
     create = _LIBRARIES[library](inner, in_channels, image_size, options)
     try:
@@ -162,6 +164,16 @@ def _check_reserved(reserved: Sequence[str], options: Mapping[str, Any]) -> None
         if key in reserved:
             text = "is set by the suite (classes and images by the data; no pretrained weights) and cannot be an option"
             raise UserError(text, where=f"{_OPTIONS}.{key}")
+
+
+def in_a_library(name: str) -> str:
+    """Return ``"; did you mean 'torchvision:x'?"`` for a bare name of torchvision's or timm's, or nothing."""
+    import timm
+    import torchvision
+
+    known = {"torchvision": torchvision.models.list_models, "timm": timm.list_models}
+    found = next((library for library, names in known.items() if name.lower() in names()), None)
+    return f"; did you mean '{found}:{name.lower()}'?" if found else ""
 
 
 _LIBRARIES: dict[str, Callable[[str, int, int, Mapping[str, Any]], _Create]] = {

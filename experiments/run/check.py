@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
 
 import sparsity
 from experiments import data as datasets
+from experiments.config.keys import dotted
+from experiments.config.rules import CPU_ONLY, takes_gpu
 from experiments.config.schema import Spec
 from experiments.data import Outline
 from experiments.data.bundle import check_divisible
@@ -85,6 +87,25 @@ def _check_demands(spec: Spec, topology: Topology, representation: Representatio
             )
 
 
+def check_here(specs: Iterable[tuple[str, Spec]]) -> None:
+    """Refuse runs that take a GPU if this machine has none, or if their device is the CPU.
+
+    Args:
+        specs: What is checked, for messages, and the specification.
+
+    Raises:
+        UserError: with one line per fault, and how many kinds of run share it.
+    """
+    problems: dict[str, list[str]] = {}
+    for context, spec in specs:
+        problem = takes_gpu(spec)
+        if problem is not None and (spec.runtime.device == "cpu" or not torch.cuda.is_available()):
+            lacking = "runtime.device is cpu" if spec.runtime.device == "cpu" else "torch sees none here"
+            text = f"{dotted(problem.path)}: {problem.text}, and {lacking}; {CPU_ONLY}"
+            problems.setdefault(text, []).append(context)
+    _refuse(problems)
+
+
 def check_all(specs: Iterable[tuple[str, Spec]]) -> None:
     """Check specifications, each kind of run once: seeds and labels make no difference.
 
@@ -109,6 +130,11 @@ def check_all(specs: Iterable[tuple[str, Spec]]) -> None:
             check(spec, outlines[section])
         except UserError as error:
             problems.setdefault(str(error), []).append(context)
+    _refuse(problems)
+
+
+def _refuse(problems: Mapping[str, Sequence[str]]) -> None:
+    """Raise one error for all problems, each with what it is about; nothing if there are none."""
     lines = []
     for text, (first, *others) in problems.items():
         more = f" and {len(others)} more" if others else ""

@@ -151,15 +151,41 @@ def _candidate(entry: RunEntry) -> bool:
     return entry.status == "done" and off <= TOLERANCE + 1e-9
 
 
-def render(directory: str | Path) -> str:
+def render(directory: str | Path, *, as_json: bool = False) -> str:
     """Name the best setting of each row of a tuning; see `rank` for what can be chosen and for the errors raised.
 
     A value at the end of its tried range is marked, since the best value may lie beyond.
 
     Returns:
-        One line per row and column.
+        One line per row and column; as JSON, all settings too.
     """
-    return words(rank(read(directory)))
+    ranked = rank(read(directory))
+    return json.dumps(as_dict(ranked), indent=1) if as_json else words(ranked)
+
+
+def as_dict(rankings: Sequence[Ranking]) -> list[dict[str, Any]]:
+    """Return the rankings as JSON has them: of each row its settings in the order tried, and the best one."""
+    return [
+        {
+            "row": ranking.row,
+            "column": dict(ranking.column),
+            "best": dict(ranking.fit[0].setting) if ranking.fit else None,
+            "accuracy": ranking.fit[0].mean if ranking.fit else None,
+            "error_seeds": ranking.error_seeds,
+            "error_images": ranking.error_images,
+            "not_told_from": ranking.close if ranking.fit else 0,
+            "settings": [
+                {
+                    "setting": dict(one.setting),
+                    "accuracy": one.mean if one.accuracy else None,
+                    "std": one.accuracy.std if one.accuracy else None,
+                    "seeds": len(one.runs),
+                }
+                for one in ranking.settings
+            ],
+        }
+        for ranking in rankings
+    ]
 
 
 def words(rankings: Sequence[Ranking]) -> str:

@@ -50,19 +50,29 @@ def write(tables: Sequence[Table], format: str = "text") -> str:
     return "\n".join(map(PROSE[format], tables))
 
 
-def text(table: Table) -> str:
-    """Write a table as aligned plain text."""
+def text(table: Table, width: int = WIDTH) -> str:
+    """Write a table as aligned plain text.
+
+    Args:
+        table: The table.
+        width: Number of characters at which warnings and captions are wrapped.
+    """
     blocks = [table.title]
     blocks += ["\n".join(([grid.heading, ""] if grid.heading else []) + _text_grid(grid)) for grid in table.grids]
     notes = [f"! {warning}" for warning in table.warnings]
     notes += [paragraph.replace(BOLD, STARRED) for paragraph in table.caption]
-    blocks += [_wrapped(note) for note in notes]
+    blocks += [_wrapped(note, width) for note in notes]
     return "\n\n".join(blocks) + "\n"
 
 
-def _wrapped(note: str) -> str:
+def grid_width(table: Table) -> int:
+    """Return the number of characters that the widest line of a table has as plain text, without its captions."""
+    return max((len(line) for grid in table.grids for line in _text_grid(grid)), default=0)
+
+
+def _wrapped(note: str, width: int) -> str:
     whole = note.replace(" %", "\u00a0%")  # a number and its unit stay on one line
-    return textwrap.fill(whole, WIDTH, subsequent_indent="  ", break_on_hyphens=False).replace("\u00a0", " ")
+    return textwrap.fill(whole, width, subsequent_indent="  ", break_on_hyphens=False).replace("\u00a0", " ")
 
 
 def _text_grid(grid: TableGrid) -> list[str]:

@@ -10,14 +10,21 @@ from typing import Any
 import typer
 
 from experiments.cli.main import app
+from experiments.cli.menu import shown
 
 from .markdown import code, table
 
 _HEAD = """# Command line
 
-Every command has `--help`. A configuration is a YAML file or the name of one that comes with the package; settings
+Every command has `-h`. A configuration is a YAML file or the name of one that comes with the package; settings
 are written `key=value` behind it, see [configuration](configuration.md). `DIR` is the folder of a sweep or of a
 run, below `runs/` unless `--out` says otherwise.
+
+What a command finds is on standard output; warnings, progress and the next step (`next: ...`) are on standard error.
+For programs: `--json` of `status`, `hours`, `best`, `methods`, `config`, `power`, `bench`, `theory`, and of `sweep
+--dry-run` and `tune --dry-run`; `ham table --format json` or `csv`. On a terminal, tables and lists leave out what
+has no room in its width, and say so; a pipe or a file gets all. `NO_COLOR=1` switches colours off, and so does a
+pipe.
 
 ## Exit codes
 
@@ -38,9 +45,10 @@ def page() -> str:
     for name, command in sorted(commands()):
         arguments = [one for one in command.params if one.param_type_name == "argument"]
         options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
-        usage = " ".join(["ham", name, *(["[OPTIONS]"] if options else []), *map(_shown, arguments)])
-        parts += [f"## ham {name}", command.help or "", f"```text\n{usage}\n```"]
-        rows = [(code(_shown(one)), one.help or "", "") for one in arguments]
+        usage = " ".join(["ham", name, *(["[OPTIONS]"] if options else []), *map(shown, arguments)])
+        examples = "\n".join((command.epilog or "").splitlines()[1:])
+        parts += [f"## ham {name}", command.help or "", f"```text\n{usage}\n```", f"```bash\n{examples}\n```"]
+        rows = [(code(shown(one)), one.help or "", "") for one in arguments]
         rows += [(code(_names(one)), one.help or "", code(_default(one.default))) for one in options]
         if rows:
             parts.append(table(("argument", "meaning", "default"), rows))
@@ -55,11 +63,6 @@ def commands() -> Iterator[tuple[str, Any]]:
             yield from ((f"{name} {inner}", one) for inner, one in command.commands.items())
         else:
             yield name, command
-
-
-def _shown(argument: Any) -> str:
-    text = argument.metavar or argument.name.upper()
-    return text if argument.required or text.startswith("[") else f"[{text}]"
 
 
 def _names(option: Any) -> str:

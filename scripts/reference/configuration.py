@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from experiments.config.described import DescribedKey, arguments, described
+from experiments.config.described import DescribedKey, described
+from experiments.config.optimizer_words import with_words_of_optimizers
 from experiments.config.schema import CellRule, Spec, SweepSpec
 from experiments.rundir.names import identifies
-from ham import HAM, SAM
 from slurm.profile import Profile
 
 from .markdown import code, table
@@ -32,6 +31,15 @@ optimizer.lr: 0.2                          # dotted
 On the command line the same keys follow the file: `ham run base topology.name=rigl optimizer.lr=0.2`. Values are
 YAML, so quote mappings and lists for the shell: `'sweep.seeds=[0, 1]'`. A key that does not exist, a wrong type or
 a value out of range is refused with its place and what is allowed, before anything starts.
+
+`ham config` says all this in the terminal:
+
+```bash
+ham config optimizer.lr            # meaning, range, default, and whether a change trains anew
+ham config optimizer               # all keys of a section
+ham config quickstart              # what a configuration sets and where, and what each row changes
+ham config base topology.name=rigl topology   # the keys of a section, with options of the method
+```
 
 - `sweep` describes a table: see [the table file](table_file.md).
 - Options of a method are set beside its name: see [methods](methods/index.md).
@@ -96,7 +104,7 @@ def page() -> str:
     keys = described(Spec, _ROOT / "configs/base.yaml")
     parts = [_CONFIGURATION]
     for section, group in groupby(keys, lambda key: key.path.partition(".")[0] if "." in key.path else ""):
-        parts += [f"## {section or 'Without a section'}", _rows(map(_with_words_of_ham, group), _mark)]
+        parts += [f"## {section or 'Without a section'}", _rows(map(with_words_of_optimizers, group), _mark)]
     return "\n\n".join(parts)
 
 
@@ -117,12 +125,3 @@ def _rows(keys: Iterable[DescribedKey], mark=lambda key: "") -> str:
 
 def _mark(key: DescribedKey) -> str:
     return "" if identifies(key.path) else " ○"
-
-
-def _with_words_of_ham(key: DescribedKey) -> DescribedKey:
-    """Take the words for an option of HAM or SAM from the optimizer that has it."""
-    for prefix, cls in (("optimizer.ham.", HAM), ("optimizer.sam.", SAM)):
-        if key.path.startswith(prefix):
-            meaning = arguments(inspect.getdoc(cls) or "").get(key.path.removeprefix(prefix), key.meaning)
-            return DescribedKey(key.path, key.allowed, key.default, meaning)
-    return key

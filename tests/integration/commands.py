@@ -20,8 +20,9 @@ class Called:
 
     @property
     def said(self) -> str:
-        """Standard error without the lines about tasks that have ended, which a sweep writes into a log."""
-        return "".join(line for line in self.err.splitlines(keepends=True) if not re.match(r"\[\d+/\d+.*?\] ", line))
+        """Standard error without the next step, and without lines about tasks that ended, which a sweep logs."""
+        usual = re.compile(r"next: |\[\d+/\d+.*?\] ")
+        return "".join(line for line in self.err.splitlines(keepends=True) if not usual.match(line))
 
 
 Ham = Callable[..., Called]

@@ -42,14 +42,14 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_nothing_is_known_before_the_first_run(ham: Ham, config: Path) -> None:
     called = ham("sweep", config, "--dry-run")
     assert called.out.splitlines()[-1] == "4 of 4 runs to do"
-    assert called.err.startswith("how long they take is not known: of 4 nothing is known (--probe")
+    assert called.said.startswith("how long they take is not known: of 4 nothing is known (--probe")
 
 
 def test_a_finished_run_tells_of_the_others(ham: Ham, config: Path, tmp_path: Path) -> None:
     assert ham("run-cell", config, 0).code == 0
     (path,) = (tmp_path / "runs/table").glob("*/result.json")
     assert json.loads(path.read_text())["steps"] == 48
-    last = ham("sweep", config, "--dry-run", "--jobs", 2).err.splitlines()[-1]
+    last = ham("sweep", config, "--dry-run", "--jobs", 2).said.splitlines()[-1]
     assert re.fullmatch(r"time: about \S+ hours of compute, .* with 2 workers; .*", last)
     assert last.endswith("2 from finished runs of the same network and data, 1 from finished runs of other seeds")
 
@@ -58,10 +58,10 @@ def test_the_probe_times_each_kind_and_leaves_nothing(ham: Ham, config: Path, tm
     one_message(ham("sweep", config, "--probe"), 2, "--probe: belongs to --dry-run")
     before = contents(tmp_path)
     called = ham("sweep", config, "--dry-run", "--probe")
-    *timed, last = called.err.splitlines()
+    *timed, last, _ = called.err.splitlines()
     assert [line[:12] for line in timed] == ["[1/2 timed] ", "[2/2 timed] "]
     assert last.startswith("time: about ")
-    assert called.err.endswith(" workers; 4 from steps timed on this machine\n")
+    assert called.said.endswith(" workers; 4 from steps timed on this machine\n")
     assert contents(tmp_path) == before
 
 
@@ -70,9 +70,9 @@ def test_a_probe_that_fails_is_said(ham: Ham, config: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     assert called.code == 0
-    assert called.err.count("could not be timed: ") == 2
-    assert "no GPU" in called.err or "cuda" in called.err.lower()
-    assert "of 2 nothing is known" in called.err
+    assert called.said.count("could not be timed: ") == 2
+    assert "no GPU" in called.said or "cuda" in called.said.lower()
+    assert "of 2 nothing is known" in called.said
 
 
 @pytest.mark.parametrize("name", sorted(registry.topologies()))

@@ -68,6 +68,8 @@ def test_commands_that_only_read_load_no_torch(tmp_path: Path) -> None:
     commands = [
         *(
             ["--help"],
+            ["--version"],
+            ["config", "optimizer.lr"],
             ["status", runs],
             ["status", "--json", runs],
             ["hours", runs],

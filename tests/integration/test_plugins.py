@@ -67,7 +67,7 @@ def config(tmp_path: Path, open_registry: None) -> Iterator[Path]:
 
 def test_it_runs(ham: Ham, config: Path, tmp_path: Path) -> None:
     called = ham("run", config, "sweep=null", "--out", tmp_path / "runs")
-    assert (called.code, called.err) == (0, "")
+    assert (called.code, called.said) == (0, "")
     (folder,) = (tmp_path / "runs").iterdir()
     assert len(events(folder, "initial")) == 1
     assert result(folder)["sparsity"] == pytest.approx(0.5, abs=0.01)

@@ -135,7 +135,7 @@ def test_a_row_that_was_renamed_keeps_its_runs(ham: Ham, tmp_path: Path) -> None
     assert ham("sweep", sweep(tmp_path), "--out", tmp_path / "runs", "--jobs", 1).code == 0
     before = attempts(tmp_path / "runs/t")
     called = ham("sweep", sweep(tmp_path, {"A": {}, "Renamed": ROWS["B"]}), "--out", tmp_path / "runs", "--jobs", 1)
-    assert (called.code, called.err) == (0, "")
+    assert (called.code, called.said) == (0, "")
     assert attempts(tmp_path / "runs/t") == before
     assert "Renamed" in ham("table", tmp_path / "runs/t").out
     config = write_config(tmp_path / "one.yaml", schedule__epochs=1)
@@ -201,7 +201,7 @@ def test_the_same_command_goes_on_without_the_file(ham: Ham, tmp_path: Path, sta
     train_until(spec, tmp_path / "runs" / done.name, 8)
     start.unlink()
     called = ham("run", config, "--out", tmp_path / "runs")
-    assert (called.code, called.err) == (0, "")
+    assert (called.code, called.said) == (0, "")
     assert called.out.replace("/runs/", "/whole/") == whole.out
     assert resumptions(tmp_path / "runs" / done.name) == [8]
     called = ham("run", config, "optimizer.lr=0.05", "--out", tmp_path / "runs")

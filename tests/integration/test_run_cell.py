@@ -55,7 +55,7 @@ def test_the_cells_are_those_of_the_sweep_in_the_order_of_the_table(ham: Ham, co
     for number in range(4):
         called = ham("run-cell", config, number)
         assert (called.code, called.err) == (0, "")
-        assert ": accuracy " in called.out
+        assert ", accuracy " in called.out
         assert done(tmp_path / "runs/table") == sorted(CELLS[: number + 1])
     whole = tmp_path / "whole"
     assert ham("sweep", config, "--out", whole, "--jobs", 2).code == 0

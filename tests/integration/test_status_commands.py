@@ -148,13 +148,24 @@ def test_logs_of_one_run(sweep: Path, says: Says, ham: Ham) -> None:
 
 def test_logs_of_several_runs_are_a_choice(sweep: Path, says: Says, ham: Ham) -> None:
     says(squeue=squeue(sweep, "RUNNING", "PENDING", ""), sacct="exit 1")
-    lines = ham("logs", sweep, "rigl").out.splitlines()
+    lines = ham("logs", sweep, "rigl", "--follow").out.splitlines()
     assert lines[0] == "lost             rigl-00000004-s0"
     assert lines[-1] == f"these are 3 runs: say which, as in `ham logs {sweep} WORD`"
     assert len(ham("logs", sweep).out.splitlines()) == 10
     one_message(ham("logs", sweep, "rigel"), 2, "no run fits 'rigel'; did you mean 'rigl'?")
     one_message(ham("logs", sweep, "failed"), 2, "no run is failed")
     one_message(ham("logs", sweep, "rigl", "s7"), 2, "no run fits 's7'")
+
+
+def test_logs_of_all_runs_that_the_words_fit_are_shown(sweep: Path, says: Says, ham: Ham) -> None:
+    says(squeue=squeue(sweep, "RUNNING", "PENDING", ""), sacct="exit 1")
+    rigl = sorted(path for path in sweep.glob("rigl-*") if not path.name.startswith("rigl-ham"))
+    for path in rigl[1:]:
+        (path / "log.txt").write_text(f"of {path.name}\n")
+    (rigl[0] / "log.txt").unlink(missing_ok=True)
+    called = ham("logs", sweep, "rigl")
+    assert called.out == "".join(f"==> {path}/log.txt <==\nof {path.name}\n" for path in rigl[1:])
+    assert called.err == f"no log yet: {rigl[0].name}\n"
 
 
 def test_logs_are_followed_to_the_end_of_the_run(sweep: Path, says: Says, ham: Ham) -> None:

@@ -88,7 +88,7 @@ def test_a_value_too_few_or_too_many(ham: Ham, words: tuple[str, ...], param: An
         ),
         (("doctor",), "WHAT: is missing: What to look at: slurm; allowed: local, slurm; "),
         (("methods", "a", "b"), "got unexpected extra argument(s) (b); `ham methods --help` says what it takes"),
-        (("--version",), "--version: is no option of `ham`; `ham --help` lists them"),
+        (("--versions",), "--versions: is no option of `ham`; did you mean '--version'?"),
     ],
 )
 def test_values_that_are_not_allowed(ham: Ham, words: tuple[str, ...], said: str) -> None:
@@ -100,3 +100,37 @@ def test_nothing_at_all_shows_what_there_is(ham: Ham) -> None:
     assert called.code == 2
     assert "sweep" in called.out + called.err
     assert "error" not in called.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "base", "model.name=resnet50"), "did you mean 'torchvision:resnet50'?"),
+        (("run", "base", "model.name=ResNet18"), "did you mean 'torchvision:resnet18'?"),
+        (("run", "base", "model.name=mobilevit_s"), "did you mean 'timm:mobilevit_s'?"),
+        (("run", "base", "runtime.device=gpu"), "did you mean 'cuda'?"),
+        (("run", "base", "runtime.amp=float16"), "did you mean 'fp16'?"),
+        (("run", "base", "topology.name=AC/DC"), "did you mean 'acdc'?"),
+        (("run", "base", "representation.name=Sign-In"), "did you mean 'sign_in'?"),
+        (("run", "base", "optimizer.learning_rate=0.2"), "did you mean 'lr'?"),
+        (("run", "base", "--lr", "0.2"), "settings are written without dashes: did you mean optimizer.lr=...?"),
+        (("sweep", "quickstart", "--learning-rate", "0.2"), "did you mean optimizer.lr=...?"),
+        (("run", "base", "--optimizer.lr=0.2"), "did you mean optimizer.lr=...?"),
+        (("sweep", "quickstart", "--batch-size", "2"), "did you mean data.batch_size=...?"),
+        (("run", "base", "optimizer.ham=true"), "optimizer.ham: true is not a mapping; write {} for its defaults"),
+        (("table", "runs/x", "--format", "tex"), "did you mean 'latex'?"),
+    ],
+)
+def test_what_goes_by_another_name_elsewhere_is_understood(ham: Ham, words: tuple[str, ...], said: str) -> None:
+    one_message(ham(*words), 2, said)
+
+
+def test_every_other_word_means_one_of_the_suite() -> None:
+    from experiments import errors
+    from experiments.cli.settings import known_keys
+
+    keys = known_keys()
+    words = {part for key in keys for part in (*key.path.split("."), *key.allowed.split(" | "))}
+    words |= {"latex", "markdown", "fashion_mnist"}
+    assert set(errors._SYNONYMS.values()) <= words
+    assert all(errors.bare(name) == name for name in errors._SYNONYMS)

@@ -123,7 +123,8 @@ def test_defaults():
         "resources": dict.fromkeys(
             ("nodes", "ranks_per_node", "hours", "partition", "qos", "constraint", "gpu_type", "cpus_per_rank")
             + ("mem_per_rank_gb",)
-        ),
+        )
+        | {"cpu_only": False},
         "checks": {"events": {}},
         "evaluate": {"predictions": False},
         "tracking": {"wandb": "auto", "entity": None, "project": None},

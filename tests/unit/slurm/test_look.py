@@ -101,6 +101,12 @@ def test_other_folders_are_not(sweep: Sweep, tmp_path: Path, monkeypatch: pytest
         (["data.drop_last=false", "data.batch_size=299", "data.train_limit=300"], {"nodes": 13}, "the last batch"),
         (["runtime.device=cuda"], {}, "runtime.device: needs a GPU, and the profile asks for none"),
         (["runtime.sync_batch_norm=true"], {}, "runtime.sync_batch_norm: needs a GPU"),
+        (
+            ["runtime.amp=bf16"],
+            {},
+            "runtime.amp: bf16 is for GPUs, and the profile asks for none; write gpus_per_rank: 1",
+        ),
+        (["runtime.amp=fp16", "runtime.device=cpu"], {"gpus_per_rank": 1}, "GPUs, and runtime.device is cpu; to train"),
         (["resources.gpu_type=a100"], {}, "resources.gpu_type: names a GPU, and the profile asks for none"),
         (["resources.mem_per_rank_gb=9.0"], {"sbatch": {"mem": 0}}, "and sbatch.mem of the profile exclude each other"),
     ],
@@ -117,6 +123,8 @@ def test_what_a_job_would_refuse_is_refused_before(
 def test_what_a_job_can_do_is_not(tmp_path: Path) -> None:
     foresee.check(cells(tmp_path, 2, "runtime.device=cuda"), profile_of(tmp_path, gpus_per_rank=1, nodes=2))
     foresee.check(cells(tmp_path, 1, "runtime.device=cuda"), profile_of(tmp_path, sbatch={"gres": "gpu:1"}))
+    foresee.check(cells(tmp_path, 1, "runtime.amp=bf16"), profile_of(tmp_path, gpus_per_rank=1))
+    foresee.check(cells(tmp_path, 1, "runtime.amp=bf16", "resources.cpu_only=true"), profile_of(tmp_path))
 
 
 @pytest.mark.parametrize(("hours", "told"), [(0.05, True), (0.06, False), (4.0, False)])
