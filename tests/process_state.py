@@ -91,7 +91,7 @@ def put_back_methods(topologies: dict[str, type], representations: dict[str, typ
     """Let these methods be all there are, and forget the modules that brought others: they can be imported anew."""
     for table, known in ((registry._TOPOLOGIES, topologies), (registry._REPRESENTATIONS, representations)):
         for name in table.keys() - known.keys():
-            if not table[name].__module__.startswith("test_"):
+            if not table[name].__module__.startswith(("test_", "__main__")):  # examples are of no module
                 sys.modules.pop(table[name].__module__, None)
         table.clear()
         table.update(known)

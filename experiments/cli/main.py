@@ -79,7 +79,7 @@ def suite(
     **menu.listed(
         menu.TRAIN,
         "ham run base topology.name=rigl topology.sparsity=0.9",
-        "ham run mine.yaml seed=1 optimizer.ham.alpha=20",
+        "ham run my_config.yaml seed=1 optimizer.ham.alpha=20",
     )
 )
 def run(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command(**menu.listed(menu.TRAIN, "ham tune quickstart --dry-run", "ham tune mine.yaml --store"))
+@app.command(**menu.listed(menu.TRAIN, "ham tune quickstart --dry-run", "ham tune my_config.yaml --store"))
 def tune(
     config: Annotated[
         str,

@@ -114,7 +114,7 @@ def test_the_result_line_says_what_was_trained_and_what_comes_next(ham: Ham, tmp
     called = ham("run", config, "topology.name=random", "topology.sparsity=0.5", "optimizer.ham={}", "--out", tmp_path)
     (folder,) = tmp_path.glob("tiny-*")
     assert called.out.startswith(f"{folder}: Random + HAM, accuracy ")
-    assert called.out.endswith("% on validation, sparsity 50.00%\n")
+    assert called.out.endswith("% on validation, sparsity 50.00%, 0 mask updates\n")
     assert f"next: `ham report {folder}`" in called.err
 
 
