@@ -10,6 +10,7 @@ import pytest
 from fake_runs import LAYERS, result, write_json, write_run, write_sweep
 
 from experiments.cli.loading import said
+from experiments.config.resolve import load, resolve
 from experiments.errors import UserError
 from experiments.run.final import mask_updates
 from experiments.rundir.result import seal
@@ -82,7 +83,7 @@ def test_what_changes_no_mask_and_the_first_masks_are_no_updates():
 )
 def test_the_line_of_a_run(number, ending):
     values = {"accuracy": 0.5, "accuracy_on": "test", "sparsity": 0.9, "mask_updates": number}
-    assert said(Path("runs/a"), values).endswith(ending)
+    assert said(Path("runs/a"), values, resolve(load("base", []))).endswith(ending)
 
 
 @pytest.fixture
