@@ -9,7 +9,8 @@ import pytest
 import typer
 from slurm_plans import install
 
-from experiments.cli import main
+from experiments.cli import cluster as commands
+from experiments.cli import options
 from experiments.config.yaml_text import dump
 from experiments.errors import UserError
 from slurm import doctor
@@ -99,7 +100,7 @@ def test_the_first_profile_goes_into_a_folder_that_is_not_there_yet(
     )
     output = tmp_path / "new/profiles/mine.yaml"
     with pytest.raises(typer.Exit) as caught:
-        main.doctor(main.Cluster.slurm, None, output, tmp_path / "runs")
+        commands.doctor(options.Cluster.slurm, None, output, tmp_path / "runs")
     assert caught.value.exit_code == 1  # jobs are refused
     assert load(str(output)).partition == "gpu"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from slurm_plans import ACCEPTS, calls, cells, queued, record, scheduler
 
-from experiments.cli import read
+from experiments.cli import cluster as commands
 from experiments.config.sweep import Sweep
 from experiments.errors import Busy, SuiteError, UserError
 from results.progress.status import status
@@ -150,7 +150,7 @@ def test_a_cancellation_waits_for_a_submission_under_way(
     scheduler(tmp_path, monkeypatch, squeue="cat <<'END'\n" + "\n".join(lines) + "\nEND")
     monkeypatch.setattr(records, "PATIENCE", 0.2)
     with records.alone(folder), pytest.raises(Busy):
-        read.cancel(folder)
+        commands.cancel(folder)
     assert calls(fake, "scancel") == []
-    read.cancel(folder)
+    commands.cancel(folder)
     assert len(calls(fake, "scancel")) == 1
