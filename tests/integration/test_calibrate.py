@@ -59,6 +59,7 @@ def test_solved_stored_and_used(ham: Ham, tmp_path: Path) -> None:
         assert result(folder)["accuracy_on"] == "test"
 
 
+@pytest.mark.robust
 def test_a_second_call_solves_only_what_is_new(ham: Ham, tmp_path: Path) -> None:
     assert ham("calibrate", config(tmp_path, [0.7])).code == 0
     store = tmp_path / "tiny.calibration.yaml"

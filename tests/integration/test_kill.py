@@ -169,6 +169,7 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(ham: Ham, undisturbed: Path, tmp_pat
     assert ham("table", runs).out == ham("table", undisturbed).out
 
 
+@pytest.mark.robust
 def test_ctrl_c_leaves_a_run_that_goes_on(ham: Ham, tmp_path: Path) -> None:
     config = write_config(tmp_path / "one.yaml", **SIZES)
     with Command(tmp_path, "run", config, "--out", tmp_path / "runs") as command:

@@ -108,6 +108,7 @@ def test_an_average_begins_anew_with_each_level(tmp_path: Path) -> None:
     assert done["average_loss"] < 0.3  # with the initial network it is 1.4
 
 
+@pytest.mark.robust
 @pytest.mark.timeout(300)
 def test_two_ranks_in_pieces(tmp_path: Path) -> None:
     """With batch statistics, and stopped once at the end of a level: it goes on as the ranks that were not stopped."""

@@ -83,6 +83,7 @@ def test_micro_batches_are_one_batch(tmp_path: Path) -> None:
     assert result(tmp_path / "four")["train_loss"] == pytest.approx(result(tmp_path / "one")["train_loss"], rel=1e-10)
 
 
+@pytest.mark.robust
 @pytest.mark.usefixtures("in_float64")
 def test_a_smaller_last_batch_counts_each_image_once(tmp_path: Path) -> None:
     """16 images of 160 in batches of 48: six and five to three ranks, or to three micro-batches."""
@@ -133,6 +134,7 @@ def test_in_pieces_is_in_one(tmp_path: Path, size: int) -> None:
     assert not list((tmp_path / "run").glob(".*"))
 
 
+@pytest.mark.robust
 def test_a_dead_rank_stops_the_others_and_nothing_is_lost(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, *BATCH_NORM, *METHODS["rigl"], "checkpoint.every_steps=4")
     train_on(spec, tmp_path / "whole", 3)
@@ -153,12 +155,14 @@ def test_a_dead_rank_stops_the_others_and_nothing_is_lost(tmp_path: Path) -> Non
     assert [record["attempt"] for record in ledger if record["event"] == "lost"] == [2]
 
 
+@pytest.mark.robust
 def test_a_rank_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, *BATCH_NORM, "runtime.rank_timeout=0.1")
     ended = train_on(spec, tmp_path / "run", 2, partial(freeze_at, 1, 5), frozen=1)
     assert "lost another rank" in failed(ended[0], LostRank)
 
 
+@pytest.mark.robust
 @pytest.mark.usefixtures("in_float64")
 def test_another_number_of_ranks_goes_on_and_says_so(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, *SMALL, *METHODS["acdc"])

@@ -75,7 +75,11 @@ class Whole:
     event_steps: list[int]
 
 
-@pytest.fixture(scope="module", params=list(COMBINATIONS))
+FEW = ("acdc, sign_in, sgd", "rigl, ham")
+ALL = [pytest.param(name, marks=() if name in FEW else pytest.mark.robust) for name in COMBINATIONS]
+
+
+@pytest.fixture(scope="module", params=ALL)
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     spec = tiny_spec(folder, *COMBINATIONS[request.param])

@@ -147,6 +147,7 @@ def test_a_local_perturbation_is_that_of_the_ranks_own_images(tmp_path: Path) ->
     run.data.close()
 
 
+@pytest.mark.robust
 def test_ranks_with_perturbations_of_their_own_stay_together(tmp_path: Path) -> None:
     """Masks that follow gradients are compared at every update; a run in pieces is bit-equal."""
     sam = "optimizer.sam={rho: 0.2, adaptive: true, perturbation: local}"

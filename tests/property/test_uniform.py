@@ -229,6 +229,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[str, str]
     return [torch.load(f"{folder}/rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+@pytest.mark.robust
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 @pytest.mark.parametrize("pair", MEMBERS, ids="-".join)
 def test_two_ranks_agree_with_each_other_and_with_one_process(pair: tuple[str, str], ranks):

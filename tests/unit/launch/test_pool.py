@@ -175,6 +175,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.robust
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the death of a parent is signalled on Linux")
 def test_workers_die_with_a_killed_command_even_while_they_start(tmp_path: Path) -> None:

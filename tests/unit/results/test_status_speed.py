@@ -94,6 +94,6 @@ def test_a_run_costs_a_bounded_number_of_calls_and_of_opened_files(big):
     text = done.stdout
     assert text.startswith("big: 1000 runs, 250 done, 250 running, 250 pending, 125 failed, 125 lost; those that run")
     calls, opened = map(int, done.stderr.split())
-    assert calls < 1060 * RUNS
+    assert calls < 1200 * RUNS
     assert opened < 8 * RUNS
     assert (big.parent / "calls").read_text().split() == ["squeue", "sacct"]

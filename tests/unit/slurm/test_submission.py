@@ -160,6 +160,7 @@ def test_a_scheduler_that_answers_late_gets_each_run_once(
     assert len(calls(fake, "sbatch")) == 2
 
 
+@pytest.mark.robust
 def test_a_scheduler_that_never_answers_is_given_up(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
