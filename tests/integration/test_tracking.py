@@ -184,7 +184,7 @@ def test_a_server_that_does_not_answer_costs_nothing(
     (warning,) = warnings(folder)
     assert warning.startswith(f"W&B at {there} cannot be reached (")
     assert warning.endswith(f"`ham track push {folder}` sends this run later")
-    assert called.err.strip() == warning
+    assert called.said.strip() == warning
     assert the_record(folder).history == lines(folder) != []
     # nothing of the training took as long as the server is waited for
     assert json.loads((folder / "result.json").read_text())["seconds"] < 3
