@@ -177,6 +177,6 @@ def _internet(facts: Sequence[Mapping[str, Any]]) -> Finding:
     away = [str(fact["node"]) for fact in facts if not fact["internet"]]
     if not away:
         return Finding("ok", "internet", "nodes reach W&B")
-    way = "tracking.wandb=offline, then `wandb sync` (docs/howto/slurm.md)"
+    way = "tracking.wandb=offline, then `ham track push DIR` (docs/howto/wandb.md)"
     text = f"W&B is not reached from {', '.join(away)}: {way}"
     return Finding("warning", "internet", text)
