@@ -197,7 +197,8 @@ def test_claims_must_be_exclusive() -> None:
 
 
 def test_nodes_without_internet_are_told_how_to_sync() -> None:
-    assert "W&B is not reached from b: tracking.wandb=offline, then `ham track push DIR`" in judged(internet=False)["internet"]
+    way = "W&B is not reached from b: tracking.wandb=offline, then `ham track push DIR`"
+    assert way in judged(internet=False)["internet"]
 
 
 @pytest.mark.parametrize(
